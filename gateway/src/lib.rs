@@ -1,0 +1,1 @@
+//! One port for gRPC, gRPC-web, OpenAI REST, management REST and the web app.

@@ -1,0 +1,1 @@
+//! The registry of models: the only crate that speaks SQL.

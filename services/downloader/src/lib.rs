@@ -1,0 +1,1 @@
+//! Gets models: hub to verified to quantized.

@@ -1,0 +1,106 @@
+//! What one forward pass is given: packed rows of many sequences.
+
+use std::ops::Range;
+
+use crate::cache::KvCache;
+use crate::error::{Error, Result};
+use crate::pages::SequenceId;
+
+/// Which of the rows added need logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Logits {
+    None,
+    Last,
+    All,
+}
+
+/// Consecutive rows of one sequence, at consecutive positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Segment {
+    pub sequence: SequenceId,
+    /// Rows of the batch.
+    pub rows: Range<usize>,
+    /// Position of the first row in its sequence.
+    pub position: usize,
+}
+
+/// Rows of tokens, each at a position of a sequence. A decode step adds one row for its sequence, a prefill
+/// chunk many; both kinds go through one pass.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    tokens: Vec<u32>,
+    positions: Vec<usize>,
+    segments: Vec<Segment>,
+    outputs: Vec<usize>,
+}
+
+impl Batch {
+    pub fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.segments.clear();
+        self.outputs.clear();
+    }
+
+    /// Adds the next tokens of a sequence, after those the cache already holds. One call for each sequence.
+    pub fn push(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], logits: Logits) {
+        let (start, position) = (self.tokens.len(), cache.length(sequence));
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend(position..position + tokens.len());
+        let rows = start..self.tokens.len();
+        match logits {
+            Logits::None => {}
+            Logits::Last => self.outputs.extend(rows.clone().last()),
+            Logits::All => self.outputs.extend(rows.clone()),
+        }
+        self.segments.push(Segment { sequence, rows, position });
+    }
+
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Of each row in its sequence.
+    pub fn positions(&self) -> &[usize] {
+        &self.positions
+    }
+
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Rows whose logits are wanted, ascending.
+    pub fn outputs(&self) -> &[usize] {
+        &self.outputs
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// Everything kernels rely on.
+    pub(crate) fn check(&self, cache: &KvCache, vocabulary: usize) -> Result<()> {
+        if let Some(token) = self.tokens.iter().find(|token| **token as usize >= vocabulary) {
+            return Err(Error::Batch(format!("token {token} is outside the vocabulary of {vocabulary}")));
+        }
+        for (index, segment) in self.segments.iter().enumerate() {
+            let Some(table) = cache.pages().table(segment.sequence) else {
+                return Err(Error::Batch(format!("{:?} is not open", segment.sequence)));
+            };
+            if self.segments[..index].iter().any(|before| before.sequence == segment.sequence) {
+                return Err(Error::Batch(format!("{:?} comes twice", segment.sequence)));
+            }
+            if segment.position != table.length() || segment.position + segment.rows.len() > table.capacity() {
+                return Err(Error::Batch(format!(
+                    "{} rows at position {} do not follow the {} tokens of {:?} within its {}",
+                    segment.rows.len(),
+                    segment.position,
+                    table.length(),
+                    segment.sequence,
+                    table.capacity(),
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,139 @@
+//! Keys and values of all running sequences, in pages of one preallocated pool per layer. Nothing is ever moved
+//! or copied: attention reads the pages where they lie.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use millm_model::ModelSpec;
+
+use crate::error::Result;
+use crate::pages::{PAGE, Pages, SequenceId, Table};
+use crate::plain::zeroed;
+
+/// Element type of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvType {
+    /// Half the memory and traffic; keys and values are rounded to 11 bits.
+    #[default]
+    F16,
+    /// Exactly what the model computed.
+    F32,
+}
+
+impl KvType {
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::F16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// One layer's pages. Keys are `[page, kv_head, head_dim, PAGE]`: transposed, so that one query meets all keys
+/// of a page without sums across lanes. Values are `[page, kv_head, PAGE, head_dim]`.
+enum Store {
+    F16 { keys: Vec<f16>, values: Vec<f16> },
+    F32 { keys: Vec<f32>, values: Vec<f32> },
+}
+
+pub struct KvCache {
+    pages: Pages,
+    layers: Vec<Store>,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl KvCache {
+    /// Room for `pages` pages of [`PAGE`] tokens.
+    pub fn new(spec: &ModelSpec, kv_type: KvType, pages: usize) -> Result<Self> {
+        let length = pages * spec.kv_heads * spec.head_dim * PAGE;
+        let layers = (0..spec.layers)
+            .map(|_| {
+                Ok(match kv_type {
+                    KvType::F16 => {
+                        Store::F16 { keys: zeroed("the KV cache", length)?, values: zeroed("the KV cache", length)? }
+                    }
+                    KvType::F32 => {
+                        Store::F32 { keys: zeroed("the KV cache", length)?, values: zeroed("the KV cache", length)? }
+                    }
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { pages: Pages::new(pages), layers, kv_heads: spec.kv_heads, head_dim: spec.head_dim })
+    }
+
+    /// Memory that `pages` pages take.
+    pub fn bytes(spec: &ModelSpec, kv_type: KvType, pages: usize) -> u64 {
+        (2 * spec.layers * spec.kv_heads * spec.head_dim * PAGE * kv_type.bytes()) as u64 * pages as u64
+    }
+
+    pub fn pages(&self) -> &Pages {
+        &self.pages
+    }
+
+    /// Takes pages for a sequence of up to `tokens`, or `None` when too few are free.
+    pub fn open(&mut self, tokens: usize) -> Option<SequenceId> {
+        self.pages.open(tokens)
+    }
+
+    /// Gives a sequence's pages back at once.
+    pub fn close(&mut self, sequence: SequenceId) {
+        self.pages.close(sequence);
+    }
+
+    pub fn close_all(&mut self) {
+        self.pages.close_all();
+    }
+
+    /// Tokens of a sequence that are in the cache; 0 for one that is not open.
+    pub fn length(&self, sequence: SequenceId) -> usize {
+        self.pages.table(sequence).map_or(0, Table::length)
+    }
+
+    pub(crate) fn advance(&mut self, sequence: SequenceId, tokens: usize) {
+        self.pages.advance(sequence, tokens);
+    }
+
+    /// Stores the keys and values (`[kv_heads * head_dim]`) of one token.
+    pub(crate) fn write(&mut self, layer: usize, (page, slot): (usize, usize), key: &[f32], value: &[f32]) {
+        let (heads, dim) = (self.kv_heads, self.head_dim);
+        match &mut self.layers[layer] {
+            Store::F16 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32),
+            Store::F32 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, |x| x),
+        }
+    }
+
+    /// One head's keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of one page; `wide` (of twice that size)
+    /// takes them where they have to be widened.
+    pub(crate) fn read<'a>(&'a self, layer: usize, page: usize, head: usize, wide: &'a mut [f32]) -> (&'a [f32], &'a [f32]) {
+        let size = self.head_dim * PAGE;
+        let start = (page * self.kv_heads + head) * size;
+        match &self.layers[layer] {
+            Store::F16 { keys, values } => {
+                let (wide_keys, wide_values) = wide.split_at_mut(size);
+                keys[start..start + size].convert_to_f32_slice(wide_keys);
+                values[start..start + size].convert_to_f32_slice(wide_values);
+                (wide_keys, wide_values)
+            }
+            Store::F32 { keys, values } => (&keys[start..start + size], &values[start..start + size]),
+        }
+    }
+}
+
+fn put<T>(
+    keys: &mut [T],
+    values: &mut [T],
+    (first_head, dim, slot): (usize, usize, usize),
+    key: &[f32],
+    value: &[f32],
+    narrow: impl Fn(f32) -> T,
+) {
+    for (head, (key, value)) in key.chunks_exact(dim).zip(value.chunks_exact(dim)).enumerate() {
+        let start = (first_head + head) * dim * PAGE;
+        let keys = &mut keys[start..start + dim * PAGE];
+        let values = &mut values[start + slot * dim..start + (slot + 1) * dim];
+        for (i, (k, v)) in key.iter().zip(value).enumerate() {
+            keys[i * PAGE + slot] = narrow(*k);
+            values[i] = narrow(*v);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! Weight matrices in the element types of model files, and their products with activations.
+//!
+//! Few rows of activations (decode): each weight row is read once and met with every activation row; quantized
+//! blocks meet activations quantized the same way (candle's dot products), half floats are widened on the fly.
+//! Many rows (prefill): panels of weight rows are widened to f32 and go through a GEMM, so a weight is decoded
+//! once however many rows there are, and activations are not rounded. A kernel for one type and machine is
+//! exchanged here and nowhere else.
+
+use std::ops::Range;
+
+use candle_core::quantized::GgmlType;
+use candle_core::quantized::k_quants::{
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8_1,
+    BlockQ8K,
+};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use millm_model::TensorType;
+
+use crate::error::Result;
+use crate::plain::{Plain, copied};
+use crate::team::{Cells, Team};
+use crate::vector::dot;
+
+/// A matrix `[rows, columns]`; a linear layer is `[out, in]`.
+pub trait Matrix: Send + Sync {
+    /// Writes the f32 values of whole rows, from `first` on, as many as `out` has room for.
+    fn widen(&self, first: usize, out: &mut [f32]);
+
+    /// `out[i, j] = input[i] · row j`, for few rows of input (`[m, columns]`).
+    fn meet(&self, team: &Team, input: &[f32], out: &Cells<'_>, rounded: &mut Rounded);
+
+    /// From how many rows of input on widening pays.
+    fn many(&self) -> usize;
+
+    /// Memory held.
+    fn bytes(&self) -> usize;
+}
+
+/// Activations rounded to the type that quantized blocks are met with; kept between products for its memory.
+#[derive(Default)]
+pub struct Rounded {
+    q8_0: Vec<BlockQ8_0>,
+    q8_1: Vec<BlockQ8_1>,
+    q8_k: Vec<BlockQ8K>,
+}
+
+/// Reads a matrix; `bytes` must hold `rows * columns` elements of `ty` (the caller has checked).
+pub fn read(ty: TensorType, bytes: &[u8], rows: usize, columns: usize) -> Result<Box<dyn Matrix>> {
+    Ok(match ty {
+        TensorType::F32 => Box::new(Floats::<f32>::read(bytes, rows, columns)?),
+        TensorType::F16 => Box::new(Floats::<f16>::read(bytes, rows, columns)?),
+        TensorType::BF16 => Box::new(Floats::<bf16>::read(bytes, rows, columns)?),
+        TensorType::Q4_0 => Box::new(Blocks::<BlockQ4_0>::read(bytes, rows, columns)?),
+        TensorType::Q4_1 => Box::new(Blocks::<BlockQ4_1>::read(bytes, rows, columns)?),
+        TensorType::Q5_0 => Box::new(Blocks::<BlockQ5_0>::read(bytes, rows, columns)?),
+        TensorType::Q5_1 => Box::new(Blocks::<BlockQ5_1>::read(bytes, rows, columns)?),
+        TensorType::Q8_0 => Box::new(Blocks::<BlockQ8_0>::read(bytes, rows, columns)?),
+        TensorType::Q2K => Box::new(Blocks::<BlockQ2K>::read(bytes, rows, columns)?),
+        TensorType::Q3K => Box::new(Blocks::<BlockQ3K>::read(bytes, rows, columns)?),
+        TensorType::Q4K => Box::new(Blocks::<BlockQ4K>::read(bytes, rows, columns)?),
+        TensorType::Q5K => Box::new(Blocks::<BlockQ5K>::read(bytes, rows, columns)?),
+        TensorType::Q6K => Box::new(Blocks::<BlockQ6K>::read(bytes, rows, columns)?),
+    })
+}
+
+/// `out = input · matrixᵀ`, input `[m, columns]`, out `[m, rows]`.
+pub fn multiply(
+    matrix: &dyn Matrix,
+    (rows, columns): (usize, usize),
+    team: &Team,
+    input: &[f32],
+    out: &mut [f32],
+    rounded: &mut Rounded,
+) {
+    let m = input.len() / columns;
+    let out = Cells::new(out, rows);
+    if m < matrix.many() {
+        return matrix.meet(team, input, &out, rounded);
+    }
+    let panel = panel_rows(columns).min(rows.div_ceil(team.threads()));
+    team.run(rows, panel, |arena, range| {
+        // One thread alone is given everything at once.
+        for start in range.clone().step_by(panel) {
+            let part = start..range.end.min(start + panel);
+            let weights = arena.floats(part.len() * columns);
+            matrix.widen(part.start, weights);
+            panel_product(weights, input, m, columns, &out, part);
+        }
+    });
+}
+
+/// Rows of a panel: small enough to stay in the second-level cache beside the activations.
+fn panel_rows(columns: usize) -> usize {
+    (256 * 1024 / (4 * columns)).clamp(16, 256).next_multiple_of(16)
+}
+
+/// `out[.., part] = input · weightsᵀ`.
+fn panel_product(weights: &[f32], input: &[f32], m: usize, columns: usize, out: &Cells<'_>, part: Range<usize>) {
+    let (wide, tall) = (out.width() as isize, columns as isize);
+    assert!(weights.len() == part.len() * columns && input.len() == m * columns, "inputs of these shapes");
+    assert!(m <= out.rows() && part.end <= out.width(), "within the matrix");
+    // SAFETY: reads and writes stay within what is asserted above; `run` gives these columns to one call only.
+    unsafe {
+        gemm::gemm(
+            m,
+            part.len(),
+            columns,
+            out.start().add(part.start),
+            1,
+            wide,
+            false,
+            input.as_ptr(),
+            1,
+            tall,
+            weights.as_ptr(),
+            tall,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// A float type as stored.
+trait Float: Plain + Copy {
+    fn widen(values: &[Self], out: &mut [f32]);
+}
+
+impl Float for f32 {
+    fn widen(values: &[Self], out: &mut [f32]) {
+        out.copy_from_slice(values);
+    }
+}
+
+impl Float for f16 {
+    fn widen(values: &[Self], out: &mut [f32]) {
+        values.convert_to_f32_slice(out);
+    }
+}
+
+impl Float for bf16 {
+    fn widen(values: &[Self], out: &mut [f32]) {
+        // half's own conversion looks for NaN in each value, which keeps it from being vectorized.
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = f32::from_bits(u32::from(value.to_bits()) << 16);
+        }
+    }
+}
+
+struct Floats<T> {
+    values: Vec<T>,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T: Float> Floats<T> {
+    fn read(bytes: &[u8], rows: usize, columns: usize) -> Result<Self> {
+        Ok(Self { values: copied("weights", bytes)?, rows, columns })
+    }
+}
+
+impl<T: Float> Matrix for Floats<T> {
+    fn widen(&self, first: usize, out: &mut [f32]) {
+        let start = first * self.columns;
+        T::widen(&self.values[start..start + out.len()], out);
+    }
+
+    fn meet(&self, team: &Team, input: &[f32], out: &Cells<'_>, _: &mut Rounded) {
+        team.run(self.rows, team.grain(self.rows), |arena, range| {
+            let row = arena.floats(self.columns);
+            for j in range {
+                self.widen(j, row);
+                for (i, x) in input.chunks_exact(self.columns).enumerate() {
+                    // SAFETY: `run` gives each j to one call only.
+                    unsafe { out.part(i, j..j + 1) }[0] = dot(row, x);
+                }
+            }
+        });
+    }
+
+    fn many(&self) -> usize {
+        6
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.values)
+    }
+}
+
+/// A type that activations are rounded to.
+trait Partner: GgmlType + Plain {
+    fn room(rounded: &mut Rounded) -> &mut Vec<Self>;
+}
+
+impl Partner for BlockQ8_0 {
+    fn room(rounded: &mut Rounded) -> &mut Vec<Self> {
+        &mut rounded.q8_0
+    }
+}
+
+impl Partner for BlockQ8_1 {
+    fn room(rounded: &mut Rounded) -> &mut Vec<Self> {
+        &mut rounded.q8_1
+    }
+}
+
+impl Partner for BlockQ8K {
+    fn room(rounded: &mut Rounded) -> &mut Vec<Self> {
+        &mut rounded.q8_k
+    }
+}
+
+struct Blocks<T> {
+    blocks: Vec<T>,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T: GgmlType + Plain> Blocks<T> {
+    fn read(bytes: &[u8], rows: usize, columns: usize) -> Result<Self> {
+        Ok(Self { blocks: copied("weights", bytes)?, rows, columns })
+    }
+
+    fn row(&self, j: usize) -> &[T] {
+        let width = self.columns / T::BLCK_SIZE;
+        &self.blocks[j * width..(j + 1) * width]
+    }
+}
+
+impl<T> Matrix for Blocks<T>
+where
+    T: GgmlType + Plain,
+    T::VecDotType: Partner,
+{
+    fn widen(&self, first: usize, out: &mut [f32]) {
+        let start = first * (self.columns / T::BLCK_SIZE);
+        T::to_float(&self.blocks[start..start + out.len() / T::BLCK_SIZE], out);
+    }
+
+    fn meet(&self, team: &Team, input: &[f32], out: &Cells<'_>, rounded: &mut Rounded) {
+        let width = self.columns / T::BLCK_SIZE;
+        let m = input.len() / self.columns;
+        let room = T::VecDotType::room(rounded);
+        if room.len() < m * width {
+            room.resize(m * width, T::VecDotType::zeros());
+        }
+        for (x, blocks) in input.chunks_exact(self.columns).zip(room.chunks_exact_mut(width)) {
+            T::VecDotType::from_float(x, blocks);
+        }
+        let room = &room[..m * width];
+        team.run(self.rows, team.grain(self.rows), |_, range| {
+            for j in range {
+                let row = self.row(j);
+                for (i, x) in room.chunks_exact(width).enumerate() {
+                    // SAFETY: `run` gives each j to one call only.
+                    unsafe { out.part(i, j..j + 1) }[0] = T::vec_dot(self.columns, row, x);
+                }
+            }
+        });
+    }
+
+    fn many(&self) -> usize {
+        12
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.blocks)
+    }
+}

@@ -1,0 +1,75 @@
+//! Types that are nothing but their bytes, and the two ways their memory comes to be: zeroed, or copied from a
+//! file. Both refuse what does not fit instead of aborting.
+
+use candle_core::quantized::k_quants::{
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8_1,
+    BlockQ8K,
+};
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// A type for which every pattern of bytes is a value.
+///
+/// # Safety
+/// That must be so, and the type must need no drop.
+pub unsafe trait Plain: Send + Sync + 'static {}
+
+macro_rules! plain {
+    ($($name:ty),*) => { $(
+        // SAFETY: made of integers and half floats only, laid out by `repr(C)` without padding.
+        unsafe impl Plain for $name {}
+    )* };
+}
+
+plain!(f32, f16, bf16, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, BlockQ8_1);
+plain!(BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K);
+
+/// `length` zeros. The operating system gives the memory page by page as it is first written.
+pub fn zeroed<T: Plain>(what: &'static str, length: usize) -> Result<Vec<T>> {
+    let bytes = length.saturating_mul(size_of::<T>());
+    let out_of_memory = || Error::OutOfMemory { what, bytes };
+    if bytes == 0 {
+        return Ok(Vec::new());
+    }
+    let layout = std::alloc::Layout::array::<T>(length).map_err(|_| out_of_memory())?;
+    // SAFETY: the layout is not of size 0.
+    let start = unsafe { std::alloc::alloc_zeroed(layout) }.cast::<T>();
+    if start.is_null() {
+        return Err(out_of_memory());
+    }
+    // SAFETY: allocated with the layout of `length` T by the global allocator; zero bytes are values of T.
+    Ok(unsafe { Vec::from_raw_parts(start, length, length) })
+}
+
+/// The values that `bytes` (little-endian, of any alignment) hold; the length must be a multiple of T's size.
+pub fn copied<T: Plain>(what: &'static str, bytes: &[u8]) -> Result<Vec<T>> {
+    assert!(bytes.len().is_multiple_of(size_of::<T>()), "whole values");
+    let length = bytes.len() / size_of::<T>();
+    let mut values: Vec<T> = Vec::new();
+    values.try_reserve_exact(length).map_err(|_| Error::OutOfMemory { what, bytes: bytes.len() })?;
+    // SAFETY: room for `length` values was reserved, the source holds as many bytes, every pattern is a value.
+    unsafe {
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), values.as_mut_ptr().cast::<u8>(), bytes.len());
+        values.set_len(length);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_from_unaligned_bytes() {
+        let bytes: Vec<u8> = [9u8].into_iter().chain([1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes())).collect();
+        assert_eq!(copied::<f32>("test", &bytes[1..]).unwrap(), [1.5, -2.0]);
+        assert!(copied::<f32>("test", &[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit() {
+        assert_eq!(zeroed::<f32>("test", 5).unwrap(), [0.0; 5]);
+        assert!(matches!(zeroed::<f32>("test", usize::MAX / 8), Err(Error::OutOfMemory { .. })));
+    }
+}

@@ -1,0 +1,175 @@
+//! Arithmetic on f32 slices, written so that the compiler turns it into the machine's widest vectors: fixed
+//! lanes, no branches in the loops.
+
+/// Independent partial sums: reassociation the compiler may not do by itself.
+const LANES: usize = 16;
+
+/// `a * b + c`, fused where the machine can: without the instruction, `mul_add` would be a slow library call.
+#[inline]
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// Sum of products of two slices of one length.
+#[inline]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    debug_assert_eq!(a.len(), b.len());
+    let mut sums = [[0.0f32; LANES]; 4];
+    let (a_blocks, a_rest) = a.as_chunks::<{ 4 * LANES }>();
+    let (b_blocks, b_rest) = b.as_chunks::<{ 4 * LANES }>();
+    for (x, y) in a_blocks.iter().zip(b_blocks) {
+        for (block, sums) in sums.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                sums[lane] = fma(x[block * LANES + lane], y[block * LANES + lane], sums[lane]);
+            }
+        }
+    }
+    let mut total = 0.0;
+    for lane in 0..LANES {
+        total += (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]);
+    }
+    a_rest.iter().zip(b_rest).fold(total, |sum, (x, y)| fma(*x, *y, sum))
+}
+
+/// `out += a * x`.
+#[inline]
+pub fn add_scaled(out: &mut [f32], a: f32, x: &[f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = fma(a, *x, *out);
+    }
+}
+
+/// `out += x`.
+#[inline]
+pub fn add(out: &mut [f32], x: &[f32]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out += x;
+    }
+}
+
+#[inline]
+pub fn max(values: &[f32]) -> f32 {
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            most[lane] = if block[lane] > most[lane] { block[lane] } else { most[lane] };
+        }
+    }
+    most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// e^x within 2 units in the last place for x in [-87, 88]; beyond, the values at those ends.
+#[inline]
+pub fn exp(x: f32) -> f32 {
+    // Cody-Waite reduction by ln 2 in two parts and the polynomial of Cephes' expf.
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    // Adding this leaves the nearest integer in the low bits.
+    const SHIFT: f32 = 12_582_912.0;
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = fma(x, std::f32::consts::LOG2_E, SHIFT);
+    let n = shifted - SHIFT;
+    let r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, x));
+    let mut p = 1.987_569_1e-4;
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 0.166_666_66, 0.5] {
+        p = fma(p, r, coefficient);
+    }
+    let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
+    fma(p * r, r, r + 1.0) * power
+}
+
+/// Root-mean-square norm of one row (Zhang and Sennrich, 2019): `x / sqrt(mean(x²) + eps) * weight`.
+#[inline]
+pub fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
+    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * scale * weight;
+    }
+}
+
+/// `x / (1 + e^-x)`.
+#[inline]
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// The exact GELU: `x * (1 + erf(x / sqrt 2)) / 2`.
+#[inline]
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + candle_core::cpu::erf::erf_f32(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// The approximation of GELU through tanh (Hendrycks and Gimpel, 2016).
+#[inline]
+pub fn gelu_tanh(x: f32) -> f32 {
+    // (1 + tanh z) / 2 = 1 / (1 + e^-2z)
+    let z = 0.797_884_6 * fma(0.044_715 * x * x, x, x);
+    x / (1.0 + exp(-2.0 * z))
+}
+
+/// ln of the sum of e^x over all values, and the largest value.
+pub fn log_sum_exp(values: &[f32]) -> f32 {
+    let most = max(values);
+    let mut sums = [0.0f64; LANES];
+    let (blocks, rest) = values.as_chunks::<LANES>();
+    for block in blocks {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(exp(block[lane] - most));
+        }
+    }
+    let total: f64 = sums.iter().sum::<f64>() + rest.iter().map(|x| f64::from(exp(x - most))).sum::<f64>();
+    most + total.ln() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(got: f32, expected: f64, tolerance: f64) {
+        let error = (f64::from(got) - expected).abs() / expected.abs().max(1e-6);
+        assert!(error <= tolerance, "{got} is not {expected}");
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        for step in -8700..=8800 {
+            let x = step as f32 / 100.0;
+            let (got, expected) = (exp(x), f64::from(x).exp());
+            assert!(((f64::from(got) - expected) / expected).abs() < 2.5e-7, "exp({x}) = {got}, not {expected}");
+        }
+        assert!(exp(f32::NAN).is_nan());
+        assert!(exp(f32::NEG_INFINITY) < 1e-37);
+        assert!(exp(1000.0).is_finite());
+    }
+
+    #[test]
+    fn dot_takes_any_length() {
+        for length in [0, 1, 15, 63, 64, 65, 200] {
+            let a: Vec<f32> = (0..length).map(|i| i as f32 * 0.25).collect();
+            let b: Vec<f32> = (0..length).map(|i| 1.0 - i as f32 * 0.01).collect();
+            let expected: f64 = a.iter().zip(&b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            close(dot(&a, &b), expected, 1e-5);
+        }
+    }
+
+    #[test]
+    fn activations_have_known_values() {
+        close(silu(1.0), 0.731_058_578_630_0, 1e-6);
+        close(silu(-20.0), -4.122_307_244_9e-8, 1e-5);
+        close(gelu(1.0), 0.841_344_746_068_5, 1e-6);
+        close(gelu_tanh(1.0), 0.841_191_990_60, 1e-6);
+        close(gelu_tanh(-1.0), -0.158_808_009_39, 1e-5);
+    }
+
+    #[test]
+    fn norm_and_log_sum_exp() {
+        let mut out = [0.0; 3];
+        rms_norm(&mut out, &[1.0, 2.0, 2.0], &[1.0, 1.0, 0.5], 0.0);
+        close(out[1], 2.0 / 3f64.sqrt(), 1e-6);
+        close(out[2], 1.0 / 3f64.sqrt(), 1e-6);
+        let values: Vec<f32> = (0..100).map(|i| i as f32).collect();
+        close(log_sum_exp(&values), 99.458_675_145, 1e-6);
+        assert_eq!(max(&values), 99.0);
+    }
+}

@@ -1,0 +1,151 @@
+//! The error that every service answers with: a reason from the table, a sentence for people, details for
+//! programs. It travels as `google.rpc.ErrorInfo` (and `RetryInfo`) in the gRPC status, and comes out the same
+//! on the other side of a [`crate::Conn`], so REST, CLI and page show what the service said.
+
+mod messages;
+mod table;
+
+use std::{collections::HashMap, time::Duration};
+
+use millm_proto::rpc;
+use prost_types::Any;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+pub use table::Reason;
+
+const DOMAIN: &str = "millm";
+
+/// A typed failure. Build one with the constructor named after its reason (`model_not_found`, …).
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    pub reason: Reason,
+    /// A sentence for people, as the table has it.
+    pub message: String,
+    /// Facts for programs: `model_id`, `required_bytes`, `field`, …
+    pub details: HashMap<String, String>,
+    /// When it makes sense to ask again.
+    pub retry_after: Option<Duration>,
+}
+
+impl ServiceError {
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), details: HashMap::new(), retry_after: None }
+    }
+
+    #[must_use]
+    pub fn with(mut self, key: &str, value: impl ToString) -> Self {
+        self.details.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    pub fn http_status(&self) -> u16 {
+        self.reason.http_status()
+    }
+
+    /// As a resource stores it (`Model.error`, `Download.error`).
+    pub fn to_rpc(&self) -> rpc::Status {
+        let info = rpc::ErrorInfo {
+            reason: self.reason.name().to_owned(),
+            domain: DOMAIN.to_owned(),
+            metadata: self.details.clone(),
+        };
+        let mut details = vec![any("google.rpc.ErrorInfo", &info)];
+        if let Some(after) = self.retry_after {
+            let retry = rpc::RetryInfo { retry_delay: prost_types::Duration::try_from(after).ok() };
+            details.push(any("google.rpc.RetryInfo", &retry));
+        }
+        rpc::Status { code: self.reason.code() as i32, message: self.message.clone(), details }
+    }
+
+    /// From a resource's stored error. Unknown details become INTERNAL with the message kept.
+    pub fn from_rpc(status: &rpc::Status) -> Self {
+        let mut error = Self::new(Reason::from_code(Code::from(status.code)), status.message.clone());
+        for detail in &status.details {
+            if let Some(info) = unpack::<rpc::ErrorInfo>(detail, "google.rpc.ErrorInfo")
+                && info.domain == DOMAIN
+                && let Some(reason) = Reason::from_name(&info.reason)
+            {
+                error.reason = reason;
+                error.details = info.metadata;
+            } else if let Some(retry) = unpack::<rpc::RetryInfo>(detail, "google.rpc.RetryInfo") {
+                error.retry_after = retry.retry_delay.and_then(|d| Duration::try_from(d).ok());
+            }
+        }
+        error
+    }
+}
+
+fn any<M: prost::Message>(name: &str, message: &M) -> Any {
+    Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
+}
+
+fn unpack<M: prost::Message + Default>(any: &Any, name: &str) -> Option<M> {
+    any.type_url.ends_with(name).then(|| M::decode(any.value.as_slice()).ok()).flatten()
+}
+
+impl From<ServiceError> for Status {
+    fn from(error: ServiceError) -> Self {
+        let mut details = ErrorDetails::new();
+        details.set_error_info(error.reason.name(), DOMAIN, error.details);
+        if let Some(after) = error.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        Status::with_error_details(error.reason.code(), error.message, details)
+    }
+}
+
+impl From<Status> for ServiceError {
+    fn from(status: Status) -> Self {
+        Self::from(&status)
+    }
+}
+
+impl From<&Status> for ServiceError {
+    /// The same error that the service raised; a status of no service of ours keeps its code's nearest reason.
+    fn from(status: &Status) -> Self {
+        let details = status.get_error_details();
+        let mut error = match details.error_info() {
+            Some(info) if info.domain == DOMAIN => {
+                let reason =
+                    Reason::from_name(&info.reason).unwrap_or_else(|| Reason::from_code(status.code()));
+                let mut error = Self::new(reason, status.message());
+                error.details.clone_from(&info.metadata);
+                error
+            }
+            _ => Self::new(Reason::from_code(status.code()), status.message()),
+        };
+        error.retry_after = details.retry_info().and_then(|r| r.retry_delay);
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_survives_the_wire() {
+        for reason in Reason::ALL {
+            let error = ServiceError::new(*reason, "what happened")
+                .with("model_id", 7)
+                .retry_after(Duration::from_secs(2));
+            assert_eq!(ServiceError::from(Status::from(error.clone())), error);
+            assert_eq!(ServiceError::from_rpc(&error.to_rpc()), error);
+        }
+    }
+
+    #[test]
+    fn a_foreign_status_keeps_its_meaning() {
+        let error = ServiceError::from(Status::unavailable("tcp connect error"));
+        assert_eq!(error.reason, Reason::ServiceUnavailable);
+        assert_eq!(error.http_status(), 503);
+    }
+}

@@ -1,0 +1,155 @@
+//! What every role lives in: its routes with health and reflection, its tasks, and an orderly end.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
+
+use axum::serve::ListenerExt as _;
+use http::Request;
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{body::Body, server::NamedService, service::Routes};
+use tonic_health::server::HealthReporter;
+use tower::Service;
+
+use crate::Conn;
+
+/// The two stages of an end: `stopping` lets running work finish, `forced` does not wait any longer.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    pub stopping: CancellationToken,
+    pub forced: CancellationToken,
+}
+
+impl Shutdown {
+    /// Stops at the first SIGTERM or SIGINT; forces after `drain`, or at the second signal.
+    pub fn on_signals(drain: Duration) -> Self {
+        let shutdown = Self::default();
+        let Self { stopping, forced } = shutdown.clone();
+        tokio::spawn(async move {
+            signal().await;
+            tracing::info!(drain_seconds = drain.as_secs(), "stopping; a second signal ends at once");
+            stopping.cancel();
+            tokio::select! {
+                () = signal() => tracing::warn!("second signal: ending at once"),
+                () = tokio::time::sleep(drain) => tracing::warn!("drain timeout: ending"),
+            }
+            forced.cancel();
+        });
+        shutdown
+    }
+}
+
+async fn signal() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return std::future::pending().await;
+        };
+        tokio::select! { _ = term.recv() => {} _ = int.recv() => {} }
+    }
+    #[cfg(not(unix))]
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Collects what runs in this process; [`Host::serve`] then runs it until the end.
+pub struct Host {
+    routes: axum::Router,
+    health: HealthReporter,
+    pub tasks: TaskTracker,
+    pub shutdown: Shutdown,
+}
+
+impl Host {
+    pub fn new(shutdown: Shutdown) -> Self {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(millm_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let reflection = reflection.build_v1().expect("the descriptor set was checked when it was compiled");
+        let routes = Routes::new(health_service).add_service(reflection).into_axum_router();
+        Self { routes, health, tasks: TaskTracker::new(), shutdown }
+    }
+
+    /// Mounts a service, marks it as serving, and gives the way to call it from this process.
+    pub async fn grpc<S>(&mut self, service: S) -> Conn
+    where
+        S: Service<Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.health.set_service_status(S::NAME, tonic_health::ServingStatus::Serving).await;
+        let path = format!("/{}/{{*rest}}", S::NAME);
+        let conn = Conn::local(service);
+        self.routes = std::mem::take(&mut self.routes).route_service(&path, serve_conn(conn.clone()));
+        conn
+    }
+
+    /// For a service that changes its own health.
+    pub fn health(&self) -> HealthReporter {
+        self.health.clone()
+    }
+
+    /// gRPC with health and reflection, to be served or put into the gateway's routes.
+    pub fn routes(&self) -> axum::Router {
+        self.routes.clone()
+    }
+
+    /// Serves `routes` until the end: no new connections once stopping, open streams until forced; then waits
+    /// for the tasks (until forced).
+    pub async fn serve(self, listener: TcpListener, routes: axum::Router) -> std::io::Result<()> {
+        let Shutdown { stopping, forced } = self.shutdown;
+        let health = self.health;
+        let until_stopping = {
+            let stopping = stopping.clone();
+            async move {
+                stopping.cancelled().await;
+                health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
+            }
+        };
+        let listener = listener.tap_io(|tcp| {
+            // Tokens are small and must leave at once.
+            let _ = tcp.set_nodelay(true);
+        });
+        let service = routes.into_make_service_with_connect_info::<SocketAddr>();
+        let server = axum::serve(listener, service).with_graceful_shutdown(until_stopping);
+        unless(&forced, async { server.await }).await.transpose()?;
+        self.tasks.close();
+        unless(&forced, self.tasks.wait()).await;
+        Ok(())
+    }
+}
+
+async fn unless<T>(forced: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! { done = work => Some(done), () = forced.cancelled() => None }
+}
+
+/// A [`Conn`] as a route: what the gateway forwards to, wherever the service lives. A service that cannot be
+/// reached answers UNAVAILABLE in gRPC's own way.
+pub fn serve_conn(
+    conn: Conn,
+) -> impl Service<
+    Request<axum::body::Body>,
+    Response = http::Response<Body>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<http::Response<Body>, Infallible>> + Send,
+> + Clone
++ Send
++ Sync
++ 'static {
+    tower::service_fn(move |request: Request<axum::body::Body>| {
+        let mut conn = conn.clone();
+        async move {
+            let answer = async {
+                std::future::poll_fn(|cx| conn.poll_ready(cx)).await?;
+                conn.call(request.map(Body::new)).await
+            };
+            Ok(answer.await.unwrap_or_else(|cause: tower::BoxError| {
+                tracing::warn!("service unreachable: {cause}");
+                tonic::Status::from(crate::ServiceError::service_unavailable("service")).into_http()
+            }))
+        }
+    })
+}

@@ -1,0 +1,20 @@
+//! What all services share: errors with their table, settings, secrets, connections, the host that serves
+//! them, telemetry, names, and the one function that joins the three states a person sees.
+
+pub mod conn;
+pub mod error;
+pub mod format;
+pub mod host;
+pub mod names;
+pub mod secret;
+pub mod settings;
+pub mod status;
+pub mod telemetry;
+pub mod view;
+
+pub use conn::Conn;
+pub use error::{Reason, ServiceError};
+pub use host::{Host, Shutdown};
+pub use names::ModelRef;
+pub use secret::Secret;
+pub use settings::Settings;

@@ -1,0 +1,2 @@
+//! miLLM.
+fn main() {}

@@ -1,0 +1,219 @@
+//! config.json into a `ModelSpec`, as the config classes of transformers read it: in the style of most published
+//! models (`rope_theta`, `rope_scaling`) and in the newer one (`rope_parameters`). A key that changes the result
+//! is read or refused by name; those that only matter to training are passed over.
+
+pub(crate) mod fields;
+mod refuse;
+mod rope;
+mod window;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::family::{Family, Presence};
+use crate::spec::{Activation, ModelSpec, RopeLayout, RopeSpec};
+use fields::{Fields, parse_object};
+
+const FILE: &str = "config.json";
+pub(crate) const GENERATION_FILE: &str = "generation_config.json";
+
+/// Beyond the largest published models by an order of magnitude; what is over is a broken or hostile file, and
+/// products of any of these still fit in 64 bits.
+pub(crate) mod cap {
+    pub(crate) const LAYERS: usize = 4096;
+    pub(crate) const WIDTH: usize = 1 << 20;
+    pub(crate) const HEADS: usize = 1 << 14;
+    pub(crate) const HEAD_DIM: usize = 1 << 14;
+    pub(crate) const VOCABULARY: usize = 1 << 22;
+    pub(crate) const CONTEXT: usize = 1 << 26;
+}
+
+impl ModelSpec {
+    /// Reads config.json, joined with generation_config.json where there is one.
+    ///
+    /// Errors: `InvalidFile` naming the field, `UnsupportedArchitecture`, `UnsupportedField`.
+    pub fn from_config_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
+        let config = parse_object(FILE, config)?;
+        let generation = generation_config
+            .map(|text| parse_object(GENERATION_FILE, text))
+            .transpose()?
+            .unwrap_or_default();
+        read(&Fields::new(FILE, &config), &Fields::new(GENERATION_FILE, &generation))
+    }
+}
+
+/// Whether the repository wants its own Python to be run (`auto_map`). It never is.
+pub fn requires_custom_code(config_json: &str) -> bool {
+    let Ok(config) = parse_object(FILE, config_json) else { return false };
+    match config.get("auto_map") {
+        None | Some(Value::Null) => false,
+        Some(Value::Object(map)) => !map.is_empty(),
+        Some(_) => true,
+    }
+}
+
+fn read(config: &Fields<'_>, generation: &Fields<'_>) -> Result<ModelSpec> {
+    let (architecture, family) = family_of(config)?;
+    refuse::what_would_change_the_result(config)?;
+    let dimensions = Dimensions::read(config, family)?;
+    let biased = |presence: Presence| match presence {
+        Presence::Never => Ok(false),
+        Presence::Always => Ok(true),
+        Presence::Key(key) => Ok(config.flag(key)?.unwrap_or(false)),
+    };
+    let spec = ModelSpec {
+        architecture,
+        family,
+        layers: dimensions.layers,
+        hidden_size: dimensions.hidden_size,
+        heads: dimensions.heads,
+        kv_heads: dimensions.kv_heads,
+        head_dim: dimensions.head_dim,
+        intermediate_size: config.required_count("intermediate_size", cap::WIDTH)?,
+        vocabulary_size: config.required_count("vocab_size", cap::VOCABULARY)?,
+        context_length: config
+            .count("max_position_embeddings", cap::CONTEXT)?
+            .unwrap_or(family.defaults.context_length),
+        norm_eps: config.positive("rms_norm_eps")?.unwrap_or(family.defaults.norm_eps),
+        activation: activation(config, family)?,
+        rope: RopeSpec {
+            layout: RopeLayout::Half,
+            inverse_frequencies: rope::read(config, dimensions.head_dim, family.defaults.rope_theta)?,
+            attention_factor: 1.0,
+        },
+        attention_scale: (dimensions.head_dim as f32).sqrt().recip(),
+        sliding_window: window::read(config, family, dimensions.layers)?,
+        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
+        qkv_bias: biased(family.qkv_bias)?,
+        output_bias: biased(family.output_bias)?,
+        mlp_bias: biased(family.mlp_bias)?,
+        bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
+        eos_token_ids: config.token_ids("eos_token_id")?,
+    };
+    with_generation(spec, generation)
+}
+
+/// generation_config.json wins for the first token and adds to the last ones: published models keep the chat
+/// terminator in one of the two, and not always the same.
+fn with_generation(mut spec: ModelSpec, generation: &Fields<'_>) -> Result<ModelSpec> {
+    if let Some(&bos) = generation.token_ids("bos_token_id")?.first() {
+        spec.bos_token_id = Some(bos);
+    }
+    for id in generation.token_ids("eos_token_id")? {
+        if !spec.eos_token_ids.contains(&id) {
+            spec.eos_token_ids.push(id);
+        }
+    }
+    // An id beyond the vocabulary can never come; it must not reach a table lookup either.
+    let known = |id: &u32| (*id as usize) < spec.vocabulary_size;
+    spec.bos_token_id = spec.bos_token_id.filter(known);
+    spec.eos_token_ids.retain(known);
+    Ok(spec)
+}
+
+fn family_of(config: &Fields<'_>) -> Result<(String, &'static Family)> {
+    let model_type = config.text("model_type")?;
+    let named = match config.get("architectures") {
+        None => None,
+        Some(Value::Array(names)) => match names.first() {
+            None => None,
+            Some(Value::String(name)) => Some(name.as_str()),
+            Some(_) => return Err(config.invalid("architectures", "expected a list of names")),
+        },
+        Some(_) => return Err(config.invalid("architectures", "expected a list of names")),
+    };
+    let unsupported = |architecture: &str| Error::UnsupportedArchitecture {
+        architecture: architecture.chars().take(120).collect(),
+        supported: Family::supported(),
+    };
+    let family = match (named, model_type) {
+        (Some(name), _) => Family::by_architecture(name).ok_or_else(|| unsupported(name))?,
+        (None, Some(model_type)) => Family::by_model_type(model_type).ok_or_else(|| unsupported(model_type))?,
+        (None, None) => return Err(config.invalid("architectures", "is needed")),
+    };
+    // The type chooses the config class, and with it the meaning of every key.
+    if model_type.is_some_and(|model_type| model_type != family.name) {
+        return Err(config.unsupported("model_type"));
+    }
+    Ok((family.architecture.to_owned(), family))
+}
+
+struct Dimensions {
+    layers: usize,
+    hidden_size: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+impl Dimensions {
+    fn read(config: &Fields<'_>, family: &Family) -> Result<Self> {
+        let layers = config.required_count("num_hidden_layers", cap::LAYERS)?;
+        let hidden_size = config.required_count("hidden_size", cap::WIDTH)?;
+        let heads = config.required_count("num_attention_heads", cap::HEADS)?;
+        if !hidden_size.is_multiple_of(heads) {
+            return Err(config.invalid("hidden_size", &format!("is not a multiple of num_attention_heads = {heads}")));
+        }
+        let kv_heads = match config.count("num_key_value_heads", cap::HEADS)? {
+            Some(kv_heads) => kv_heads,
+            None if config.is_null("num_key_value_heads") => heads,
+            None => family.defaults.kv_heads.unwrap_or(heads),
+        };
+        if !heads.is_multiple_of(kv_heads) {
+            let why = format!("does not divide num_attention_heads = {heads}");
+            return Err(config.invalid("num_key_value_heads", &why));
+        }
+        let head_dim = config.count("head_dim", cap::HEAD_DIM)?.unwrap_or(hidden_size / heads);
+        if !head_dim.is_multiple_of(2) {
+            return Err(config.invalid("head_dim", &format!("{head_dim} is odd, rotary embedding needs pairs")));
+        }
+        Ok(Self { layers, hidden_size, heads, kv_heads, head_dim })
+    }
+}
+
+fn activation(config: &Fields<'_>, family: &Family) -> Result<Activation> {
+    Ok(match config.text("hidden_act")? {
+        None => family.defaults.activation,
+        Some("silu" | "swish") => Activation::Silu,
+        Some("gelu" | "gelu_python") => Activation::Gelu,
+        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => Activation::GeluTanh,
+        Some(_) => return Err(config.unsupported("hidden_act")),
+    })
+}
+
+/// What generation_config.json recommends; `None` where it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct GenerationDefaults {
+    /// `false`: greedy, whatever the temperature; absent means the same to transformers.
+    pub do_sample: Option<bool>,
+    pub temperature: Option<f32>,
+    pub top_k: Option<u32>,
+    pub top_p: Option<f32>,
+    pub min_p: Option<f32>,
+    pub repetition_penalty: Option<f32>,
+}
+
+impl GenerationDefaults {
+    pub fn from_json(text: &str) -> Result<Self> {
+        let map: Map<String, Value> = parse_object(GENERATION_FILE, text)?;
+        let fields = Fields::new(GENERATION_FILE, &map);
+        let number = |field: &str| -> Result<Option<f32>> {
+            // Zero is said for "off" in published files.
+            if fields.get(field).and_then(Value::as_f64) == Some(0.0) {
+                return Ok(Some(0.0));
+            }
+            Ok(fields.positive(field)?.map(|value| value as f32))
+        };
+        Ok(Self {
+            do_sample: fields.flag("do_sample")?,
+            temperature: number("temperature")?,
+            top_k: number("top_k")?.map(|value| value as u32),
+            top_p: number("top_p")?,
+            min_p: number("min_p")?,
+            repetition_penalty: number("repetition_penalty")?,
+        })
+    }
+}

@@ -1,0 +1,219 @@
+//! config.json: fixtures, both styles, and what must be refused.
+
+use super::*;
+
+fn fixture(model: &str, file: &str) -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+    std::fs::read_to_string(format!("{root}/{model}/{file}")).expect("fixtures are in tests/fixtures")
+}
+
+fn spec(model: &str) -> ModelSpec {
+    ModelSpec::from_config_json(&fixture(model, FILE), Some(&fixture(model, GENERATION_FILE))).expect("a good config")
+}
+
+fn base() -> Map<String, Value> {
+    parse_object(FILE, &fixture("tiny-millm", FILE)).expect("a JSON object")
+}
+
+fn with(changes: &[(&str, &str)]) -> String {
+    let mut config = base();
+    for (key, value) in changes {
+        if *value == "absent" {
+            config.remove(*key);
+        } else {
+            config.insert((*key).to_owned(), serde_json::from_str(value).expect("JSON"));
+        }
+    }
+    Value::Object(config).to_string()
+}
+
+#[test]
+fn fixtures_are_read() {
+    let tiny = spec("tiny-millm");
+    assert_eq!((tiny.layers, tiny.hidden_size, tiny.heads, tiny.kv_heads, tiny.head_dim), (4, 256, 8, 4, 32));
+    assert_eq!((tiny.intermediate_size, tiny.vocabulary_size, tiny.context_length), (768, 2048, 2048));
+    assert_eq!((tiny.bos_token_id, tiny.eos_token_ids.as_slice()), (Some(0), &[2, 0][..]));
+    assert!(tiny.tied_embeddings && !tiny.qkv_bias && !tiny.output_bias && !tiny.mlp_bias);
+    assert_eq!(tiny.sliding_window, vec![None; 4]);
+    assert_eq!(tiny.rope.inverse_frequencies.len(), 16);
+
+    assert_eq!(spec("families/mistral").sliding_window, vec![Some(8); 3]);
+    let qwen = spec("families/qwen2");
+    assert!(qwen.qkv_bias && !qwen.output_bias);
+    assert_eq!(qwen.sliding_window, vec![None; 3]);
+    let stretched = spec("families/llama3-rope").rope.inverse_frequencies;
+    let plain = spec("families/llama").rope.inverse_frequencies;
+    assert!(stretched[7] < plain[7] / 7.9 && (stretched[0] - plain[0]).abs() < 1e-9);
+}
+
+#[test]
+fn both_styles_say_the_same() {
+    let new = with(&[("rope_parameters", r#"{"rope_theta": 5e5, "rope_type": "linear", "factor": 4}"#)]);
+    let old = with(&[
+        ("rope_parameters", "absent"),
+        ("rope_theta", "500000.0"),
+        ("rope_scaling", r#"{"type": "linear", "factor": 4.0}"#),
+    ]);
+    let read = |text: &str| ModelSpec::from_config_json(text, None).expect("good").rope;
+    assert_eq!(read(&new), read(&old));
+}
+
+#[test]
+fn defaults_are_those_of_the_config_class() {
+    let config = with(&[
+        ("architectures", r#"["MistralForCausalLM"]"#),
+        ("model_type", r#""mistral""#),
+        ("num_key_value_heads", "absent"),
+        ("max_position_embeddings", "absent"),
+        ("head_dim", "null"),
+    ]);
+    let spec = ModelSpec::from_config_json(&config, None).expect("good");
+    assert_eq!((spec.kv_heads, spec.context_length, spec.head_dim), (8, 131_072, 32));
+    assert_eq!(spec.sliding_window, vec![Some(4096); 4]);
+    let by_type = ModelSpec::from_config_json(&with(&[("architectures", "absent")]), None).expect("good");
+    assert_eq!(by_type.architecture, "LlamaForCausalLM");
+}
+
+#[test]
+fn qwen2_windows_follow_the_layer_types() {
+    let read = |changes: &[(&str, &str)]| {
+        let mut all = vec![("architectures", r#"["Qwen2ForCausalLM"]"#), ("model_type", r#""qwen2""#)];
+        all.extend_from_slice(changes);
+        ModelSpec::from_config_json(&with(&all), None).map(|spec| spec.sliding_window)
+    };
+    let on = ("use_sliding_window", "true");
+    let window = ("sliding_window", "16");
+    assert_eq!(read(&[window]).expect("off"), vec![None; 4]);
+    let upper = read(&[on, window, ("max_window_layers", "3")]).expect("good");
+    assert_eq!(upper, vec![None, None, None, Some(16)]);
+    let types = r#"["sliding_attention","full_attention","full_attention","sliding_attention"]"#;
+    assert_eq!(read(&[on, window, ("layer_types", types)]).expect("good"), vec![Some(16), None, None, Some(16)]);
+    assert!(matches!(read(&[("layer_types", types)]), Err(Error::InvalidFile { .. })));
+    assert!(matches!(read(&[("layer_types", r#"["full_attention"]"#)]), Err(Error::InvalidFile { .. })));
+}
+
+#[test]
+fn bad_values_name_the_field() {
+    for (field, value) in [
+        ("num_attention_heads", "0"),
+        ("num_attention_heads", "-8"),
+        ("num_attention_heads", "8.5"),
+        ("num_attention_heads", "\"8\""),
+        ("num_attention_heads", "absent"),
+        ("hidden_size", "255"),
+        ("hidden_size", "1000000000000"),
+        ("num_hidden_layers", "1000000000"),
+        ("num_hidden_layers", "0"),
+        ("num_key_value_heads", "3"),
+        ("num_key_value_heads", "0"),
+        ("head_dim", "31"),
+        ("vocab_size", "18446744073709551615"),
+        ("intermediate_size", "null"),
+        ("max_position_embeddings", "9e99"),
+        ("rms_norm_eps", "-1e-5"),
+        ("rms_norm_eps", "0"),
+        ("rms_norm_eps", "\"NaN\""),
+        ("rms_norm_eps", "1e300"),
+        ("rope_theta", "0"),
+        ("rope_parameters", "[]"),
+        ("tie_word_embeddings", "1"),
+        ("attention_bias", "\"yes\""),
+        ("eos_token_id", "-1"),
+        ("eos_token_id", "[1, \"2\"]"),
+        ("architectures", "[]"),
+        ("architectures", "\"LlamaForCausalLM\""),
+        ("architectures", "[7]"),
+    ] {
+        let text = if field == "architectures" && value == "[]" {
+            with(&[(field, value), ("model_type", "absent")])
+        } else {
+            with(&[(field, value)])
+        };
+        match ModelSpec::from_config_json(&text, None) {
+            Err(Error::InvalidFile { file, why }) => {
+                assert!(file.starts_with(FILE) && why.contains(field), "{field} = {value}: {file}: {why}");
+            }
+            other => panic!("{field} = {value}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_not_implemented_is_refused_by_name() {
+    for (field, value, named) in [
+        ("quantization_config", r#"{"quant_method": "gptq"}"#, "quantization_config"),
+        ("rope_parameters", r#"{"rope_type": "yarn", "factor": 4}"#, "rope_parameters.rope_type"),
+        ("rope_parameters", r#"{"rope_type": "dynamic", "factor": 4}"#, "rope_parameters.rope_type"),
+        ("rope_parameters", r#"{"full_attention": {"rope_type": "default"}}"#, "rope_parameters"),
+        ("rope_parameters", r#"{"partial_rotary_factor": 0.5}"#, "rope_parameters.partial_rotary_factor"),
+        ("rope_scaling", r#"{"type": "longrope"}"#, "rope_scaling"),
+        ("hidden_act", r#""relu""#, "hidden_act"),
+        ("partial_rotary_factor", "0.5", "partial_rotary_factor"),
+        ("attn_logit_softcapping", "50.0", "attn_logit_softcapping"),
+        ("use_bidirectional_attention", "true", "use_bidirectional_attention"),
+        ("num_local_experts", "8", "num_local_experts"),
+        ("model_type", r#""granite""#, "model_type"),
+        (
+            "layer_types",
+            r#"["sliding_attention","full_attention","full_attention","full_attention"]"#,
+            "layer_types",
+        ),
+    ] {
+        match ModelSpec::from_config_json(&with(&[(field, value)]), None) {
+            Err(Error::UnsupportedField { field, .. }) => assert_eq!(field, named),
+            other => panic!("{field} = {value}: {other:?}"),
+        }
+    }
+    let harmless = with(&[("partial_rotary_factor", "1.0"), ("num_local_experts", "0"), ("quantization_config", "null")]);
+    assert!(ModelSpec::from_config_json(&harmless, None).is_ok());
+}
+
+#[test]
+fn unknown_architectures_list_the_supported() {
+    let error = ModelSpec::from_config_json(&with(&[("architectures", r#"["BertModel"]"#)]), None).expect_err("unknown");
+    let message = error.to_string();
+    assert!(matches!(error, Error::UnsupportedArchitecture { .. }));
+    assert!(message.contains("BertModel") && message.contains("Qwen2ForCausalLM"), "{message}");
+}
+
+#[test]
+fn what_is_not_json_is_said_with_its_place() {
+    for text in ["", "{", "[]", "null", "\"x\"", r#"{"hidden_size": NaN}"#, r#"{"hidden_size": 1e999}"#, &"[".repeat(100_000)] {
+        match ModelSpec::from_config_json(text, None) {
+            Err(Error::InvalidFile { file, .. }) => assert_eq!(file, FILE),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn custom_code_is_seen() {
+    assert!(requires_custom_code(r#"{"auto_map": {"AutoModelForCausalLM": "modeling_x.X"}}"#));
+    assert!(!requires_custom_code(r#"{"auto_map": {}}"#));
+    assert!(!requires_custom_code(r#"{"auto_map": null}"#));
+    assert!(!requires_custom_code("{}"));
+}
+
+#[test]
+fn generation_defaults() {
+    let text = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}"#;
+    let defaults = GenerationDefaults::from_json(text).expect("good");
+    assert_eq!((defaults.temperature, defaults.top_k, defaults.min_p), (Some(0.6), Some(20), None));
+    assert!(GenerationDefaults::from_json(r#"{"temperature": "hot"}"#).is_err());
+    assert_eq!(GenerationDefaults::from_json("{}").expect("empty"), GenerationDefaults::default());
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_survived(text in "\\PC*") {
+        let _ = ModelSpec::from_config_json(&text, Some(&text));
+    }
+
+    #[test]
+    fn any_number_anywhere_is_survived(index in 0_usize..24, number in proptest::num::f64::ANY) {
+        let mut config = base();
+        let key = config.keys().nth(index % config.len()).expect("there are keys").clone();
+        config.insert(key, serde_json::json!(number));
+        let _ = ModelSpec::from_config_json(&Value::Object(config).to_string(), None);
+    }
+}

@@ -1,0 +1,242 @@
+//! Scales and minimums for Q2_K, Q4_K and Q5_K: `x ~ d * scale * level - dmin * minimum`.
+//!
+//! First each sub-block's own best scale and minimum are searched by weighted least squares over several
+//! assignments of levels. Then the sub-blocks share one `d` and one `dmin`: the small integers and the two
+//! factors are fitted in turn, each exactly for the others, and the best state seen is kept.
+
+use half::f16;
+
+use super::Sweep;
+use super::lanes::{Lanes, Panel};
+
+/// What a format allows and how widely to search.
+pub(super) struct Range {
+    /// The highest level; levels start at 0.
+    pub levels: f32,
+    /// The highest quantized scale and minimum.
+    pub scales: f32,
+    /// Assignments tried: the range of values is spread over `levels + offset` steps.
+    pub sweep: Sweep,
+}
+
+/// One super-block as the format stores it, levels in natural order.
+pub(super) struct Fit<const L: usize> {
+    pub d: f16,
+    pub dmin: f16,
+    pub scales: [u8; L],
+    pub mins: [u8; L],
+    pub levels: [u8; 256],
+}
+
+/// Weighted sums over one assignment of levels.
+#[derive(Clone, Copy)]
+struct Sums<const L: usize> {
+    q: Lanes<L>,
+    qq: Lanes<L>,
+    xq: Lanes<L>,
+}
+
+/// `d`, `dmin` and the integers, as floats while they are fitted.
+#[derive(Clone, Copy)]
+struct State<const L: usize> {
+    d: f32,
+    dmin: f32,
+    scales: Lanes<L>,
+    mins: Lanes<L>,
+}
+
+/// Rounds of fitting integers and factors in turn; the third rarely changes anything.
+const ROUNDS: usize = 4;
+
+#[inline(always)]
+pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Fit<L> {
+    let (scale, min) = search(panel, range);
+    let mut state = share(scale, min, range);
+    let mut best = state;
+    let mut least = f32::INFINITY;
+    for round in 0..=ROUNDS {
+        let sums = assign(panel, state.d_scales(), state.d_mins(), range.levels);
+        let error = error(panel, &sums, state.d_scales(), state.d_mins()).sum();
+        if error < least {
+            (least, best) = (error, state);
+        } else if round > 0 {
+            break;
+        }
+        state = refit(panel, &sums, state, range);
+    }
+    finish(panel, best, range)
+}
+
+/// The best real-valued scale and minimum (as a subtracted, non-negative number) of each sub-block alone.
+#[inline(always)]
+fn search<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> (Lanes<L>, Lanes<L>) {
+    let (mut low, mut high) = (Lanes::ZERO, panel.x[0]);
+    for x in &panel.x {
+        low = low.min(*x);
+        high = high.max(*x);
+    }
+    let span = (high - low).max(Lanes::ZERO);
+    let step = span.inverse();
+    let mut best = (Lanes::ZERO, Lanes::ZERO);
+    let mut most = Lanes::ZERO;
+    for offset in range.sweep.offsets() {
+        let sums = levels(panel, step * Lanes::splat(range.levels + offset), -low, range.levels);
+        keep_better(panel, &sums, &mut best, &mut most);
+    }
+    for _ in 0..2 {
+        let sums = assign(panel, best.0, best.1, range.levels);
+        keep_better(panel, &sums, &mut best, &mut most);
+    }
+    best
+}
+
+/// Solves for scale and minimum under one assignment; takes them where they explain more than `most`.
+#[inline(always)]
+fn keep_better<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    sums: &Sums<L>,
+    best: &mut (Lanes<L>, Lanes<L>),
+    most: &mut Lanes<L>,
+) {
+    let determinant = panel.sum_w * sums.qq - sums.q * sums.q;
+    let inverse = determinant.max(Lanes::ZERO).inverse();
+    let scale = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * inverse;
+    let min = (sums.q * sums.xq - sums.qq * panel.sum_wx) * inverse;
+    // A minimum below zero cannot be stored: then the line goes through the origin.
+    let through_origin = Lanes::ZERO.greater(min);
+    let scale = Lanes::select(through_origin, sums.xq * sums.qq.inverse(), scale);
+    let min = min.max(Lanes::ZERO);
+    let explained = panel.sum_wxx - error(panel, sums, scale, min);
+    let better: [bool; L] = std::array::from_fn(|l| explained.0[l] > most.0[l] && scale.0[l] > 0.0);
+    *most = Lanes::select(better, explained, *most);
+    best.0 = Lanes::select(better, scale, best.0);
+    best.1 = Lanes::select(better, min, best.1);
+}
+
+/// Weighted squared error of each sub-block.
+#[inline(always)]
+fn error<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    sums: &Sums<L>,
+    scale: Lanes<L>,
+    min: Lanes<L>,
+) -> Lanes<L> {
+    let two = Lanes::splat(2.0);
+    let levels = scale * (scale * sums.qq - two * (min * sums.q + sums.xq));
+    panel.sum_wxx + levels + min * (min * panel.sum_w + two * panel.sum_wx)
+}
+
+/// Nearest levels for given scales and minimums.
+#[inline(always)]
+fn assign<const L: usize, const N: usize>(panel: &Panel<L, N>, scale: Lanes<L>, min: Lanes<L>, top: f32) -> Sums<L> {
+    levels(panel, scale.inverse(), min, top)
+}
+
+/// Sums under `level = round((x + min) * inverse)`.
+#[inline(always)]
+fn levels<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>, min: Lanes<L>, top: f32) -> Sums<L> {
+    let mut sums = Sums { q: Lanes::ZERO, qq: Lanes::ZERO, xq: Lanes::ZERO };
+    let shift = min * inverse;
+    for (x, w) in panel.x.iter().zip(&panel.w) {
+        let q = x.mul_add(inverse, shift).round_within(0.0, top);
+        let wq = *w * q;
+        sums.q = sums.q + wq;
+        sums.qq = wq.mul_add(q, sums.qq);
+        sums.xq = wq.mul_add(*x, sums.xq);
+    }
+    sums
+}
+
+/// The first shared state: the largest scale and minimum get the highest integer.
+#[inline(always)]
+fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State<L> {
+    let d = to_f16(scale.top() / range.scales);
+    let dmin = to_f16(min.top() / range.scales);
+    State {
+        d,
+        dmin,
+        scales: (scale * Lanes::splat(d).inverse()).round_within(0.0, range.scales),
+        mins: (min * Lanes::splat(dmin).inverse()).round_within(0.0, range.scales),
+    }
+}
+
+/// Better factors for the levels and integers at hand, then better integers for those factors.
+#[inline(always)]
+fn refit<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    sums: &Sums<L>,
+    state: State<L>,
+    range: &Range,
+) -> State<L> {
+    let (s, m) = (state.scales, state.mins);
+    let (ss, sm, mm) = ((s * s * sums.qq).sum(), (s * m * sums.q).sum(), (m * m * panel.sum_w).sum());
+    let (sx, mx) = ((s * sums.xq).sum(), (m * panel.sum_wx).sum());
+    // minimize ss d^2 - 2 sm d dmin + mm dmin^2 - 2 sx d + 2 mx dmin
+    let determinant = ss * mm - sm * sm;
+    let (d, dmin) = if determinant > 0.0 {
+        ((sx * mm - sm * mx) / determinant, (sm * sx - ss * mx) / determinant)
+    } else if ss > 0.0 {
+        (sx / ss, 0.0)
+    } else {
+        (0.0, state.dmin)
+    };
+    let (d, dmin) = if d > 0.0 && dmin >= 0.0 { (to_f16(d), to_f16(dmin)) } else { (state.d, state.dmin) };
+
+    let by_d = Lanes::splat(d).inverse();
+    let by_dmin = Lanes::splat(dmin).inverse();
+    let inverse_w = panel.sum_w.inverse();
+    // The unshared optimum for these levels; its floor and ceiling are tried with the best minimum for each.
+    let spread = (panel.sum_w * sums.qq - sums.q * sums.q).max(Lanes::ZERO).inverse();
+    let ideal = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * spread * by_d;
+    let mut next = State { d, dmin, scales: state.scales, mins: state.mins };
+    let mut least = error(panel, sums, next.d_scales(), next.d_mins());
+    for nudge in [-0.5, 0.5] {
+        let scales = (ideal + Lanes::splat(nudge)).round_within(0.0, range.scales);
+        let wanted = (scales * Lanes::splat(d) * sums.q - panel.sum_wx) * inverse_w * by_dmin;
+        let mins = wanted.round_within(0.0, range.scales);
+        let error = error(panel, sums, scales * Lanes::splat(d), mins * Lanes::splat(dmin));
+        let better = least.greater(error);
+        least = Lanes::select(better, error, least);
+        next.scales = Lanes::select(better, scales, next.scales);
+        next.mins = Lanes::select(better, mins, next.mins);
+    }
+    next
+}
+
+impl<const L: usize> State<L> {
+    #[inline(always)]
+    fn d_scales(&self) -> Lanes<L> {
+        self.scales * Lanes::splat(self.d)
+    }
+
+    #[inline(always)]
+    fn d_mins(&self) -> Lanes<L> {
+        self.mins * Lanes::splat(self.dmin)
+    }
+}
+
+#[inline(always)]
+fn finish<const L: usize, const N: usize>(panel: &Panel<L, N>, state: State<L>, range: &Range) -> Fit<L> {
+    let inverse = state.d_scales().inverse();
+    let shift = state.d_mins() * inverse;
+    let mut levels = [0_u8; 256];
+    for (j, x) in panel.x.iter().enumerate() {
+        let q = x.mul_add(inverse, shift).round_within(0.0, range.levels);
+        for l in 0..L {
+            levels[l * N + j] = q.0[l] as u8;
+        }
+    }
+    Fit {
+        d: f16::from_f32(state.d),
+        dmin: f16::from_f32(state.dmin),
+        scales: std::array::from_fn(|l| state.scales.0[l] as u8),
+        mins: std::array::from_fn(|l| state.mins.0[l] as u8),
+        levels,
+    }
+}
+
+/// The value that will be read back.
+#[inline(always)]
+fn to_f16(v: f32) -> f32 {
+    f16::from_f32(v).to_f32()
+}

@@ -1,0 +1,191 @@
+//! Our encoders: rows of `f32` into ggml's quantized blocks.
+//!
+//! Each block's scales (and minimums) are found by weighted least squares: larger values weigh more, as they
+//! do in a matrix product, and an importance vector (mean squared activation of each input column) joins in
+//! where one is known. The layouts are ggml's, byte for byte; candle's and llama.cpp's decoders read them.
+
+mod affine;
+mod lanes;
+mod pack;
+mod signed;
+
+use half::{bf16, f16};
+
+use crate::tensor::TensorType;
+use lanes::Panel;
+
+/// Larger values could overflow the half-precision factor of a block (or an F16 element).
+pub const LARGEST: f32 = 65504.0;
+
+/// Why a row cannot be encoded; `column` is its first bad element.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+pub enum Unencodable {
+    #[error("column {column} is {value}, not a finite number")]
+    NotFinite { column: usize, value: f32 },
+    #[error("column {column} is {value}, beyond what half-precision scales can hold")]
+    TooLarge { column: usize, value: f32 },
+}
+
+const SUPER: usize = 256;
+
+/// Encodes one row. `row.len()` is a multiple of the type's block; `out` holds exactly the row's bytes;
+/// `importance`, if known, has one non-negative weight per column.
+///
+/// # Panics
+/// When the lengths do not fit, or for types that no scheme produces (Q4_1, Q5_1): the plan rules both out.
+pub fn encode_row(
+    ty: TensorType,
+    row: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+) -> Result<(), Unencodable> {
+    check(ty, row)?;
+    let row = Row { values: row, importance };
+    match ty {
+        TensorType::F32 => fill(row.values, out, |v| v.to_le_bytes()),
+        TensorType::F16 => fill(row.values, out, |v| f16::from_f32(v).to_le_bytes()),
+        TensorType::BF16 => fill(row.values, out, |v| bf16::from_f32(v).to_le_bytes()),
+        TensorType::Q8_0 => q8_0(row.values, out),
+        TensorType::Q4_0 => blocks_of_32(&row, &Q4_0, 18, pack::q4_0, out),
+        TensorType::Q5_0 => blocks_of_32(&row, &Q5_0, 22, pack::q5_0, out),
+        TensorType::Q2K => row.supers::<16, 16>(out, 84, |panel, out| {
+            let f = affine::fit(panel, &Q2_K);
+            pack::q2_k(&pack::Factors { d: f.d, dmin: f.dmin }, &f.scales, &f.mins, &f.levels, out);
+        }),
+        TensorType::Q3K => row.supers::<16, 16>(out, 110, |panel, out| {
+            let f = signed::fit(panel, &Q3_K);
+            pack::q3_k(f.d, &f.scales, &f.levels, out);
+        }),
+        TensorType::Q4K => row.supers::<8, 32>(out, 144, |panel, out| {
+            let f = affine::fit(panel, &Q4_K);
+            pack::q4_k(&pack::Factors { d: f.d, dmin: f.dmin }, &f.scales, &f.mins, &f.levels, out);
+        }),
+        TensorType::Q5K => row.supers::<8, 32>(out, 176, |panel, out| {
+            let f = affine::fit(panel, &Q5_K);
+            pack::q5_k(&pack::Factors { d: f.d, dmin: f.dmin }, &f.scales, &f.mins, &f.levels, out);
+        }),
+        TensorType::Q6K => row.supers::<16, 16>(out, 210, |panel, out| {
+            let f = signed::fit(panel, &Q6_K);
+            pack::q6_k(f.d, &f.scales, &f.levels, out);
+        }),
+        TensorType::Q4_1 | TensorType::Q5_1 => unreachable!("no scheme plans {ty:?}"),
+    }
+    Ok(())
+}
+
+const Q2_K: affine::Range = affine::Range { levels: 3.0, scales: 15.0, sweep: Sweep { from: -0.9, step: 0.1, tries: 20 } };
+const Q4_K: affine::Range = affine::Range { levels: 15.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
+const Q5_K: affine::Range = affine::Range { levels: 31.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
+const Q3_K: signed::Range = signed::Range { levels: 4.0, scales: 32.0, sweep: Sweep { from: -0.9, step: 0.15, tries: 13 } };
+const Q6_K: signed::Range = signed::Range { levels: 32.0, scales: 128.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 10 } };
+const Q4_0: signed::Range = signed::Range { levels: 8.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
+const Q5_0: signed::Range = signed::Range { levels: 16.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
+
+/// Assignments of levels that a search tries: the values spread over `levels + offset` steps, for these offsets.
+#[derive(Clone, Copy)]
+struct Sweep {
+    from: f32,
+    step: f32,
+    tries: u32,
+}
+
+impl Sweep {
+    fn offsets(self) -> impl Iterator<Item = f32> {
+        (0..self.tries).map(move |i| self.step.mul_add(i as f32, self.from))
+    }
+}
+
+struct Row<'a> {
+    values: &'a [f32],
+    importance: Option<&'a [f32]>,
+}
+
+impl Row<'_> {
+    /// Each 256 elements as a panel of `L` sub-blocks of `N`, into `bytes` of `out`.
+    #[inline(always)]
+    fn supers<const L: usize, const N: usize>(
+        &self,
+        out: &mut [u8],
+        bytes: usize,
+        encode: impl Fn(&Panel<L, N>, &mut [u8]),
+    ) {
+        assert_eq!(out.len() * SUPER, self.values.len() * bytes, "row and output do not fit");
+        for (at, (values, out)) in self.values.chunks_exact(SUPER).zip(out.chunks_exact_mut(bytes)).enumerate() {
+            let weights = self.weights(at * SUPER, values);
+            encode(&Panel::new(values, &weights), out);
+        }
+    }
+
+    /// `importance * sqrt(variance + x^2)`, scaled to a mean of 1 so that tiny weights do not underflow.
+    #[inline(always)]
+    fn weights(&self, start: usize, values: &[f32]) -> [f32; SUPER] {
+        let variance = values.iter().map(|x| x * x).sum::<f32>() / SUPER as f32;
+        let mut weights = [0.0; SUPER];
+        for (w, x) in weights.iter_mut().zip(values) {
+            *w = (2.0_f32.mul_add(variance, x * x)).sqrt();
+        }
+        if let Some(importance) = self.importance {
+            for (w, i) in weights.iter_mut().zip(&importance[start..]) {
+                *w *= i;
+            }
+        }
+        let mean = weights.iter().sum::<f32>() / SUPER as f32;
+        let scale = if mean > 0.0 { 1.0 / mean } else { 0.0 };
+        weights.map(|w| w.mul_add(scale, 1e-6))
+    }
+}
+
+/// Eight blocks of 32 at a time; a shorter rest is padded with zeros that are not written.
+#[inline(always)]
+fn blocks_of_32(
+    row: &Row<'_>,
+    range: &signed::Range,
+    bytes: usize,
+    pack: impl Fn(f16, &[u8], &mut [u8]),
+    out: &mut [u8],
+) {
+    assert_eq!(out.len() * 32, row.values.len() * bytes, "row and output do not fit");
+    for (at, (values, out)) in row.values.chunks(SUPER).zip(out.chunks_mut(8 * bytes)).enumerate() {
+        let mut padded = [0.0; SUPER];
+        padded[..values.len()].copy_from_slice(values);
+        let weights = row.weights(at * SUPER, &padded);
+        let fit = signed::fit_alone::<8, 32>(&Panel::new(&padded, &weights), range);
+        for (block, out) in out.chunks_exact_mut(bytes).enumerate() {
+            pack(fit.d[block], &fit.levels[block * 32..(block + 1) * 32], out);
+        }
+    }
+}
+
+/// At eight bits the extreme decides: a search gains nothing that shows.
+fn q8_0(values: &[f32], out: &mut [u8]) {
+    assert_eq!(out.len() * 32, values.len() * 34, "row and output do not fit");
+    for (values, out) in values.chunks_exact(32).zip(out.chunks_exact_mut(34)) {
+        let extreme = values.iter().fold(0.0_f32, |a, &x| if x.abs() > a { x.abs() } else { a });
+        let d = f16::from_f32(extreme / 127.0);
+        let stored = d.to_f32();
+        let inverse = if stored > 0.0 { 1.0 / stored } else { 0.0 };
+        let levels = std::array::from_fn(|j| (values[j] * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
+        pack::q8_0(d, &levels, out);
+    }
+}
+
+fn fill<const BYTES: usize>(values: &[f32], out: &mut [u8], encode: impl Fn(f32) -> [u8; BYTES]) {
+    assert_eq!(out.len(), values.len() * BYTES, "row and output do not fit");
+    for (out, value) in out.chunks_exact_mut(BYTES).zip(values) {
+        out.copy_from_slice(&encode(*value));
+    }
+}
+
+/// One pass that is nearly always clean, and a second to name the culprit.
+fn check(ty: TensorType, row: &[f32]) -> Result<(), Unencodable> {
+    let limit = if matches!(ty, TensorType::F32 | TensorType::BF16) { f32::MAX } else { LARGEST };
+    if row.iter().all(|v| v.abs() <= limit) {
+        return Ok(());
+    }
+    let (column, value) = row.iter().copied().enumerate().find(|(_, v)| !(v.abs() <= limit)).expect("one is not");
+    Err(if value.is_finite() {
+        Unencodable::TooLarge { column, value }
+    } else {
+        Unencodable::NotFinite { column, value }
+    })
+}

@@ -1,0 +1,189 @@
+//! Tensors as they lie on disk: element type, shape and bytes, by canonical name.
+//!
+//! Canonical names are GGUF's (`token_embd.weight`, `blk.3.attn_q.weight`, `output_norm.weight`), whatever the
+//! file calls them: safetensors names are mapped by the family's table.
+
+/// Element type of a stored tensor. Quantized types come in blocks along the last dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TensorType {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q8_0,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+/// Where a tensor is and what it holds, without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Canonical.
+    pub name: String,
+    pub ty: TensorType,
+    /// Row-major, outermost first: a linear layer is `[out, in]`, an embedding `[vocab, hidden]`.
+    pub shape: Vec<usize>,
+    pub bytes: u64,
+}
+
+/// A tensor's bytes, borrowed from the mapped file.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorData<'a> {
+    pub info: &'a TensorInfo,
+    /// Exactly `info.bytes` long, little-endian; may be unaligned.
+    pub bytes: &'a [u8],
+}
+
+impl TensorType {
+    /// All of them, in the order of the enum.
+    pub const ALL: [Self; 13] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q4_0,
+        Self::Q4_1,
+        Self::Q5_0,
+        Self::Q5_1,
+        Self::Q8_0,
+        Self::Q2K,
+        Self::Q3K,
+        Self::Q4K,
+        Self::Q5K,
+        Self::Q6K,
+    ];
+
+    /// Elements in one block; rows are whole blocks. 1 for plain types.
+    pub const fn block_size(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Bytes of one block (ggml-common.h's block structs).
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q8_0 => 34,
+            Self::Q2K => 84,
+            Self::Q3K => 110,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Bytes of a tensor of this type, or `None` where the last dimension is not whole blocks or the product
+    /// overflows. A shape without dimensions is one element.
+    pub fn bytes_for(self, shape: &[usize]) -> Option<u64> {
+        if !shape.last().copied().unwrap_or(1).is_multiple_of(self.block_size()) {
+            return None;
+        }
+        let elements = elements(shape)?;
+        (elements / self.block_size() as u64).checked_mul(self.block_bytes() as u64)
+    }
+
+    /// ggml's number of the type, as GGUF stores it.
+    pub const fn gguf_id(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q5_0 => 6,
+            Self::Q5_1 => 7,
+            Self::Q8_0 => 8,
+            Self::Q2K => 10,
+            Self::Q3K => 11,
+            Self::Q4K => 12,
+            Self::Q5K => 13,
+            Self::Q6K => 14,
+            Self::BF16 => 30,
+        }
+    }
+
+    pub fn from_gguf_id(id: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|ty| ty.gguf_id() == id)
+    }
+
+    /// As llama.cpp and people write it: `Q4_K`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    pub const fn is_quantized(self) -> bool {
+        self.block_size() > 1
+    }
+}
+
+impl std::fmt::Display for TensorType {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl TensorInfo {
+    /// Number of elements, whatever they are stored as.
+    pub fn elements(&self) -> u64 {
+        elements(&self.shape).expect("the shape was validated when the header was read")
+    }
+}
+
+/// Product of the dimensions; `None` on overflow.
+pub fn elements(shape: &[usize]) -> Option<u64> {
+    shape.iter().try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_follow_blocks() {
+        let check = |ty: TensorType, shape: &[usize], expected: Option<u64>| {
+            assert_eq!(ty.bytes_for(shape), expected, "{ty} {shape:?}");
+        };
+        check(TensorType::F32, &[3, 5], Some(60));
+        check(TensorType::BF16, &[], Some(2));
+        check(TensorType::Q4_0, &[2, 64], Some(72));
+        check(TensorType::Q4K, &[2, 256], Some(288));
+        check(TensorType::Q4K, &[256, 2], None);
+        check(TensorType::Q6K, &[2048, 256], Some(430_080));
+        check(TensorType::F32, &[usize::MAX, 2], None);
+        check(TensorType::F32, &[usize::MAX], None);
+    }
+
+    #[test]
+    fn gguf_ids_are_unique_and_found() {
+        for ty in TensorType::ALL {
+            assert_eq!(TensorType::from_gguf_id(ty.gguf_id()), Some(ty));
+        }
+        assert_eq!(TensorType::from_gguf_id(4), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Runs and inspects the loaded model: the gRPC face of the engine.

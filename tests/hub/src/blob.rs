@@ -1,0 +1,265 @@
+//! The bytes behind one file of a repository: in memory, on disk, or made on the fly from a seed, so
+//! that a test can serve gigabytes that exist nowhere. Hashes are computed once, when a commit is made.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bytes::{Bytes, BytesMut};
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+
+/// What is read and hashed at once.
+const PIECE: u64 = 1 << 20;
+
+/// Extensions that the hub stores in LFS whatever their size.
+const LFS_EXTENSIONS: [&str; 10] = [
+    "safetensors", "gguf", "bin", "pt", "pth", "h5", "onnx", "msgpack", "npy", "parquet",
+];
+
+/// Where a file's bytes come from.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Bytes(Bytes),
+    /// Read while it is sent, never held in memory.
+    Disk(PathBuf),
+    Seeded(Seeded),
+}
+
+/// A file that is computed: `head`, then what follows from `seed`, `size` bytes in all.
+#[derive(Debug, Clone)]
+pub struct Seeded {
+    pub head: Bytes,
+    pub size: u64,
+    pub seed: u64,
+    pub pattern: Pattern,
+}
+
+/// What the bytes after the head look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pattern {
+    /// Any byte.
+    Noise,
+    /// Little-endian bf16 numbers of magnitude 2⁻⁷ to 2⁻⁵, either sign: weights that stay finite.
+    Bf16Weights,
+}
+
+impl Content {
+    /// `size` bytes that follow from `seed`.
+    pub fn noise(seed: u64, size: u64) -> Self {
+        Self::Seeded(Seeded { head: Bytes::new(), size, seed, pattern: Pattern::Noise })
+    }
+
+    pub(crate) fn open(&self) -> io::Result<Reader> {
+        Ok(match self {
+            Self::Bytes(bytes) => Reader::Bytes(bytes.clone()),
+            Self::Disk(path) => Reader::Disk(File::open(path).map_err(|e| at(path, &e))?),
+            Self::Seeded(seeded) => Reader::Seeded(seeded.clone()),
+        })
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Disk(path) => std::fs::metadata(path).map_err(|e| at(path, &e))?.len(),
+            Self::Seeded(seeded) => seeded.size,
+        })
+    }
+
+    /// The first `most` bytes, or all of them when there are fewer.
+    pub(crate) fn beginning(&self, most: u64) -> io::Result<Bytes> {
+        let len = self.size()?.min(most);
+        self.open()?.read(0, len as usize)
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
+    }
+}
+
+impl From<&str> for Content {
+    fn from(text: &str) -> Self {
+        Self::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+    }
+}
+
+impl From<String> for Content {
+    fn from(text: String) -> Self {
+        Self::Bytes(text.into())
+    }
+}
+
+impl From<&Path> for Content {
+    fn from(path: &Path) -> Self {
+        Self::Disk(path.to_owned())
+    }
+}
+
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// An open [`Content`].
+#[derive(Debug)]
+pub(crate) enum Reader {
+    Bytes(Bytes),
+    Disk(File),
+    Seeded(Seeded),
+}
+
+impl Reader {
+    /// `len` bytes from `offset` on, all inside the file.
+    pub fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.slice(offset as usize..offset as usize + len)),
+            Self::Disk(file) => {
+                let mut buffer = BytesMut::zeroed(len);
+                file.read_exact_at(&mut buffer, offset)?;
+                Ok(buffer.freeze())
+            }
+            Self::Seeded(seeded) => Ok(seeded.read(offset, len)),
+        }
+    }
+}
+
+impl Seeded {
+    fn read(&self, offset: u64, len: usize) -> Bytes {
+        let head = self.head.len() as u64;
+        let end = offset + len as u64;
+        let mut out = BytesMut::with_capacity(len + 16);
+        if offset < head {
+            out.extend_from_slice(&self.head[offset as usize..end.min(head) as usize]);
+        }
+        if end > head {
+            let (from, to) = (offset.max(head) - head, end - head);
+            let start = out.len();
+            for word in from / 8..to.div_ceil(8) {
+                out.extend_from_slice(&self.word(word).to_le_bytes());
+            }
+            // The first word may begin before `from`: drop what precedes it.
+            let excess = (from % 8) as usize;
+            let tail = out.split_off(start);
+            out.extend_from_slice(&tail[excess..excess + (to - from) as usize]);
+        }
+        out.freeze()
+    }
+
+    fn word(&self, index: u64) -> u64 {
+        let word = splitmix(self.seed.wrapping_add(index.wrapping_mul(GOLDEN)));
+        match self.pattern {
+            Pattern::Noise => word,
+            Pattern::Bf16Weights => (word & 0x80ff_80ff_80ff_80ff) | 0x3c00_3c00_3c00_3c00,
+        }
+    }
+}
+
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64 (Steele, Lea, Flood 2014): random access, so a range of a file costs only that range.
+pub(crate) fn splitmix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(GOLDEN);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// A file as the hub knows it.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    pub(crate) content: Content,
+    pub size: u64,
+    /// The git object id: of the bytes, or of the pointer file when it is in LFS.
+    pub oid: String,
+    pub sha256: String,
+    /// Size of the pointer file; `None` when the file is not in LFS.
+    pub pointer_size: Option<u64>,
+}
+
+impl Blob {
+    /// Hashes `content`. `path` and `lfs_threshold` (bytes) decide whether it is in LFS.
+    pub(crate) fn new(path: &str, content: Content, lfs_threshold: u64) -> io::Result<Self> {
+        let size = content.size()?;
+        let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+        let lfs = size >= lfs_threshold || extension.is_some_and(|e| LFS_EXTENSIONS.contains(&e));
+        let reader = content.open()?;
+        let mut sha1 = Sha1::new_with_prefix(format!("blob {size}\0"));
+        let mut sha256 = Sha256::new();
+        let mut offset = 0;
+        while offset < size {
+            let piece = reader.read(offset, PIECE.min(size - offset) as usize)?;
+            // A pointer's id does not need the git hash of gigabytes.
+            if !lfs {
+                sha1.update(&piece);
+            }
+            sha256.update(&piece);
+            offset += piece.len() as u64;
+        }
+        let sha256 = hex::encode(sha256.finalize());
+        if !lfs {
+            let oid = hex::encode(sha1.finalize());
+            return Ok(Self { content, size, oid, sha256, pointer_size: None });
+        }
+        let pointer =
+            format!("version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n");
+        let oid = git_oid(pointer.as_bytes());
+        Ok(Self { content, size, oid, sha256, pointer_size: Some(pointer.len() as u64) })
+    }
+
+    /// What a client calls the file: sha256 in LFS, else the git id.
+    pub fn etag(&self) -> &str {
+        if self.pointer_size.is_some() { &self.sha256 } else { &self.oid }
+    }
+}
+
+/// The git object id of a blob with these bytes.
+pub fn git_oid(bytes: &[u8]) -> String {
+    let mut hash = Sha1::new_with_prefix(format!("blob {}\0", bytes.len()));
+    hash.update(bytes);
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeded_ranges_are_cuts_of_the_whole() {
+        let seeded = Seeded {
+            head: Bytes::from_static(b"a head of 13b"),
+            size: 1000,
+            seed: 7,
+            pattern: Pattern::Noise,
+        };
+        let whole = seeded.read(0, 1000);
+        assert_eq!(whole.len(), 1000);
+        assert_eq!(&whole[..13], b"a head of 13b");
+        for (from, to) in [(0, 1), (3, 20), (12, 14), (13, 13), (14, 15), (29, 31), (500, 1000)] {
+            assert_eq!(seeded.read(from as u64, to - from), whole.slice(from..to), "{from}..{to}");
+        }
+    }
+
+    #[test]
+    fn weights_are_small_and_finite() {
+        let seeded =
+            Seeded { head: Bytes::new(), size: 4096, seed: 1, pattern: Pattern::Bf16Weights };
+        for pair in seeded.read(0, 4096).chunks(2) {
+            let bits = u32::from(u16::from_le_bytes([pair[0], pair[1]])) << 16;
+            let value = f32::from_bits(bits).abs();
+            assert!((0.0078..0.032).contains(&value), "{value}");
+        }
+    }
+
+    #[test]
+    fn oids_are_those_of_git() {
+        // `printf 'hello\n' | git hash-object --stdin`
+        let blob = Blob::new("a.txt", "hello\n".into(), 100).unwrap();
+        assert_eq!(blob.oid, "ce013625030ba8dba906f756967f9e9ca394464a");
+        assert_eq!(blob.etag(), blob.oid);
+        let lfs = Blob::new("a.gguf", "hello\n".into(), 100).unwrap();
+        assert_eq!(lfs.etag(), "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03");
+        assert_eq!(lfs.pointer_size, Some(126));
+    }
+}

@@ -1,0 +1,173 @@
+//! The body of a file's answer: a range of a blob, read as it is sent, with what faults do to it.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+
+use crate::blob::Reader;
+use crate::fault::{Applied, FaultKind};
+use crate::gate::Gate;
+use crate::journal::Ticket;
+
+/// What is read and sent at once.
+const CHUNK: u64 = 64 * 1024;
+/// A rate is kept by this many small waits a second.
+const TICKS: u64 = 20;
+/// Lets what was sent before a cut reach the socket: the server flushes while the body is pending.
+const FLUSH: Duration = Duration::from_millis(10);
+
+/// What happens to one body.
+#[derive(Debug, Default)]
+pub(crate) struct BodyPlan {
+    cut_after: Option<u64>,
+    corrupt_at: Option<u64>,
+    stall: Option<(u64, Arc<Gate>, Option<Duration>)>,
+    bytes_per_second: Option<u64>,
+    pauses: Vec<(u64, Arc<Gate>)>,
+    pub short_by: u64,
+    pub endless: bool,
+}
+
+impl BodyPlan {
+    /// For a body of the file's bytes `start..end`.
+    pub fn new(faults: Vec<Applied>, start: u64, end: u64) -> Self {
+        let mut plan = Self::default();
+        let middle = start + (end - start) / 2;
+        for Applied { kind, gate, draw } in faults {
+            match kind {
+                FaultKind::Cut { after } => plan.cut_after = Some(after),
+                FaultKind::RandomCut { probability, .. } if draw < probability => {
+                    // The same number, stretched over the body, says where.
+                    let part = draw / probability;
+                    plan.cut_after = Some(((end - start) as f64 * part) as u64);
+                }
+                FaultKind::Corrupt { at } => plan.corrupt_at = Some(at.unwrap_or(middle)),
+                FaultKind::Short { by } => plan.short_by = by.min(end - start),
+                FaultKind::Endless => plan.endless = true,
+                FaultKind::Stall { after: Some(after), for_ms } => {
+                    plan.stall = Some((after, gate, for_ms.map(Duration::from_millis)));
+                }
+                FaultKind::Rate { bytes_per_second } => {
+                    plan.bytes_per_second = Some(bytes_per_second.max(1));
+                }
+                FaultKind::Pause { at } => plan.pauses.push((at, gate)),
+                _ => {}
+            }
+        }
+        plan
+    }
+}
+
+/// A body in the sending.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub reader: Reader,
+    /// Offsets in the file: the next byte, and the one after the last.
+    pub position: u64,
+    pub end: u64,
+    /// Bytes of the whole file.
+    pub size: u64,
+    pub plan: BodyPlan,
+    pub ticket: Ticket,
+}
+
+struct Progress {
+    sending: Sending,
+    sent: u64,
+    over: bool,
+}
+
+impl Sending {
+    pub fn into_body(mut self) -> Body {
+        self.end -= self.plan.short_by;
+        let progress = Progress { sending: self, sent: 0, over: false };
+        Body::from_stream(stream::unfold(progress, |mut progress| async move {
+            progress.next().await.map(|item| (item, progress))
+        }))
+    }
+}
+
+impl Progress {
+    async fn next(&mut self) -> Option<io::Result<Bytes>> {
+        if self.over {
+            return None;
+        }
+        for (at, gate) in &self.sending.plan.pauses {
+            if *at == self.sending.position {
+                gate.hold(None).await;
+            }
+        }
+        if let Some((after, gate, limit)) = &self.sending.plan.stall
+            && *after == self.sent
+        {
+            gate.hold(*limit).await;
+        }
+        if self.sending.plan.cut_after == Some(self.sent) {
+            self.over = true;
+            tokio::time::sleep(FLUSH).await;
+            return Some(Err(io::Error::other("cut by a fault")));
+        }
+        if self.sending.position == self.sending.end {
+            if !self.sending.plan.endless || self.sending.size == 0 {
+                self.over = true;
+                self.sending.ticket.complete();
+                return None;
+            }
+            self.sending.position = 0;
+            self.sending.end = self.sending.size;
+        }
+        let len = self.next_len();
+        if let Some(rate) = self.sending.plan.bytes_per_second {
+            tokio::time::sleep(Duration::from_secs_f64(len as f64 / rate as f64)).await;
+        }
+        let piece = self.sending.reader.read(self.sending.position, len as usize);
+        Some(piece.map(|piece| self.account(piece)))
+    }
+
+    /// Up to the next place where something happens.
+    fn next_len(&self) -> u64 {
+        let Sending { position, end, plan, .. } = &self.sending;
+        let mut len = CHUNK.min(end - position);
+        if let Some(rate) = plan.bytes_per_second {
+            len = len.min((rate / TICKS).max(1));
+        }
+        for (at, _) in &plan.pauses {
+            if at > position {
+                len = len.min(at - position);
+            }
+        }
+        let stall = plan.stall.as_ref().map(|(after, ..)| *after);
+        for after in [plan.cut_after, stall].into_iter().flatten() {
+            if after > self.sent {
+                len = len.min(after - self.sent);
+            }
+        }
+        len
+    }
+
+    fn account(&mut self, piece: Bytes) -> Bytes {
+        let Sending { position, end, plan, ticket, .. } = &mut self.sending;
+        let len = piece.len() as u64;
+        let range = *position..*position + len;
+        let piece = match plan.corrupt_at {
+            Some(at) if range.contains(&at) => {
+                let mut damaged = BytesMut::from(&piece[..]);
+                damaged[(at - *position) as usize] ^= 0xff;
+                damaged.freeze()
+            }
+            _ => piece,
+        };
+        *position += len;
+        self.sent += len;
+        ticket.sent(len);
+        // With a known length the server does not ask for what follows the last byte.
+        if position == end && !plan.endless && plan.short_by == 0 {
+            ticket.complete();
+        }
+        piece
+    }
+}

@@ -1,0 +1,5 @@
+// Test environment: unmounts what a test rendered.
+import { cleanup } from "@testing-library/react";
+import { afterEach } from "vitest";
+
+afterEach(cleanup);

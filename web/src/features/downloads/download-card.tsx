@@ -1,0 +1,220 @@
+// The card that gets a model: from Hugging Face by its repository id, or from a path on the server.
+import { Download as DownloadIcon, Eye, FolderPlus, X } from "lucide-react";
+import { type FormEvent, useId, useRef, useState } from "react";
+import { useClients } from "../../api/context";
+import { problemOf } from "../../api/errors";
+import { Quantization } from "../../gen/millm/catalog/v1/catalog_pb";
+import { Download_State, type ModelPreview } from "../../gen/millm/downloader/v1/downloader_pb";
+import { Button } from "../../ui/button";
+import { Callout } from "../../ui/callout";
+import { Field } from "../../ui/field";
+import { useToast } from "../../ui/toasts";
+import { type Draft, type DraftErrors, EMPTY_DRAFT, fieldOf, repoIdIn, requestOf, validate } from "./draft";
+import { PreviewDialog } from "./preview-dialog";
+import { QuantizationSelect } from "./quantization-select";
+import { SourceSwitch } from "./source-switch";
+import { TrustCheckbox } from "./trust-checkbox";
+
+export function DownloadCard() {
+  const { downloader } = useClients();
+  const toast = useToast();
+  const [draft, setDraft] = useState<Draft>(EMPTY_DRAFT);
+  const [errors, setErrors] = useState<DraftErrors>({});
+  // A refusal that is about no single field.
+  const [refusal, setRefusal] = useState("");
+  const [busy, setBusy] = useState<"preview" | "start">();
+  const [preview, setPreview] = useState<ModelPreview>();
+  const titleId = useId();
+  const repoInput = useRef<HTMLInputElement>(null);
+  const pathInput = useRef<HTMLInputElement>(null);
+  const hub = draft.source === "hub";
+
+  function change(part: Partial<Draft>) {
+    setDraft((before) => ({ ...before, ...part }));
+    setErrors({});
+    setRefusal("");
+  }
+
+  async function ask(kind: "preview" | "start", call: () => Promise<void>) {
+    const found = validate(draft);
+    setErrors(found);
+    setRefusal("");
+    if (Object.keys(found).length > 0) {
+      (hub ? repoInput : pathInput).current?.focus();
+      return;
+    }
+    setBusy(kind);
+    try {
+      await call();
+    } catch (cause) {
+      const problem = problemOf(cause);
+      const field = problem && fieldOf(problem);
+      if (field) {
+        setErrors({ [field]: problem.message });
+      } else if (problem) {
+        setRefusal(problem.message);
+      }
+      setPreview(undefined);
+    } finally {
+      setBusy(undefined);
+    }
+  }
+
+  function showPreview() {
+    return ask("preview", async () => {
+      setPreview(
+        await downloader.previewModel({ repoId: repoIdIn(draft.repo), hfToken: draft.token.trim() }),
+      );
+    });
+  }
+
+  function start() {
+    return ask("start", async () => {
+      const download = await downloader.startDownload(requestOf(draft));
+      if (!hub && download.state === Download_State.SUCCEEDED) {
+        toast({ tone: "success", text: `${download.handle} was added.` });
+      }
+      setPreview(undefined);
+      // The quantization and the source are how this person works; the rest was about this model.
+      setDraft({ ...EMPTY_DRAFT, source: draft.source, quantization: draft.quantization });
+    });
+  }
+
+  function submit(event: FormEvent) {
+    event.preventDefault();
+    void start();
+  }
+
+  return (
+    <section aria-labelledby={titleId} className="card p-4 sm:p-5">
+      <form noValidate onSubmit={submit} className="flex flex-col gap-4">
+        <div className="flex flex-wrap items-center justify-between gap-3">
+          <h2 id={titleId} className="font-semibold">
+            {hub ? "Download a model" : "Add a model"}
+          </h2>
+          <SourceSwitch value={draft.source} onChange={(source) => change({ source })} />
+        </div>
+        <div className="grid gap-4 sm:grid-cols-[minmax(0,1fr)_16rem]">
+          {hub ? (
+            <Field label="Hugging Face repository" error={errors.repo}>
+              {(control) => (
+                <input
+                  {...control}
+                  ref={repoInput}
+                  data-testid="repo-input"
+                  className="field font-mono"
+                  placeholder="e.g., google/gemma-2-2b"
+                  autoComplete="off"
+                  autoCapitalize="off"
+                  spellCheck={false}
+                  value={draft.repo}
+                  onChange={(event) => change({ repo: event.target.value, file: "" })}
+                />
+              )}
+            </Field>
+          ) : (
+            <Field
+              label="Path on the server"
+              error={errors.path}
+              hint="A folder with config.json and safetensors, or one GGUF file. It stays where it is."
+            >
+              {(control) => (
+                <input
+                  {...control}
+                  ref={pathInput}
+                  data-testid="path-input"
+                  className="field font-mono"
+                  placeholder="/path/to/model"
+                  autoComplete="off"
+                  autoCapitalize="off"
+                  spellCheck={false}
+                  value={draft.path}
+                  onChange={(event) => change({ path: event.target.value })}
+                />
+              )}
+            </Field>
+          )}
+          <QuantizationSelect
+            source={draft.source}
+            value={draft.quantization[draft.source]}
+            onChange={(value) => change({ quantization: { ...draft.quantization, [draft.source]: value } })}
+          />
+        </div>
+        {draft.file !== "" && <ChosenFile file={draft.file} onClear={() => change({ file: "" })} />}
+        <div className="grid items-start gap-4 sm:grid-cols-2">
+          {hub && (
+            <Field label="Access token" optional error={errors.token} hint="For gated models. Used once, never stored.">
+              {(control) => (
+                <input
+                  {...control}
+                  type="password"
+                  className="field font-mono"
+                  placeholder="hf_…"
+                  autoComplete="off"
+                  value={draft.token}
+                  onChange={(event) => change({ token: event.target.value })}
+                />
+              )}
+            </Field>
+          )}
+          <TrustCheckbox
+            checked={draft.trustRemoteCode}
+            error={errors.trustRemoteCode}
+            onChange={(trustRemoteCode) => change({ trustRemoteCode })}
+          />
+        </div>
+        {refusal !== "" && (
+          <Callout tone="bad" alert>
+            {refusal}
+          </Callout>
+        )}
+        <div className="flex justify-end gap-2 max-sm:*:flex-1">
+          {hub && (
+            <Button
+              label="Preview"
+              icon={Eye}
+              data-testid="preview-btn"
+              busy={busy === "preview"}
+              disabled={busy !== undefined}
+              onClick={() => void showPreview()}
+            />
+          )}
+          <Button
+            label={hub ? "Download" : "Add"}
+            icon={hub ? DownloadIcon : FolderPlus}
+            look="primary"
+            type="submit"
+            data-testid={hub ? "download-btn" : "add-btn"}
+            busy={busy === "start"}
+            disabled={busy !== undefined}
+          />
+        </div>
+      </form>
+      {preview && (
+        <PreviewDialog
+          preview={preview}
+          quantization={draft.quantization.hub}
+          file={draft.file}
+          onChoose={(quantization) => change({ quantization: { ...draft.quantization, hub: quantization }, file: "" })}
+          onChooseFile={(file) =>
+            change({ file, quantization: { ...draft.quantization, hub: Quantization.NATIVE } })
+          }
+          busy={busy === "start"}
+          onDownload={() => void start()}
+          onClose={() => setPreview(undefined)}
+        />
+      )}
+    </section>
+  );
+}
+
+function ChosenFile({ file, onClear }: { file: string; onClear(): void }) {
+  return (
+    <p className="-mt-2 flex items-center gap-1 text-sm text-ink-soft">
+      <span className="min-w-0 truncate">
+        File: <span className="font-mono">{file}</span>
+      </span>
+      <Button label="Do not choose a file" icon={X} look="quiet" compact="always" onClick={onClear} />
+    </p>
+  );
+}

@@ -1,0 +1,238 @@
+// One model: what it is, how it stands, and what can be done with it.
+import { CircleX, Play, RotateCw, Server, Square, Trash2 } from "lucide-react";
+import { type ReactNode, useId, useState } from "react";
+import { asksForToken } from "../../api/errors";
+import type { ModelView } from "../../api/join";
+import type { MemoryEstimate } from "../../gen/millm/runtime/v1/runtime_pb";
+import { Button } from "../../ui/button";
+import { Callout } from "../../ui/callout";
+import { Progress } from "../../ui/progress";
+import { useToast } from "../../ui/toasts";
+import { ArrivalProgress } from "../downloads/arrival-progress";
+import { type ModelActions, useModelActions } from "./actions";
+import { DeleteDialog } from "./delete-dialog";
+import { factsOf, residenceText, stageText } from "./describe";
+import { MemoryDialog } from "./memory-dialog";
+import { RetryDialog } from "./retry-dialog";
+import { StatusBadge } from "./status-badge";
+
+type Open = { dialog: "delete" } | { dialog: "retry" } | { dialog: "memory"; estimate: MemoryEstimate };
+
+export function ModelCard({ model }: { model: ModelView }) {
+  const actions = useModelActions(model);
+  const toast = useToast();
+  const [open, setOpen] = useState<Open>();
+  const titleId = useId();
+  const close = () => setOpen(undefined);
+
+  async function load() {
+    const estimate = await actions.load();
+    if (estimate) {
+      setOpen({ dialog: "memory", estimate });
+    }
+  }
+
+  async function retry() {
+    if (asksForToken(model.problem)) {
+      setOpen({ dialog: "retry" });
+      return;
+    }
+    const refusal = await actions.retry("");
+    if (asksForToken(refusal)) {
+      setOpen({ dialog: "retry" });
+    } else if (refusal) {
+      toast({ tone: "error", text: refusal.message });
+    }
+  }
+
+  return (
+    <article
+      aria-labelledby={titleId}
+      data-testid="model-card"
+      className="card flex min-w-0 flex-col gap-3 p-4"
+    >
+      <header className="flex items-start gap-3">
+        <span
+          className={`grid size-10 shrink-0 place-items-center rounded-full ${model.status === "error" ? "bg-bad-soft text-bad" : "bg-accent-soft text-accent"}`}
+        >
+          <Server aria-hidden className="size-5" />
+        </span>
+        <div className="min-w-0 flex-1">
+          <div className="flex items-start justify-between gap-2">
+            <h3 id={titleId} className="min-w-0 font-semibold wrap-anywhere">
+              {model.handle}
+            </h3>
+            <StatusBadge status={model.status} />
+          </div>
+          <p className="text-sm text-ink-soft tabular-nums">{factsOf(model)}</p>
+          <p className="mt-0.5 flex min-w-0 items-baseline gap-2 text-xs text-ink-faint">
+            {model.source === "local" && (
+              <span className="rounded bg-sunken px-1.5 py-px font-medium text-ink-soft">Local</span>
+            )}
+            <span className="min-w-0 font-mono wrap-anywhere">{model.origin}</span>
+          </p>
+        </div>
+      </header>
+      {model.quantizationReason !== "" && (
+        <Callout tone="info">{model.quantizationReason}</Callout>
+      )}
+      <Standing model={model} />
+      <footer className="mt-auto flex items-center justify-end gap-2">
+        <span className="mr-auto text-xs text-ink-faint">{residenceFooter(model)}</span>
+        <Buttons
+          model={model}
+          actions={actions}
+          onLoad={() => void load()}
+          onRetry={() => void retry()}
+          onDelete={() => setOpen({ dialog: "delete" })}
+        />
+      </footer>
+      {open?.dialog === "delete" && <DeleteDialog model={model} actions={actions} onClose={close} />}
+      {open?.dialog === "retry" && <RetryDialog model={model} actions={actions} onClose={close} />}
+      {open?.dialog === "memory" && (
+        <MemoryDialog
+          model={model}
+          estimate={open.estimate}
+          onLoad={() => {
+            close();
+            void actions.loadAnyway();
+          }}
+          onClose={close}
+        />
+      )}
+    </article>
+  );
+}
+
+function residenceFooter(model: ModelView): string {
+  return model.status === "loaded" ? residenceText(model) : "";
+}
+
+// What goes on, or what went wrong.
+function Standing({ model }: { model: ModelView }) {
+  if (model.arrival) {
+    return <ArrivalProgress handle={model.handle} status={model.status} arrival={model.arrival} />;
+  }
+  if (model.status === "loading" || model.status === "unloading") {
+    const fraction = model.status === "loading" ? model.residence?.fraction || undefined : undefined;
+    return (
+      <div className="flex flex-col gap-1.5">
+        <Progress label={`${model.handle}: ${model.status}`} fraction={fraction} />
+        <p className="text-xs text-ink-soft tabular-nums">
+          {fraction !== undefined && `${Math.round(fraction * 100)}% • `}
+          {stageText(model)}
+        </p>
+      </div>
+    );
+  }
+  if (model.status === "error") {
+    return <Callout tone="bad">{model.problem?.message ?? "Something went wrong."}</Callout>;
+  }
+  return null;
+}
+
+interface ButtonsProps {
+  model: ModelView;
+  actions: ModelActions;
+  onLoad(): void;
+  onRetry(): void;
+  onDelete(): void;
+}
+
+function Buttons({ model, actions, onLoad, onRetry, onDelete }: ButtonsProps): ReactNode {
+  const { busy } = actions;
+  const idle = busy === undefined;
+  switch (model.status) {
+    case "queued":
+    case "downloading":
+    case "verifying":
+    case "quantizing":
+      return (
+        <Button
+          label="Cancel"
+          icon={CircleX}
+          compact="phone"
+          data-testid="cancel-btn"
+          busy={busy === "cancel"}
+          disabled={!idle}
+          onClick={() => void actions.cancel()}
+        />
+      );
+    case "loaded":
+      return (
+        <>
+          <Button
+            label="Unload"
+            icon={Square}
+            look="danger"
+            compact="phone"
+            data-testid="unload-btn"
+            busy={busy === "unload"}
+            disabled={!idle}
+            onClick={() => void actions.unload()}
+          />
+          <DeleteButton disabled reason="Unload the model first" onDelete={onDelete} />
+        </>
+      );
+    case "loading":
+    case "unloading":
+      return <DeleteButton disabled reason="In use" onDelete={onDelete} />;
+    case "error":
+      return (
+        <>
+          {model.failed === "load" ? (
+            <LoadButton busy={busy === "load"} disabled={!idle} onLoad={onLoad} />
+          ) : (
+            <Button
+              label="Retry"
+              icon={RotateCw}
+              look="primary"
+              compact="phone"
+              data-testid="retry-btn"
+              busy={busy === "retry"}
+              disabled={!idle}
+              onClick={onRetry}
+            />
+          )}
+          <DeleteButton disabled={!idle} onDelete={onDelete} />
+        </>
+      );
+    case "ready":
+      return (
+        <>
+          <LoadButton busy={busy === "load"} disabled={!idle} onLoad={onLoad} />
+          <DeleteButton disabled={!idle} onDelete={onDelete} />
+        </>
+      );
+  }
+}
+
+function LoadButton({ busy, disabled, onLoad }: { busy: boolean; disabled: boolean; onLoad(): void }) {
+  return (
+    <Button
+      label="Load"
+      icon={Play}
+      look="primary"
+      compact="phone"
+      data-testid="load-btn"
+      busy={busy}
+      disabled={disabled}
+      onClick={onLoad}
+    />
+  );
+}
+
+function DeleteButton(props: { disabled: boolean; reason?: string; onDelete(): void }) {
+  return (
+    <Button
+      label={props.reason ? `Delete: ${props.reason.toLowerCase()}` : "Delete"}
+      icon={Trash2}
+      look="quiet"
+      compact="always"
+      className="max-sm:w-11"
+      data-testid="delete-btn"
+      disabled={props.disabled}
+      onClick={props.onDelete}
+    />
+  );
+}
