@@ -1,1 +1,5 @@
-//! Black-box tests.
+//! Black-box tests: miLLM through the real binary, as a person or a program meets it; and the rules of the house.
+
+mod harness;
+mod house;
+mod scenarios;

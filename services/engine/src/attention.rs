@@ -67,13 +67,15 @@ pub fn attend(
             }
             let mut state = State { sums, most, weight, head_dim: shape.head_dim };
             state.reset();
-            let first = block.position.saturating_sub(shape.window.map_or(block.position, |window| window - 1));
+            let first =
+                block.position.saturating_sub(shape.window.map_or(block.position, |window| window - 1));
             for index in first / PAGE..(block.position + block.rows).div_ceil(PAGE) {
                 let (keys, values) = cache.read(layer, block.table.place(index * PAGE).0, head, wide);
                 for row in 0..block.rows {
                     let position = block.position + row;
                     let from = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                    let seen = from.saturating_sub(index * PAGE)..(position + 1).saturating_sub(index * PAGE).min(PAGE);
+                    let seen = from.saturating_sub(index * PAGE)
+                        ..(position + 1).saturating_sub(index * PAGE).min(PAGE);
                     if seen.is_empty() {
                         continue;
                     }
@@ -122,7 +124,14 @@ impl State<'_> {
     }
 
     /// Lets one query see some tokens of a page.
-    fn absorb(&mut self, index: usize, query: &[f32], keys: &[f32], values: &[f32], seen: std::ops::Range<usize>) {
+    fn absorb(
+        &mut self,
+        index: usize,
+        query: &[f32],
+        keys: &[f32],
+        values: &[f32],
+        seen: std::ops::Range<usize>,
+    ) {
         let mut scores = scores(query, keys);
         let scores = &mut scores[seen.clone()];
         let most = max(scores).max(self.most[index]);

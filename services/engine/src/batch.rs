@@ -90,7 +90,8 @@ impl Batch {
             if self.segments[..index].iter().any(|before| before.sequence == segment.sequence) {
                 return Err(Error::Batch(format!("{:?} comes twice", segment.sequence)));
             }
-            if segment.position != table.length() || segment.position + segment.rows.len() > table.capacity() {
+            if segment.position != table.length() || segment.position + segment.rows.len() > table.capacity()
+            {
                 return Err(Error::Batch(format!(
                     "{} rows at position {} do not follow the {} tokens of {:?} within its {}",
                     segment.rows.len(),

@@ -45,16 +45,18 @@ pub struct KvCache {
 impl KvCache {
     /// Room for `pages` pages of [`PAGE`] tokens.
     pub fn new(spec: &ModelSpec, kv_type: KvType, pages: usize) -> Result<Self> {
-        let length = pages * spec.kv_heads * spec.head_dim * PAGE;
+        let length = pages.saturating_mul(spec.kv_heads * spec.head_dim * PAGE);
         let layers = (0..spec.layers)
             .map(|_| {
                 Ok(match kv_type {
-                    KvType::F16 => {
-                        Store::F16 { keys: zeroed("the KV cache", length)?, values: zeroed("the KV cache", length)? }
-                    }
-                    KvType::F32 => {
-                        Store::F32 { keys: zeroed("the KV cache", length)?, values: zeroed("the KV cache", length)? }
-                    }
+                    KvType::F16 => Store::F16 {
+                        keys: zeroed("the KV cache", length)?,
+                        values: zeroed("the KV cache", length)?,
+                    },
+                    KvType::F32 => Store::F32 {
+                        keys: zeroed("the KV cache", length)?,
+                        values: zeroed("the KV cache", length)?,
+                    },
                 })
             })
             .collect::<Result<_>>()?;
@@ -63,7 +65,8 @@ impl KvCache {
 
     /// Memory that `pages` pages take.
     pub fn bytes(spec: &ModelSpec, kv_type: KvType, pages: usize) -> u64 {
-        (2 * spec.layers * spec.kv_heads * spec.head_dim * PAGE * kv_type.bytes()) as u64 * pages as u64
+        ((2 * spec.layers * spec.kv_heads * spec.head_dim * PAGE * kv_type.bytes()) as u64)
+            .saturating_mul(pages as u64)
     }
 
     pub fn pages(&self) -> &Pages {
@@ -93,18 +96,35 @@ impl KvCache {
         self.pages.advance(sequence, tokens);
     }
 
-    /// Stores the keys and values (`[kv_heads * head_dim]`) of one token.
-    pub(crate) fn write(&mut self, layer: usize, (page, slot): (usize, usize), key: &[f32], value: &[f32]) {
+    /// Stores the key and the value (`[kv_heads * head_dim]`) of one token.
+    pub(crate) fn write(
+        &mut self,
+        layer: usize,
+        sequence: SequenceId,
+        position: usize,
+        key: &[f32],
+        value: &[f32],
+    ) {
+        let table = self.pages.table(sequence).expect("an open sequence: the batch was checked");
+        let (page, slot) = table.place(position);
         let (heads, dim) = (self.kv_heads, self.head_dim);
         match &mut self.layers[layer] {
-            Store::F16 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32),
+            Store::F16 { keys, values } => {
+                put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32)
+            }
             Store::F32 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, |x| x),
         }
     }
 
     /// One head's keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of one page; `wide` (of twice that size)
     /// takes them where they have to be widened.
-    pub(crate) fn read<'a>(&'a self, layer: usize, page: usize, head: usize, wide: &'a mut [f32]) -> (&'a [f32], &'a [f32]) {
+    pub(crate) fn read<'a>(
+        &'a self,
+        layer: usize,
+        page: usize,
+        head: usize,
+        wide: &'a mut [f32],
+    ) -> (&'a [f32], &'a [f32]) {
         let size = self.head_dim * PAGE;
         let start = (page * self.kv_heads + head) * size;
         match &self.layers[layer] {

@@ -1,1 +1,42 @@
 //! What a model does: one decoder for all families, KV cache, batcher, sampler, taps.
+//!
+//! ```text
+//! Engine::submit ─ bounded channel ─> thread: Scheduler ─ Batch ─> Decoder ─ logits ─> Sampler ─ Event ─> Sink
+//!                                               └────── KvCache (pages) ──────┘ └─ Taps
+//! ```
+//!
+//! The engine is one thread (and its compute threads) that owns everything a model needs to run; callers talk to it
+//! through [`Engine::submit`] and their own [`Sink`]. No async, no protobuf, no HTTP: the Runtime adds those.
+
+pub mod batch;
+pub mod cache;
+pub mod decoder;
+pub mod engine;
+pub mod error;
+pub mod linear;
+pub mod load;
+pub mod options;
+pub mod pages;
+pub mod request;
+pub mod sampler;
+pub mod stats;
+pub mod taps;
+pub mod team;
+
+mod attention;
+mod matrix;
+mod plain;
+mod rope;
+mod running;
+mod scheduler;
+mod vector;
+
+pub use cache::KvType;
+pub use engine::Engine;
+pub use error::{Error, Result};
+pub use load::{LoadProgress, LoadStage};
+pub use options::{EngineOptions, Memory};
+pub use request::{EndReason, Event, Request, Sink, SubmitError, Token};
+pub use sampler::Sampling;
+pub use stats::Stats;
+pub use taps::{HookPoint, NoTaps, Taps};

@@ -71,7 +71,11 @@ fn check(data: TensorData<'_>, shape: &[usize]) -> Result<()> {
     }
     let expected = ty.bytes_for(shape);
     if expected != Some(data.bytes.len() as u64) {
-        return Err(Error::Size { name: name.clone(), expected: expected.unwrap_or(0), got: data.bytes.len() as u64 });
+        return Err(Error::Size {
+            name: name.clone(),
+            expected: expected.unwrap_or(0),
+            got: data.bytes.len() as u64,
+        });
     }
     Ok(())
 }

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8_1,
-    BlockQ8K,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockQ8_1, BlockQ8K,
 };
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -96,7 +96,14 @@ fn panel_rows(columns: usize) -> usize {
 }
 
 /// `out[.., part] = input · weightsᵀ`.
-fn panel_product(weights: &[f32], input: &[f32], m: usize, columns: usize, out: &Cells<'_>, part: Range<usize>) {
+fn panel_product(
+    weights: &[f32],
+    input: &[f32],
+    m: usize,
+    columns: usize,
+    out: &Cells<'_>,
+    part: Range<usize>,
+) {
     let (wide, tall) = (out.width() as isize, columns as isize);
     assert!(weights.len() == part.len() * columns && input.len() == m * columns, "inputs of these shapes");
     assert!(m <= out.rows() && part.end <= out.width(), "within the matrix");
@@ -177,7 +184,7 @@ impl<T: Float> Matrix for Floats<T> {
                 self.widen(j, row);
                 for (i, x) in input.chunks_exact(self.columns).enumerate() {
                     // SAFETY: `run` gives each j to one call only.
-                    unsafe { out.part(i, j..j + 1) }[0] = dot(row, x);
+                    unsafe { out.set(i, j, dot(row, x)) };
                 }
             }
         });
@@ -258,7 +265,7 @@ where
                 let row = self.row(j);
                 for (i, x) in room.chunks_exact(width).enumerate() {
                     // SAFETY: `run` gives each j to one call only.
-                    unsafe { out.part(i, j..j + 1) }[0] = T::vec_dot(self.columns, row, x);
+                    unsafe { out.set(i, j, T::vec_dot(self.columns, row, x)) };
                 }
             }
         });
@@ -270,5 +277,81 @@ where
 
     fn bytes(&self) -> usize {
         size_of_val(&*self.blocks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng, SeedableRng};
+
+    fn random(length: usize, seed: u64) -> Vec<f32> {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        (0..length).map(|_| random.random_range(-1.0..1.0)).collect()
+    }
+
+    /// Products by every path against sums over the widened rows, for any number of input rows.
+    fn check(matrix: &dyn Matrix, rows: usize, columns: usize, tolerance: f32) {
+        let team = Team::new(2).unwrap();
+        let mut wide = vec![0.0; rows * columns];
+        matrix.widen(0, &mut wide);
+        let mut row = vec![0.0; columns];
+        matrix.widen(rows - 1, &mut row);
+        assert_eq!(row, wide[(rows - 1) * columns..]);
+        for m in [1, 2, matrix.many() - 1, matrix.many(), 37] {
+            let input = random(m * columns, m as u64);
+            let mut out = vec![f32::NAN; m * rows];
+            multiply(matrix, (rows, columns), &team, &input, &mut out, &mut Rounded::default());
+            for (i, out) in out.chunks_exact(rows).enumerate() {
+                for (j, out) in out.iter().enumerate() {
+                    let products = input[i * columns..].iter().zip(&wide[j * columns..(j + 1) * columns]);
+                    let expected: f64 = products.map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+                    let error = (f64::from(*out) - expected).abs() as f32;
+                    assert!(
+                        error < tolerance * (columns as f32).sqrt(),
+                        "[{i}, {j}] of {m} rows: {out}, not {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn floats<T: Float>(narrow: impl Fn(f32) -> T) {
+        for (rows, columns) in [(5, 24), (70, 320)] {
+            let values = random(rows * columns, 1).into_iter().map(&narrow).collect();
+            check(&Floats { values, rows, columns }, rows, columns, 1e-6);
+        }
+    }
+
+    fn blocks<T>()
+    where
+        T: GgmlType + Plain,
+        T::VecDotType: Partner,
+    {
+        let (rows, columns) = (70, 512);
+        let mut blocks = vec![T::zeros(); rows * columns / T::BLCK_SIZE];
+        T::from_float(&random(rows * columns, 1), &mut blocks);
+        check(&Blocks { blocks, rows, columns }, rows, columns, 0.01);
+    }
+
+    #[test]
+    fn floats_are_exact() {
+        floats(|x| x);
+        floats(f16::from_f32);
+        floats(bf16::from_f32);
+    }
+
+    #[test]
+    fn blocks_are_as_exact_as_rounded_activations_allow() {
+        blocks::<BlockQ4_0>();
+        blocks::<BlockQ4_1>();
+        blocks::<BlockQ5_0>();
+        blocks::<BlockQ5_1>();
+        blocks::<BlockQ8_0>();
+        blocks::<BlockQ2K>();
+        blocks::<BlockQ3K>();
+        blocks::<BlockQ4K>();
+        blocks::<BlockQ5K>();
+        blocks::<BlockQ6K>();
     }
 }

@@ -92,7 +92,8 @@ impl Pages {
 
     /// Says that `tokens` more are in the cache.
     pub fn advance(&mut self, sequence: SequenceId, tokens: usize) {
-        let table = self.tables[sequence.0 as usize].as_mut().expect("an open sequence: the batch was checked");
+        let table =
+            self.tables[sequence.0 as usize].as_mut().expect("an open sequence: the batch was checked");
         table.length += tokens;
         debug_assert!(table.length <= table.capacity());
     }

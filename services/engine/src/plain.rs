@@ -2,8 +2,8 @@
 //! file. Both refuse what does not fit instead of aborting.
 
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0, BlockQ8_1,
-    BlockQ8K,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockQ8_1, BlockQ8K,
 };
 use half::{bf16, f16};
 
@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn copies_from_unaligned_bytes() {
-        let bytes: Vec<u8> = [9u8].into_iter().chain([1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes())).collect();
+        let bytes: Vec<u8> =
+            [9u8].into_iter().chain([1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes())).collect();
         assert_eq!(copied::<f32>("test", &bytes[1..]).unwrap(), [1.5, -2.0]);
         assert!(copied::<f32>("test", &[]).unwrap().is_empty());
     }

@@ -73,6 +73,9 @@ mod tests {
         let (s0, c0) = 3f32.sin_cos();
         let (s1, c1) = 1.5f32.sin_cos();
         assert_eq!(turned(RopeLayout::Half, &[1.0, 0.0, 0.0, 2.0, 9.0]), [c0, -2.0 * s1, s0, 2.0 * c1, 9.0]);
-        assert_eq!(turned(RopeLayout::Interleaved, &[1.0, 0.0, 0.0, 2.0, 9.0]), [c0, s0, -2.0 * s1, 2.0 * c1, 9.0]);
+        assert_eq!(
+            turned(RopeLayout::Interleaved, &[1.0, 0.0, 0.0, 2.0, 9.0]),
+            [c0, s0, -2.0 * s1, 2.0 * c1, 9.0]
+        );
     }
 }

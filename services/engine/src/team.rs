@@ -242,9 +242,25 @@ impl<'a> Cells<'a> {
     /// While the slice lives nobody else may hold a part that shares a cell with it.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, row: usize, columns: Range<usize>) -> &mut [f32] {
-        assert!(row < self.rows && columns.start <= columns.end && columns.end <= self.width, "within the matrix");
+        assert!(
+            row < self.rows && columns.start <= columns.end && columns.end <= self.width,
+            "within the matrix"
+        );
         // SAFETY: inside the borrowed matrix by the assertion; exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.width + columns.start), columns.len()) }
+        unsafe {
+            std::slice::from_raw_parts_mut(self.start.add(row * self.width + columns.start), columns.len())
+        }
+    }
+
+    /// Writes one cell.
+    ///
+    /// # Safety
+    /// As for [`Cells::part`].
+    #[inline]
+    pub unsafe fn set(&self, row: usize, column: usize, value: f32) {
+        assert!(row < self.rows && column < self.width, "within the matrix");
+        // SAFETY: inside the borrowed matrix by the assertion; exclusive by the caller's promise.
+        unsafe { *self.start.add(row * self.width + column) = value };
     }
 }
 

@@ -31,14 +31,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     a_rest.iter().zip(b_rest).fold(total, |sum, (x, y)| fma(*x, *y, sum))
 }
 
-/// `out += a * x`.
-#[inline]
-pub fn add_scaled(out: &mut [f32], a: f32, x: &[f32]) {
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = fma(a, *x, *out);
-    }
-}
-
 /// `out += x`.
 #[inline]
 pub fn add(out: &mut [f32], x: &[f32]) {
@@ -136,7 +128,10 @@ mod tests {
         for step in -8700..=8800 {
             let x = step as f32 / 100.0;
             let (got, expected) = (exp(x), f64::from(x).exp());
-            assert!(((f64::from(got) - expected) / expected).abs() < 2.5e-7, "exp({x}) = {got}, not {expected}");
+            assert!(
+                ((f64::from(got) - expected) / expected).abs() < 2.5e-7,
+                "exp({x}) = {got}, not {expected}"
+            );
         }
         assert!(exp(f32::NAN).is_nan());
         assert!(exp(f32::NEG_INFINITY) < 1e-37);

@@ -48,7 +48,8 @@ impl Conn {
         S::Response: axum::response::IntoResponse,
         S::Future: Send + 'static,
     {
-        Self(Inner::Local(Routes::new(service).prepare().into_axum_router()))
+        let deadline = axum::middleware::from_fn(crate::deadline::enforce);
+        Self(Inner::Local(Routes::new(service).into_axum_router().layer(deadline)))
     }
 }
 

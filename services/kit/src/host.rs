@@ -1,14 +1,21 @@
 //! What every role lives in: its routes with health and reflection, its tasks, and an orderly end.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::serve::ListenerExt as _;
+use futures::future::BoxFuture;
 use http::Request;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_health::server::HealthReporter;
-use tower::Service;
+use tower::{BoxError, Service};
 
 use crate::Conn;
 
@@ -128,28 +135,38 @@ async fn unless<T>(forced: &CancellationToken, work: impl Future<Output = T>) ->
 
 /// A [`Conn`] as a route: what the gateway forwards to, wherever the service lives. A service that cannot be
 /// reached answers UNAVAILABLE in gRPC's own way.
-pub fn serve_conn(
-    conn: Conn,
-) -> impl Service<
-    Request<axum::body::Body>,
-    Response = http::Response<Body>,
-    Error = Infallible,
-    Future = impl Future<Output = Result<http::Response<Body>, Infallible>> + Send,
-> + Clone
-+ Send
-+ Sync
-+ 'static {
-    tower::service_fn(move |request: Request<axum::body::Body>| {
-        let mut conn = conn.clone();
-        async move {
+pub fn serve_conn(conn: Conn) -> ServeConn {
+    ServeConn(conn)
+}
+
+/// Made by [`serve_conn`].
+#[derive(Debug, Clone)]
+pub struct ServeConn(Conn);
+
+impl<B> Service<Request<B>> for ServeConn
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let mut conn = self.0.clone();
+        Box::pin(async move {
             let answer = async {
                 std::future::poll_fn(|cx| conn.poll_ready(cx)).await?;
                 conn.call(request.map(Body::new)).await
             };
-            Ok(answer.await.unwrap_or_else(|cause: tower::BoxError| {
+            Ok(answer.await.unwrap_or_else(|cause| {
                 tracing::warn!("service unreachable: {cause}");
                 tonic::Status::from(crate::ServiceError::service_unavailable("service")).into_http()
             }))
-        }
-    })
+        })
+    }
 }

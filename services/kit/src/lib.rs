@@ -2,6 +2,7 @@
 //! them, telemetry, names, and the one function that joins the three states a person sees.
 
 pub mod conn;
+mod deadline;
 pub mod error;
 pub mod format;
 pub mod host;

@@ -1,1 +1,243 @@
-//! A model on disk, opened and validated.
+//! A model on disk, opened and validated: every tensor that its spec needs is there with the expected shape, and
+//! their bytes can be borrowed from the mapped files.
+
+mod folder;
+mod gguf;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::config::GenerationDefaults;
+use crate::error::{Error, Result};
+use crate::gguf::Metadata;
+use crate::local::{Weights, weights_in};
+use crate::mapped;
+use crate::spec::ModelSpec;
+use crate::template::ChatTemplate;
+use crate::tensor::{TensorData, TensorInfo, TensorType};
+use crate::tokenizer::Tokenizer;
+
+/// Bounds for the files beside the weights.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+
+/// An opened model. Cheap to share between threads; dropping it unmaps the files.
+#[derive(Debug)]
+pub struct Checkpoint {
+    spec: ModelSpec,
+    tensors: Vec<TensorInfo>,
+    /// Beside each tensor.
+    places: Vec<Place>,
+    by_name: HashMap<String, usize>,
+    maps: Vec<Mmap>,
+    files: Vec<ModelFile>,
+    /// Of a GGUF file.
+    metadata: Option<Metadata>,
+    sidecars: Sidecars,
+}
+
+/// A file the model consists of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFile {
+    pub path: PathBuf,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Place {
+    map: usize,
+    range: Range<usize>,
+}
+
+/// The small files beside the weights, as far as they exist.
+#[derive(Debug, Default)]
+struct Sidecars {
+    config: Option<String>,
+    generation_config: Option<String>,
+    tokenizer: Option<String>,
+    tokenizer_config: Option<String>,
+    chat_template: Option<String>,
+}
+
+/// A tensor as some file has it, already under its canonical name.
+struct Found {
+    name: String,
+    /// `None` for element types that are no weights, named by `dtype`.
+    ty: Option<TensorType>,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    place: Place,
+    /// For messages.
+    file: String,
+}
+
+impl Checkpoint {
+    /// Opens a folder (config.json with safetensors, or a GGUF file beside its tokenizer) or one `.gguf` file.
+    ///
+    /// Errors: `InvalidFile` naming the file and what is wrong, `PickleOnly`, `UnsupportedArchitecture`,
+    /// `UnsupportedField`, `InvalidPath`, `Io`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if !metadata.is_dir() {
+            return gguf::open(path, Sidecars::default(), Vec::new());
+        }
+        let weights = weights_in(path)?;
+        let (sidecars, files) = Sidecars::read(path)?;
+        match weights {
+            Weights::Gguf(file) => gguf::open(&file, sidecars, files),
+            Weights::Safetensors => folder::open(path, sidecars, files),
+        }
+    }
+
+    /// Keeps of `found` what the spec needs, and checks that this is all of it.
+    fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mmap>, weights_file: &str) -> Result<Self> {
+        let mut by_found_name: HashMap<String, Found> =
+            found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let expected = spec.expected_tensors();
+        let (mut tensors, mut places) = (Vec::with_capacity(expected.len()), Vec::with_capacity(expected.len()));
+        let mut by_name = HashMap::with_capacity(expected.len());
+        for wanted in expected {
+            let Some(tensor) = by_found_name.remove(&wanted.name) else {
+                let known_as = spec.family.hugging_face_name(&wanted.name).unwrap_or_default();
+                let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
+                return Err(Error::invalid(weights_file, why));
+            };
+            let wrong = |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
+            if tensor.shape != wanted.shape {
+                return Err(wrong(format!("has shape {:?}, the config asks for {:?}", tensor.shape, wanted.shape)));
+            }
+            let ty = tensor.ty.ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
+            by_name.insert(wanted.name.clone(), tensors.len());
+            let bytes = tensor.place.range.len() as u64;
+            tensors.push(TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes });
+            places.push(tensor.place);
+        }
+        tracing::debug!(unused = by_found_name.len(), "tensors that the architecture does not read");
+        Ok(Self {
+            spec,
+            tensors,
+            places,
+            by_name,
+            maps,
+            files: Vec::new(),
+            metadata: None,
+            sidecars: Sidecars::default(),
+        })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// In the order in which the decoder needs them.
+    pub fn tensors(&self) -> impl ExactSizeIterator<Item = &TensorInfo> + Clone {
+        self.tensors.iter()
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// By canonical name.
+    pub fn tensor(&self, name: &str) -> Result<TensorData<'_>> {
+        let index = *self
+            .by_name
+            .get(name)
+            .ok_or_else(|| Error::invalid("model", format!("tensor '{name}' is not in this model")))?;
+        let place = &self.places[index];
+        Ok(TensorData { info: &self.tensors[index], bytes: &self.maps[place.map][place.range.clone()] })
+    }
+
+    /// Weights and the files beside them that were read.
+    pub fn files(&self) -> &[ModelFile] {
+        &self.files
+    }
+
+    /// Elements of all tensors; tied embeddings count once.
+    pub fn parameter_count(&self) -> u64 {
+        self.tensors.iter().map(TensorInfo::elements).sum()
+    }
+
+    /// Bytes of all tensors as stored.
+    pub fn weights_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// The metadata of a GGUF file; `None` for safetensors.
+    pub fn gguf_metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_ref()
+    }
+
+    /// The published config.json, from the folder or from within our own GGUF files.
+    pub fn config_json(&self) -> Option<&str> {
+        let carried = || self.metadata.as_ref()?.text(crate::gguf::CONFIG_JSON_KEY).ok()?;
+        self.sidecars.config.as_deref().or_else(carried)
+    }
+
+    /// From tokenizer.json, else from the GGUF file's metadata.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        match (&self.sidecars.tokenizer, &self.metadata) {
+            (Some(text), _) => Tokenizer::from_json(text, self.sidecars.tokenizer_config.as_deref()),
+            (None, Some(metadata)) => Tokenizer::from_gguf(metadata),
+            (None, None) => Err(Error::Tokenizer("tokenizer.json is missing".to_owned())),
+        }
+    }
+
+    /// From chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order; `None` for models
+    /// that have none.
+    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
+        let variables = || -> Result<_> {
+            let tokenizer = self.tokenizer()?;
+            Ok(tokenizer.template_variables().map(|(name, text)| (name.to_owned(), text.to_owned())).collect())
+        };
+        if let Some(source) = &self.sidecars.chat_template {
+            return ChatTemplate::new(source, variables()?).map(Some);
+        }
+        if let Some(config) = &self.sidecars.tokenizer_config
+            && let Some(template) = ChatTemplate::from_tokenizer_config(config, variables()?)?
+        {
+            return Ok(Some(template));
+        }
+        match self.metadata.as_ref().map(|metadata| metadata.text("tokenizer.chat_template")).transpose()?.flatten() {
+            Some(source) => ChatTemplate::new(source, variables()?).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What the publisher recommends for sampling.
+    pub fn generation_defaults(&self) -> GenerationDefaults {
+        // The file was parsed for the spec, so what fails here are odd sampling numbers: no recommendation.
+        let text = self.sidecars.generation_config.as_deref().unwrap_or("{}");
+        GenerationDefaults::from_json(text).unwrap_or_else(|error| {
+            tracing::warn!(%error, "generation defaults are not used");
+            GenerationDefaults::default()
+        })
+    }
+}
+
+impl Sidecars {
+    fn read(folder: &Path) -> Result<(Self, Vec<ModelFile>)> {
+        let mut files = Vec::new();
+        let mut read = |name: &str, most: u64| -> Result<Option<String>> {
+            let path = folder.join(name);
+            let text = mapped::read_text(&path, most)?;
+            if let Some(text) = &text {
+                files.push(ModelFile { path, size_bytes: text.len() as u64 });
+            }
+            Ok(text)
+        };
+        let sidecars = Self {
+            config: read("config.json", MAX_CONFIG_BYTES)?,
+            generation_config: read("generation_config.json", MAX_CONFIG_BYTES)?,
+            tokenizer: read("tokenizer.json", MAX_TOKENIZER_BYTES)?,
+            tokenizer_config: read("tokenizer_config.json", MAX_CONFIG_BYTES)?,
+            chat_template: read("chat_template.jinja", MAX_CONFIG_BYTES)?,
+        };
+        Ok((sidecars, files))
+    }
+}

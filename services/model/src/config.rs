@@ -37,11 +37,28 @@ impl ModelSpec {
     /// Errors: `InvalidFile` naming the field, `UnsupportedArchitecture`, `UnsupportedField`.
     pub fn from_config_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
         let config = parse_object(FILE, config)?;
-        let generation = generation_config
-            .map(|text| parse_object(GENERATION_FILE, text))
-            .transpose()?
-            .unwrap_or_default();
-        read(&Fields::new(FILE, &config), &Fields::new(GENERATION_FILE, &generation))
+        let spec = read(&Fields::new(FILE, &config))?;
+        spec.with_generation_config(generation_config.unwrap_or("{}"))
+    }
+
+    /// Joins generation_config.json: it wins for the first token and adds to the last ones, since published models
+    /// keep the chat terminator in one of the two files, and not always the same.
+    pub fn with_generation_config(mut self, text: &str) -> Result<Self> {
+        let map = parse_object(GENERATION_FILE, text)?;
+        let generation = Fields::new(GENERATION_FILE, &map);
+        if let Some(&bos) = generation.token_ids("bos_token_id")?.first() {
+            self.bos_token_id = Some(bos);
+        }
+        for id in generation.token_ids("eos_token_id")? {
+            if !self.eos_token_ids.contains(&id) {
+                self.eos_token_ids.push(id);
+            }
+        }
+        // An id beyond the vocabulary can never come; it must not reach a table lookup either.
+        let known = |id: &u32| (*id as usize) < self.vocabulary_size;
+        self.bos_token_id = self.bos_token_id.filter(known);
+        self.eos_token_ids.retain(known);
+        Ok(self)
     }
 }
 
@@ -55,7 +72,7 @@ pub fn requires_custom_code(config_json: &str) -> bool {
     }
 }
 
-fn read(config: &Fields<'_>, generation: &Fields<'_>) -> Result<ModelSpec> {
+fn read(config: &Fields<'_>) -> Result<ModelSpec> {
     let (architecture, family) = family_of(config)?;
     refuse::what_would_change_the_result(config)?;
     let dimensions = Dimensions::read(config, family)?;
@@ -64,7 +81,7 @@ fn read(config: &Fields<'_>, generation: &Fields<'_>) -> Result<ModelSpec> {
         Presence::Always => Ok(true),
         Presence::Key(key) => Ok(config.flag(key)?.unwrap_or(false)),
     };
-    let spec = ModelSpec {
+    Ok(ModelSpec {
         architecture,
         family,
         layers: dimensions.layers,
@@ -92,26 +109,7 @@ fn read(config: &Fields<'_>, generation: &Fields<'_>) -> Result<ModelSpec> {
         mlp_bias: biased(family.mlp_bias)?,
         bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
         eos_token_ids: config.token_ids("eos_token_id")?,
-    };
-    with_generation(spec, generation)
-}
-
-/// generation_config.json wins for the first token and adds to the last ones: published models keep the chat
-/// terminator in one of the two, and not always the same.
-fn with_generation(mut spec: ModelSpec, generation: &Fields<'_>) -> Result<ModelSpec> {
-    if let Some(&bos) = generation.token_ids("bos_token_id")?.first() {
-        spec.bos_token_id = Some(bos);
-    }
-    for id in generation.token_ids("eos_token_id")? {
-        if !spec.eos_token_ids.contains(&id) {
-            spec.eos_token_ids.push(id);
-        }
-    }
-    // An id beyond the vocabulary can never come; it must not reach a table lookup either.
-    let known = |id: &u32| (*id as usize) < spec.vocabulary_size;
-    spec.bos_token_id = spec.bos_token_id.filter(known);
-    spec.eos_token_ids.retain(known);
-    Ok(spec)
+    })
 }
 
 fn family_of(config: &Fields<'_>) -> Result<(String, &'static Family)> {

@@ -6,13 +6,27 @@
 //! blocking threads.
 
 pub mod checkpoint;
+pub mod config;
 pub mod error;
 pub mod family;
+pub mod gguf;
+pub mod headers;
+mod local;
+mod mapped;
+pub mod quantize;
+mod rope;
+pub mod safetensors;
 pub mod spec;
+pub mod template;
 pub mod tensor;
+pub mod tokenizer;
 
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, ModelFile};
+pub use config::{GenerationDefaults, requires_custom_code};
 pub use error::{Error, Result};
 pub use family::Family;
+pub use local::validate_local_path;
 pub use spec::{ModelSpec, RopeLayout, RopeSpec};
+pub use template::ChatTemplate;
 pub use tensor::{TensorData, TensorInfo, TensorType};
+pub use tokenizer::{TextDecoder, Tokenizer};

@@ -1,1 +1,84 @@
 //! Runs and inspects the loaded model: the gRPC face of the engine.
+//!
+//! [`Runtime::build`] checks, [`Runtime::mount`] starts: one task owns what is loaded ([`loader`]), requests go
+//! to the engine's own thread and come back through a channel each ([`generate`]). Calls the Catalog alone.
+
+mod autoload;
+mod catalog;
+mod devices;
+mod estimate;
+mod failure;
+mod generate;
+mod language;
+mod loader;
+mod service;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use millm_kit::{Conn, Host, ModelRef, Settings};
+use millm_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+
+use crate::{
+    catalog::Catalog,
+    devices::Devices,
+    loader::{Ground, Loader},
+    service::Service,
+};
+
+/// Prompts can be as long as a context: at most so many bytes in one message.
+const MAX_MESSAGE_BYTES: usize = 64 << 20;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{setting} must be at least 1")]
+    Zero { setting: &'static str },
+    #[error("auto_load_model '{name}' is no model's name or id")]
+    AutoLoad { name: String },
+}
+
+/// The service before it is mounted: nothing runs yet.
+pub struct Runtime {
+    ground: Ground,
+    catalog: Catalog,
+    auto_load: Option<String>,
+}
+
+impl Runtime {
+    /// `catalog`: where rows are read.
+    pub fn build(settings: &Settings, catalog: Conn) -> Result<Self, BuildError> {
+        for (setting, value) in
+            [("context_length", settings.context_length), ("parallel_requests", settings.parallel_requests)]
+        {
+            if value == 0 {
+                return Err(BuildError::Zero { setting });
+            }
+        }
+        let auto_load = settings.auto_load_model.clone();
+        if let Some(name) = &auto_load
+            && ModelRef::parse(name).is_err()
+        {
+            return Err(BuildError::AutoLoad { name: name.clone() });
+        }
+        let ground = Ground::new(settings, Arc::new(Devices::new()));
+        Ok(Self { ground, catalog: Catalog::new(catalog), auto_load })
+    }
+
+    /// Serves within `host`, whose end unloads what is loaded after its requests. Gives the way to call it.
+    pub async fn mount(self, host: &mut Host) -> Conn {
+        let Self { ground, catalog, auto_load } = self;
+        let loader = Loader::start(ground, &host.tasks, &host.shutdown);
+        if let Some(name) = auto_load {
+            let loading = autoload::load(name, catalog.clone(), loader.clone());
+            let stopping = host.shutdown.stopping.clone();
+            host.tasks.spawn(stopping.run_until_cancelled_owned(loading));
+        }
+        let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
+        let service = RuntimeServiceServer::new(service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        host.grpc(service).await
+    }
+}

@@ -13,17 +13,30 @@ pub(crate) const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-me
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
     /// No such repository, or one that the asker may not know of.
-    RepoNotFound { with_token: bool },
-    GatedNoToken { repo: String },
-    GatedNoAccess { repo: String },
-    RevisionNotFound { revision: String },
-    EntryNotFound { revision: String, path: String },
+    RepoNotFound {
+        with_token: bool,
+    },
+    GatedNoToken {
+        repo: String,
+    },
+    GatedNoAccess {
+        repo: String,
+    },
+    RevisionNotFound {
+        revision: String,
+    },
+    EntryNotFound {
+        revision: String,
+        path: String,
+    },
     BadToken,
     /// whoami without a token.
     NoToken,
     Disabled,
     NoSuchPage,
-    BadRequest { message: String },
+    BadRequest {
+        message: String,
+    },
 }
 
 impl Problem {
@@ -52,17 +65,13 @@ impl Problem {
             Self::RevisionNotFound { revision } => {
                 error(404, Some("RevisionNotFound"), &format!("Invalid rev id: {revision}"))
             }
-            Self::EntryNotFound { revision, path } => error(
-                404,
-                Some("EntryNotFound"),
-                &format!("{path} does not exist on \"{revision}\""),
-            ),
+            Self::EntryNotFound { revision, path } => {
+                error(404, Some("EntryNotFound"), &format!("{path} does not exist on \"{revision}\""))
+            }
             Self::BadToken => error(401, None, "Invalid credentials in Authorization header"),
             Self::NoToken => error(401, None, "Invalid username or password."),
             Self::Disabled => error(403, None, "Access to this resource is disabled."),
-            Self::NoSuchPage => {
-                error(404, None, "Sorry, we can't find the page you are looking for.")
-            }
+            Self::NoSuchPage => error(404, None, "Sorry, we can't find the page you are looking for."),
             Self::BadRequest { message } => error(400, None, message),
         }
     }
@@ -86,7 +95,9 @@ pub(crate) fn status_fault(
     rate_limit_seconds: Option<u32>,
 ) -> Response {
     let message = match code {
-        429 => "We had to rate limit your IP. To continue using our service, create a HF account or login to your existing account, and make sure you pass a HF_TOKEN if you're using the API.",
+        429 => {
+            "We had to rate limit your IP. To continue using our service, create a HF account or login to your existing account, and make sure you pass a HF_TOKEN if you're using the API."
+        }
         503 => "Service Unavailable",
         _ => "Internal Error - We're working hard to fix this as soon as possible!",
     };
@@ -119,8 +130,7 @@ pub(crate) fn with_body(status: u16, content_type: &'static str, body: String) -
 
 /// A redirect with a short text, whose length is not the file's.
 pub(crate) fn redirect(status: u16, location: &str) -> Response {
-    let mut response =
-        with_body(status, "text/plain; charset=utf-8", format!("Redirecting to {location}"));
+    let mut response = with_body(status, "text/plain; charset=utf-8", format!("Redirecting to {location}"));
     response.headers_mut().insert(LOCATION, header(location));
     response
 }

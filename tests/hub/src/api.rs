@@ -51,7 +51,8 @@ pub(crate) fn info(repo: &Repo, commit: &Commit, query: &Query) -> Value {
                 sibling["size"] = json!(blob.size);
                 sibling["blobId"] = json!(blob.oid);
                 if let Some(pointer_size) = blob.pointer_size {
-                    let lfs = json!({ "sha256": blob.sha256, "size": blob.size, "pointerSize": pointer_size });
+                    let lfs =
+                        json!({ "sha256": blob.sha256, "size": blob.size, "pointerSize": pointer_size });
                     sibling["lfs"] = lfs;
                 }
             }
@@ -228,12 +229,7 @@ fn page(world: &World, entries: Vec<Value>, request: &PagedRequest<'_>) -> Respo
 }
 
 /// Repositories by search, filter and author, sorted.
-pub(crate) fn list(
-    world: &World,
-    kind: Kind,
-    token: Option<&str>,
-    request: &PagedRequest<'_>,
-) -> Response {
+pub(crate) fn list(world: &World, kind: Kind, token: Option<&str>, request: &PagedRequest<'_>) -> Response {
     let query = request.query;
     let mut found: Vec<Value> = Vec::new();
     for repo in world.visible(kind, token) {
@@ -244,11 +240,14 @@ pub(crate) fn list(
     }
     // As on the hub, what comes first is most or newest.
     let sort = query.get("sort").unwrap_or("trendingScore");
-    found.sort_by(|a, b| match (&a[sort], &b[sort]) {
-        (Value::Number(a), Value::Number(b)) => b.as_f64().partial_cmp(&a.as_f64()),
-        (Value::String(a), Value::String(b)) => Some(b.cmp(a)),
-        _ => None,
-    }.unwrap_or(std::cmp::Ordering::Equal));
+    found.sort_by(|a, b| {
+        match (&a[sort], &b[sort]) {
+            (Value::Number(a), Value::Number(b)) => b.as_f64().partial_cmp(&a.as_f64()),
+            (Value::String(a), Value::String(b)) => Some(b.cmp(a)),
+            _ => None,
+        }
+        .unwrap_or(std::cmp::Ordering::Equal)
+    });
     page(world, found, request)
 }
 
@@ -264,9 +263,10 @@ fn matches(repo: &Arc<Repo>, commit: &Commit, query: &Query) -> bool {
     amend(&mut info, &repo.settings.info);
     let filters = query.all("filter");
     let tags = info.get("tags").and_then(Value::as_array);
-    filters.iter().flat_map(|filter| filter.split(',')).all(|filter| {
-        tags.is_some_and(|tags| tags.iter().any(|tag| tag.as_str() == Some(filter)))
-    })
+    filters
+        .iter()
+        .flat_map(|filter| filter.split(','))
+        .all(|filter| tags.is_some_and(|tags| tags.iter().any(|tag| tag.as_str() == Some(filter))))
 }
 
 fn listed(repo: &Repo, commit: &Commit, query: &Query) -> Value {

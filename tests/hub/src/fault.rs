@@ -300,11 +300,7 @@ mod tests {
             r#"{"kind": "status", "code": 503, "retry_after": "2", "path": "/api/*", "times": 2}"#,
         )
         .unwrap();
-        let kind = FaultKind::Status {
-            code: 503,
-            retry_after: Some("2".into()),
-            rate_limit_seconds: None,
-        };
+        let kind = FaultKind::Status { code: 503, retry_after: Some("2".into()), rate_limit_seconds: None };
         assert_eq!(fault, Fault::new("/api/*", kind).times(2));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, IF_RANGE, LINK, RANGE, VARY,
+    ACCEPT_ENCODING, ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    IF_NONE_MATCH, IF_RANGE, LINK, RANGE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::json;
@@ -257,8 +257,7 @@ fn deliver(
 
 /// One range of a file of `size` bytes; several, or what cannot be read, mean the whole.
 fn slice_of(range: &str, size: u64) -> Slice {
-    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-'))
-    else {
+    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Slice::Whole;
     };
     let (start, end) = match (first.trim().parse::<u64>(), last.trim().parse::<u64>()) {

@@ -62,11 +62,7 @@ struct Log {
 
 impl Journal {
     pub fn new() -> Arc<Self> {
-        Arc::new(Self {
-            log: Mutex::default(),
-            changes: watch::Sender::new(0),
-            started: Instant::now(),
-        })
+        Arc::new(Self { log: Mutex::default(), changes: watch::Sender::new(0), started: Instant::now() })
     }
 
     /// Enters a request; the ticket fills in the rest.

@@ -1,1 +1,170 @@
-//! A fake Hugging Face hub for tests: a folder of models behind the hub's protocol, with faults on demand.
+//! A fake Hugging Face hub for tests: models and datasets behind the hub's protocol, on two origins as
+//! the real one (the hub, and a CDN for large files), with faults on demand and a log of all requests.
+//!
+//! ```no_run
+//! use fake_hub::{Fault, FaultKind, Hub, RepoSpec};
+//! # fn main() -> std::io::Result<()> {
+//! let hub = Hub::builder()
+//!     .repo(RepoSpec::new("owner/name").file("config.json", "{}"))
+//!     .start()?;
+//! hub.fault(Fault::new("*/config.json", FaultKind::Cut { after: 1 }).times(1));
+//! println!("HF_ENDPOINT={}", hub.url());
+//! # Ok(()) }
+//! ```
+//!
+//! Clients that are not in Rust start the `fake-hub` binary and speak to `/_hub/…` (`control.rs`).
+
+mod answer;
+mod api;
+mod blob;
+mod body;
+mod control;
+mod describe;
+mod fault;
+mod file;
+mod gate;
+mod journal;
+mod repo;
+mod route;
+mod running;
+mod serve;
+pub mod synthetic;
+mod world;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use blob::{Blob, Content, Pattern, Seeded, git_oid};
+pub use fault::{Fault, FaultKind, FaultState};
+pub use journal::{Host, LogEntry};
+pub use repo::{Files, Gated, Kind, RepoSettings, RepoSpec, SeededFile, files_of};
+pub use running::{Pause, RunningHub};
+
+use world::{Options, World};
+
+/// A valid token that no repository has let in, and whose it is.
+pub const READER_TOKEN: &str = "hf_reader";
+
+/// Where a hub begins.
+#[derive(Debug)]
+pub struct Hub;
+
+impl Hub {
+    pub fn builder() -> HubBuilder {
+        HubBuilder {
+            models: Vec::new(),
+            repos: Vec::new(),
+            port: 0,
+            options: Options {
+                resolve_cache: false,
+                page_size: 1000,
+                link_lifetime: Duration::from_secs(3600),
+                tokens: BTreeMap::from([(READER_TOKEN.to_owned(), "reader".to_owned())]),
+            },
+        }
+    }
+}
+
+/// What a hub serves and how.
+#[derive(Debug)]
+pub struct HubBuilder {
+    models: Vec<PathBuf>,
+    repos: Vec<RepoSpec>,
+    port: u16,
+    options: Options,
+}
+
+impl HubBuilder {
+    /// A folder of models: `<dir>/<owner>/<name>/files…`; a folder with files of its own directly below
+    /// `dir` is a repository without an owner.
+    #[must_use]
+    pub fn models_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.models.push(dir.into());
+        self
+    }
+
+    #[must_use]
+    pub fn repo(mut self, spec: RepoSpec) -> Self {
+        self.repos.push(spec);
+        self
+    }
+
+    /// Makes a token known, without letting it in anywhere.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>, owner: impl Into<String>) -> Self {
+        self.options.tokens.insert(token.into(), owner.into());
+        self
+    }
+
+    /// The hub's port; any free one unless set.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Sends requests for small files over `/api/resolve-cache/`, as the live hub may.
+    #[must_use]
+    pub fn resolve_cache(mut self) -> Self {
+        self.options.resolve_cache = true;
+        self
+    }
+
+    /// Entries on a page of trees and lists; 1000 unless set.
+    #[must_use]
+    pub fn page_size(mut self, entries: usize) -> Self {
+        self.options.page_size = entries.max(1);
+        self
+    }
+
+    /// How long signed links are good; an hour unless set.
+    #[must_use]
+    pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
+        self.options.link_lifetime = lifetime;
+        self
+    }
+
+    pub fn start(self) -> io::Result<RunningHub> {
+        let world = World::new(self.options);
+        for dir in &self.models {
+            for spec in models_in(dir)? {
+                world.add(spec)?;
+            }
+        }
+        for spec in self.repos {
+            world.add(spec)?;
+        }
+        RunningHub::start(world, self.port)
+    }
+}
+
+fn models_in(dir: &Path) -> io::Result<Vec<RepoSpec>> {
+    let mut specs = Vec::new();
+    for (name, path) in folders(dir)? {
+        let has_files = std::fs::read_dir(&path)?.flatten().any(|entry| entry.path().is_file());
+        if has_files {
+            specs.push(RepoSpec::folder(name, &path)?);
+            continue;
+        }
+        for (below, path) in folders(&path)? {
+            specs.push(RepoSpec::folder(format!("{name}/{below}"), &path)?);
+        }
+    }
+    Ok(specs)
+}
+
+fn folders(dir: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", dir.display())))?;
+    let mut folders = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().is_dir() && !name.starts_with('.') {
+            folders.push((name, entry.path()));
+        }
+    }
+    Ok(folders)
+}

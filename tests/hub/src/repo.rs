@@ -91,12 +91,7 @@ impl Default for RepoSettings {
 
 impl RepoSpec {
     pub fn new(id: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            settings: RepoSettings::default(),
-            files: Vec::new(),
-            branches: Vec::new(),
-        }
+        Self { id: id.into(), settings: RepoSettings::default(), files: Vec::new(), branches: Vec::new() }
     }
 
     /// A folder's files, its `.hub.json` and its `.revisions/<branch>/` folders. Other hidden entries
@@ -105,9 +100,8 @@ impl RepoSpec {
         let mut spec = Self::new(id);
         match std::fs::read(folder.join(".hub.json")) {
             Ok(bytes) => {
-                spec.settings = serde_json::from_slice(&bytes).map_err(|e| {
-                    io::Error::other(format!("{}/.hub.json: {e}", folder.display()))
-                })?;
+                spec.settings = serde_json::from_slice(&bytes)
+                    .map_err(|e| io::Error::other(format!("{}/.hub.json: {e}", folder.display())))?;
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),

@@ -8,13 +8,34 @@ use crate::repo::Kind;
 pub(crate) enum Route {
     WhoAmI,
     List(Kind),
-    Info { repo: RepoId, revision: String },
-    Tree { repo: RepoId, revision: String, path: String },
-    PathsInfo { repo: RepoId, revision: String },
-    XetToken { repo: RepoId, revision: String },
-    Resolve { repo: RepoId, revision: String, path: String },
+    Info {
+        repo: RepoId,
+        revision: String,
+    },
+    Tree {
+        repo: RepoId,
+        revision: String,
+        path: String,
+    },
+    PathsInfo {
+        repo: RepoId,
+        revision: String,
+    },
+    XetToken {
+        repo: RepoId,
+        revision: String,
+    },
+    Resolve {
+        repo: RepoId,
+        revision: String,
+        path: String,
+    },
     /// Where `Resolve` of a small file may redirect to.
-    ResolveCache { repo: RepoId, revision: String, path: String },
+    ResolveCache {
+        repo: RepoId,
+        revision: String,
+        path: String,
+    },
     Unknown,
 }
 
@@ -164,10 +185,7 @@ mod tests {
             "/api/models/gpt2/tree/main/a/b",
             Route::Tree { repo: repo("gpt2"), revision: main(), path: "a/b".into() },
         );
-        check(
-            "/api/datasets/o/d/paths-info/main",
-            Route::PathsInfo { repo: data.clone(), revision: main() },
-        );
+        check("/api/datasets/o/d/paths-info/main", Route::PathsInfo { repo: data.clone(), revision: main() });
         check(
             "/datasets/o/d/resolve/main/x/y%20z.csv",
             Route::Resolve { repo: data, revision: main(), path: "x/y z.csv".into() },
@@ -185,10 +203,10 @@ mod tests {
     fn escapes() {
         assert_eq!(decode("a%2Fb%zz%"), "a/b%zz%");
         assert_eq!(encode_path("a b/ü"), "a%20b/%C3%BC");
-        assert_eq!(parameters("a=1+2&b&a=%3D"), [
-            ("a".into(), "1 2".into()),
-            ("b".into(), String::new()),
-            ("a".into(), "=".into())
-        ] as [(String, String); 3]);
+        assert_eq!(
+            parameters("a=1+2&b&a=%3D"),
+            [("a".into(), "1 2".into()), ("b".into(), String::new()), ("a".into(), "=".into())]
+                as [(String, String); 3]
+        );
     }
 }

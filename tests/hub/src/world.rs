@@ -55,7 +55,9 @@ pub(crate) struct Origins {
 pub(crate) enum Refusal {
     Problem(Problem),
     /// The id is written otherwise.
-    Moved { id: String },
+    Moved {
+        id: String,
+    },
 }
 
 impl From<Problem> for Refusal {
@@ -202,9 +204,8 @@ impl World {
 
     /// Whether a link is one of ours, and still good. `path` is percent-encoded.
     pub fn link_is_good(&self, path: &str, parameters: &[(String, String)]) -> bool {
-        let value = |name: &str| {
-            parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-        };
+        let value =
+            |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let number = |name: &str| value(name).and_then(|value| value.parse::<u64>().ok());
         let (Some(expires), Some(serial)) = (number("Expires"), number("Serial")) else {
             return false;

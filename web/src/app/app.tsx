@@ -98,17 +98,17 @@ function NotFound() {
 
 // Tells what ended while the page was open.
 function Notices() {
-  const { models, listed } = useLive();
+  const { models, settled } = useLive();
   const toast = useToast();
   const before = useRef<typeof models>(undefined);
   useEffect(() => {
-    if (!listed) {
+    if (!settled) {
       return;
     }
     for (const notice of noticesBetween(before.current ?? models, models)) {
       toast(notice);
     }
     before.current = models;
-  }, [models, listed, toast]);
+  }, [models, settled, toast]);
   return null;
 }

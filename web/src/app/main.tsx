@@ -3,7 +3,9 @@ import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
 import { clientsAt } from "../api/clients";
 import { ApiProvider } from "../api/context";
+import { watchedFeeds, whileVisible } from "../api/feeds";
 import { createLive } from "../api/live";
+import { sharedFeeds } from "../api/shared-feeds";
 import { App } from "./app";
 import "./styles.css";
 
@@ -13,8 +15,8 @@ if (!root) {
 }
 
 const clients = clientsAt(location.origin);
-const live = createLive(clients);
-live.start(document);
+const live = createLive();
+live.follow(sharedFeeds(whileVisible(watchedFeeds(clients), document)));
 
 createRoot(root).render(
   <StrictMode>

@@ -6,13 +6,13 @@ import type { Device } from "../gen/millm/runtime/v1/runtime_pb";
 import { formatBytesOf } from "../ui/format";
 
 export function StatusBar() {
-  const { models, devices, lost, listed } = useLive();
+  const { models, devices, lost, settled } = useLive();
   return (
     <section
       aria-label="Server status"
       className="flex min-w-0 flex-wrap items-center gap-x-5 gap-y-1 text-sm max-sm:w-full"
     >
-      <LoadedName models={models} known={listed} />
+      <LoadedName models={models} known={settled} />
       {devices.map((device) => (
         <Memory key={device.id} device={device} />
       ))}
@@ -24,7 +24,7 @@ export function StatusBar() {
 function LoadedName({ models, known }: { models: readonly ModelView[]; known: boolean }) {
   const loaded = models.filter((model) => model.status === "loaded");
   const moving = models.find((model) => model.status === "loading" || model.status === "unloading");
-  const dot = loaded.length > 0 ? "bg-good" : moving ? "bg-warn animate-pulse" : "bg-line-strong";
+  const dot = loaded.length > 0 ? "bg-good" : moving ? "bg-warn-fill animate-pulse" : "bg-line-strong";
   const text =
     loaded.length > 0
       ? loaded.map((model) => model.handle).join(", ")
@@ -58,6 +58,7 @@ function Memory({ device }: { device: Device }) {
   return (
     <span className="flex items-center gap-2 text-ink-soft" title={device.name}>
       <span className="text-xs font-medium uppercase">{device.id}</span>
+      {/* biome-ignore lint/a11y/useSemanticElements: <meter> cannot be given our look in every browser. */}
       <span
         role="meter"
         aria-label={`Memory of ${device.id}`}

@@ -1,6 +1,6 @@
 // The one button: four looks, an icon whose label never disappears for screen readers, and a busy state.
 import { LoaderCircle, type LucideIcon } from "lucide-react";
-import type { ComponentProps } from "react";
+import type { ComponentProps, MouseEvent } from "react";
 
 type Look = "primary" | "secondary" | "danger" | "quiet";
 
@@ -28,17 +28,29 @@ export function Button({
   compact = "never",
   disabled,
   className = "",
+  onClick,
   ...rest
 }: Props) {
-  const shape = compact === "always" ? "w-9 px-0" : compact === "phone" ? "px-3 max-sm:w-11 max-sm:px-0" : "px-3.5";
+  // A busy button stays focusable, or the keyboard's place on the page would be lost with every action.
+  const act = (event: MouseEvent<HTMLButtonElement>) => {
+    if (busy) {
+      event.preventDefault();
+    } else {
+      onClick?.(event);
+    }
+  };
+  const shape =
+    compact === "always" ? "w-9 px-0" : compact === "phone" ? "px-3 max-sm:w-11 max-sm:px-0" : "px-3.5";
   const hidden = compact === "always" ? "sr-only" : compact === "phone" ? "max-sm:sr-only" : "";
   return (
     <button
       type="button"
       aria-busy={busy || undefined}
-      disabled={disabled || busy}
+      aria-disabled={busy || undefined}
+      disabled={disabled && !busy}
+      onClick={act}
       title={compact === "never" ? undefined : label}
-      className={`inline-flex min-h-9 items-center justify-center gap-1.5 rounded-lg border text-sm font-medium whitespace-nowrap transition-colors disabled:cursor-not-allowed disabled:opacity-55 max-sm:min-h-11 ${LOOKS[look]} ${shape} ${className}`}
+      className={`inline-flex min-h-9 items-center justify-center gap-1.5 rounded-lg border text-sm font-medium whitespace-nowrap transition-colors aria-disabled:cursor-default! aria-disabled:opacity-55 disabled:cursor-not-allowed disabled:opacity-55 max-sm:min-h-11 ${LOOKS[look]} ${shape} ${className}`}
       {...rest}
     >
       {busy ? (

@@ -1,6 +1,7 @@
 // A modal on the browser's own <dialog>: it traps focus, closes on Escape, and gives focus back.
+// The element inside that has `data-autofocus` gets the focus first.
 import { X } from "lucide-react";
-import { type ReactNode, useEffect, useId, useRef } from "react";
+import { type ReactNode, useEffect, useId, useRef, useState } from "react";
 import { Button } from "./button";
 
 interface Props {
@@ -16,19 +17,21 @@ interface Props {
 export function Dialog({ title, onClose, children, actions, wide = false }: Props) {
   const ref = useRef<HTMLDialogElement>(null);
   const titleId = useId();
+  const [opener] = useState(() => document.activeElement);
 
   useEffect(() => {
     const dialog = ref.current;
-    const opener = document.activeElement;
     dialog?.showModal();
+    dialog?.querySelector<HTMLElement>("[data-autofocus]")?.focus();
     return () => {
       dialog?.close();
-      // React takes the element away at once, before the browser would give focus back.
-      if (opener instanceof HTMLElement && opener.isConnected) {
-        opener.focus();
-      }
+      // React takes the element away at once, before the browser would give focus back; and what opened it may be
+      // gone by then, with the model that it belonged to.
+      const back =
+        opener instanceof HTMLElement && opener.isConnected ? opener : document.getElementById("main");
+      back?.focus();
     };
-  }, []);
+  }, [opener]);
 
   return (
     // biome-ignore lint/a11y/useKeyWithClickEvents: Escape is the keyboard's way, and the browser's own.

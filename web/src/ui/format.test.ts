@@ -1,12 +1,5 @@
 import { expect, test } from "vitest";
-import {
-  formatBytes,
-  formatBytesOf,
-  formatParameters,
-  formatSeconds,
-  formatSpeed,
-  plural,
-} from "./format";
+import { formatBytes, formatBytesOf, formatParameters, formatSeconds, formatSpeed, plural } from "./format";
 
 test.each([
   [0, "0 B"],

@@ -10,7 +10,7 @@ interface Props {
 
 export function Progress({ label, fraction, tone = "accent", thin = false }: Props) {
   const percent = fraction === undefined ? undefined : Math.round(clamp(fraction) * 100);
-  const fill = tone === "warn" ? "bg-warn" : "bg-accent";
+  const fill = tone === "warn" ? "bg-warn-fill" : "bg-accent";
   return (
     <div
       role="progressbar"

@@ -29,7 +29,9 @@ export function Toasts({ children }: { children: ReactNode }) {
   const show = useCallback((toast: Toast) => {
     nextKey += 1;
     const key = nextKey;
-    setShown((before) => [...before.filter((other) => other.text !== toast.text), { ...toast, key }].slice(-MOST));
+    setShown((before) =>
+      [...before.filter((other) => other.text !== toast.text), { ...toast, key }].slice(-MOST),
+    );
   }, []);
   const dismiss = useCallback((key: number) => {
     setShown((before) => before.filter((toast) => toast.key !== key));
@@ -41,7 +43,7 @@ export function Toasts({ children }: { children: ReactNode }) {
       <section
         aria-label="Notifications"
         aria-live="polite"
-        className="pointer-events-none fixed inset-x-3 bottom-3 z-40 flex flex-col items-end gap-2 sm:left-auto sm:w-96"
+        className="pointer-events-none fixed inset-x-3 top-24 z-40 flex flex-col items-end gap-2 sm:top-16 sm:left-auto sm:w-96"
       >
         {shown.map((toast) => (
           <ToastBox key={toast.key} toast={toast} onDismiss={dismiss} />

@@ -143,7 +143,12 @@ export function DownloadCard() {
         {draft.file !== "" && <ChosenFile file={draft.file} onClear={() => change({ file: "" })} />}
         <div className="grid items-start gap-4 sm:grid-cols-2">
           {hub && (
-            <Field label="Access token" optional error={errors.token} hint="For gated models. Used once, never stored.">
+            <Field
+              label="Access token"
+              optional
+              error={errors.token}
+              hint="For gated models. Used once, never stored."
+            >
               {(control) => (
                 <input
                   {...control}
@@ -157,11 +162,13 @@ export function DownloadCard() {
               )}
             </Field>
           )}
-          <TrustCheckbox
-            checked={draft.trustRemoteCode}
-            error={errors.trustRemoteCode}
-            onChange={(trustRemoteCode) => change({ trustRemoteCode })}
-          />
+          <div className={hub ? "sm:pt-8" : "-mt-1 sm:col-span-2"}>
+            <TrustCheckbox
+              checked={draft.trustRemoteCode}
+              error={errors.trustRemoteCode}
+              onChange={(trustRemoteCode) => change({ trustRemoteCode })}
+            />
+          </div>
         </div>
         {refusal !== "" && (
           <Callout tone="bad" alert>
@@ -195,7 +202,9 @@ export function DownloadCard() {
           preview={preview}
           quantization={draft.quantization.hub}
           file={draft.file}
-          onChoose={(quantization) => change({ quantization: { ...draft.quantization, hub: quantization }, file: "" })}
+          onChoose={(quantization) =>
+            change({ quantization: { ...draft.quantization, hub: quantization }, file: "" })
+          }
           onChooseFile={(file) =>
             change({ file, quantization: { ...draft.quantization, hub: Quantization.NATIVE } })
           }

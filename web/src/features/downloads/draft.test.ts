@@ -5,9 +5,12 @@ import { type Draft, EMPTY_DRAFT, fieldOf, isRepoId, repoIdIn, requestOf, valida
 const hub = (repo: string): Draft => ({ ...EMPTY_DRAFT, repo });
 const local = (path: string): Draft => ({ ...EMPTY_DRAFT, source: "local", path });
 
-test.each(["google/gemma-2-2b", "hf-internal-testing/tiny-random-gpt2", "a/b", "A.b_c/d-1.5"])("%s is a repository id", (id) => {
-  expect(isRepoId(id)).toBe(true);
-});
+test.each(["google/gemma-2-2b", "hf-internal-testing/tiny-random-gpt2", "a/b", "A.b_c/d-1.5"])(
+  "%s is a repository id",
+  (id) => {
+    expect(isRepoId(id)).toBe(true);
+  },
+);
 
 // The server's own list of bad ones.
 test.each([

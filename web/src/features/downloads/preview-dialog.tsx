@@ -52,12 +52,14 @@ export function PreviewDialog(props: Props) {
           <Callout tone="bad">{preview.unsupportedReason || "miLLM cannot run this model."}</Callout>
         )}
         {preview.gated && (
-          <Callout tone="warn">This model is gated: it needs an access token of an account that was let in.</Callout>
+          <Callout tone="warn">
+            This model is gated: it needs an access token of an account that was let in.
+          </Callout>
         )}
         {preview.requiresTrustRemoteCode && (
           <Callout tone="warn">
-            This repository asks for custom code. miLLM never runs it; allow it with “Trust remote code” to use the
-            built-in implementation.
+            This repository asks for custom code. miLLM never runs it; allow it with “Trust remote code” to
+            use the built-in implementation.
           </Callout>
         )}
         <dl className="grid grid-cols-2 gap-x-6 gap-y-2.5 sm:grid-cols-4">
@@ -76,7 +78,9 @@ export function PreviewDialog(props: Props) {
           chosen={props.file}
           onChoose={props.onChooseFile}
           summary={`${plural(preview.files.length, "file")}${
-            preview.downloadSizeBytes > 0n ? ` • ${formatBytes(Number(preview.downloadSizeBytes))} to download` : ""
+            preview.downloadSizeBytes > 0n
+              ? ` • ${formatBytes(Number(preview.downloadSizeBytes))} to download`
+              : ""
           }`}
         />
       </div>

@@ -26,7 +26,9 @@ export function PreviewFiles({ files, summary, chosen, onChoose }: Props) {
                 {file.path}
                 <span className="sr-only">{taken ? ", will be downloaded" : ", not needed"}</span>
               </span>
-              <span className="shrink-0 tabular-nums text-ink-faint">{formatBytes(Number(file.sizeBytes))}</span>
+              <span className="shrink-0 tabular-nums text-ink-faint">
+                {formatBytes(Number(file.sizeBytes))}
+              </span>
               {gguf.length > 1 && isGguf(file) && file.path !== chosen && (
                 <Button label="Choose" className="min-h-7! text-xs" onClick={() => onChoose(file.path)} />
               )}

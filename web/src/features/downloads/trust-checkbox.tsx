@@ -14,7 +14,7 @@ export function TrustCheckbox({ checked, error, onChange }: Props) {
     : "For repositories that ask for custom code.";
   const look = error ? "text-bad" : checked ? "text-warn" : "text-ink-faint";
   return (
-    <div className="sm:pt-6">
+    <div>
       <label className="flex items-center gap-2 text-sm font-medium text-ink-soft">
         <input
           type="checkbox"

@@ -38,7 +38,8 @@ export function useModelActions(model: ModelView): ModelActions {
       }
       return undefined;
     } finally {
-      setBusy(undefined);
+      // Another action may have begun: a load's stream ends a moment after its model can be unloaded.
+      setBusy((now) => (now === action ? undefined : now));
     }
   }
 

@@ -23,7 +23,7 @@ export function DeleteDialog({ model, actions, onClose }: Props) {
       onClose={onClose}
       actions={
         <>
-          <Button label="Keep" autoFocus onClick={onClose} />
+          <Button label="Keep" data-autofocus onClick={onClose} />
           <Button
             label="Delete"
             icon={Trash2}

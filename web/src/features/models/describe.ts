@@ -32,7 +32,9 @@ export function stageText(model: ModelView): string {
     return "";
   }
   if (model.status === "unloading") {
-    return residence.requests > 0 ? `Waiting for ${plural(residence.requests, "request")}…` : "Freeing memory…";
+    return residence.requests > 0
+      ? `Waiting for ${plural(residence.requests, "request")}…`
+      : "Freeing memory…";
   }
   return STAGES[residence.stage] ?? "Loading…";
 }

@@ -23,7 +23,7 @@ export function MemoryDialog({ model, estimate, onLoad, onClose }: Props) {
       onClose={onClose}
       actions={
         <>
-          <Button label="Do not load" autoFocus onClick={onClose} />
+          <Button label="Do not load" data-autofocus onClick={onClose} />
           <Button
             label="Load anyway"
             icon={Play}
@@ -45,7 +45,10 @@ export function MemoryDialog({ model, estimate, onLoad, onClose }: Props) {
           <Row name="Activations" bytes={estimate.activationsBytes} />
           <Row name="Overhead" bytes={estimate.overheadBytes} />
           <Row name="Needed" bytes={estimate.totalBytes} strong />
-          <Row name={estimate.device ? `Available on ${estimate.device}` : "Available"} bytes={estimate.availableBytes} />
+          <Row
+            name={estimate.device ? `Available on ${estimate.device}` : "Available"}
+            bytes={estimate.availableBytes}
+          />
         </dl>
       </div>
     </Dialog>

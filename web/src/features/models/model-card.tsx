@@ -1,15 +1,15 @@
 // One model: what it is, how it stands, and what can be done with it.
-import { CircleX, Play, RotateCw, Server, Square, Trash2 } from "lucide-react";
-import { type ReactNode, useId, useState } from "react";
+import { Server } from "lucide-react";
+import { useId, useState } from "react";
 import { asksForToken } from "../../api/errors";
 import type { ModelView } from "../../api/join";
 import type { MemoryEstimate } from "../../gen/millm/runtime/v1/runtime_pb";
-import { Button } from "../../ui/button";
 import { Callout } from "../../ui/callout";
 import { Progress } from "../../ui/progress";
 import { useToast } from "../../ui/toasts";
 import { ArrivalProgress } from "../downloads/arrival-progress";
-import { type ModelActions, useModelActions } from "./actions";
+import { useModelActions } from "./actions";
+import { DeleteButton, MainButton } from "./card-buttons";
 import { DeleteDialog } from "./delete-dialog";
 import { factsOf, residenceText, stageText } from "./describe";
 import { MemoryDialog } from "./memory-dialog";
@@ -73,19 +73,14 @@ export function ModelCard({ model }: { model: ModelView }) {
           </p>
         </div>
       </header>
-      {model.quantizationReason !== "" && (
-        <Callout tone="info">{model.quantizationReason}</Callout>
-      )}
+      {model.quantizationReason !== "" && <Callout tone="info">{model.quantizationReason}</Callout>}
       <Standing model={model} />
       <footer className="mt-auto flex items-center justify-end gap-2">
         <span className="mr-auto text-xs text-ink-faint">{residenceFooter(model)}</span>
-        <Buttons
-          model={model}
-          actions={actions}
-          onLoad={() => void load()}
-          onRetry={() => void retry()}
-          onDelete={() => setOpen({ dialog: "delete" })}
-        />
+        <MainButton model={model} actions={actions} onLoad={() => void load()} onRetry={() => void retry()} />
+        {!model.arrival && (
+          <DeleteButton model={model} busy={actions.busy} onDelete={() => setOpen({ dialog: "delete" })} />
+        )}
       </footer>
       {open?.dialog === "delete" && <DeleteDialog model={model} actions={actions} onClose={close} />}
       {open?.dialog === "retry" && <RetryDialog model={model} actions={actions} onClose={close} />}
@@ -129,110 +124,4 @@ function Standing({ model }: { model: ModelView }) {
     return <Callout tone="bad">{model.problem?.message ?? "Something went wrong."}</Callout>;
   }
   return null;
-}
-
-interface ButtonsProps {
-  model: ModelView;
-  actions: ModelActions;
-  onLoad(): void;
-  onRetry(): void;
-  onDelete(): void;
-}
-
-function Buttons({ model, actions, onLoad, onRetry, onDelete }: ButtonsProps): ReactNode {
-  const { busy } = actions;
-  const idle = busy === undefined;
-  switch (model.status) {
-    case "queued":
-    case "downloading":
-    case "verifying":
-    case "quantizing":
-      return (
-        <Button
-          label="Cancel"
-          icon={CircleX}
-          compact="phone"
-          data-testid="cancel-btn"
-          busy={busy === "cancel"}
-          disabled={!idle}
-          onClick={() => void actions.cancel()}
-        />
-      );
-    case "loaded":
-      return (
-        <>
-          <Button
-            label="Unload"
-            icon={Square}
-            look="danger"
-            compact="phone"
-            data-testid="unload-btn"
-            busy={busy === "unload"}
-            disabled={!idle}
-            onClick={() => void actions.unload()}
-          />
-          <DeleteButton disabled reason="Unload the model first" onDelete={onDelete} />
-        </>
-      );
-    case "loading":
-    case "unloading":
-      return <DeleteButton disabled reason="In use" onDelete={onDelete} />;
-    case "error":
-      return (
-        <>
-          {model.failed === "load" ? (
-            <LoadButton busy={busy === "load"} disabled={!idle} onLoad={onLoad} />
-          ) : (
-            <Button
-              label="Retry"
-              icon={RotateCw}
-              look="primary"
-              compact="phone"
-              data-testid="retry-btn"
-              busy={busy === "retry"}
-              disabled={!idle}
-              onClick={onRetry}
-            />
-          )}
-          <DeleteButton disabled={!idle} onDelete={onDelete} />
-        </>
-      );
-    case "ready":
-      return (
-        <>
-          <LoadButton busy={busy === "load"} disabled={!idle} onLoad={onLoad} />
-          <DeleteButton disabled={!idle} onDelete={onDelete} />
-        </>
-      );
-  }
-}
-
-function LoadButton({ busy, disabled, onLoad }: { busy: boolean; disabled: boolean; onLoad(): void }) {
-  return (
-    <Button
-      label="Load"
-      icon={Play}
-      look="primary"
-      compact="phone"
-      data-testid="load-btn"
-      busy={busy}
-      disabled={disabled}
-      onClick={onLoad}
-    />
-  );
-}
-
-function DeleteButton(props: { disabled: boolean; reason?: string; onDelete(): void }) {
-  return (
-    <Button
-      label={props.reason ? `Delete: ${props.reason.toLowerCase()}` : "Delete"}
-      icon={Trash2}
-      look="quiet"
-      compact="always"
-      className="max-sm:w-11"
-      data-testid="delete-btn"
-      disabled={props.disabled}
-      onClick={props.onDelete}
-    />
-  );
 }

@@ -56,8 +56,8 @@ function NoModels() {
       </span>
       <p className="mt-1 font-medium">No models yet</p>
       <p className="max-w-sm text-sm text-ink-soft">
-        Enter a Hugging Face repository above. miLLM downloads it, checks every file and makes it small enough to run
-        here.
+        Enter a Hugging Face repository above. miLLM downloads it, checks every file and makes it small enough
+        to run here.
       </p>
     </div>
   );

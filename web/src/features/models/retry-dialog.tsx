@@ -58,8 +58,7 @@ export function RetryDialog({ model, actions, onClose }: Props) {
           {(control) => (
             <input
               {...control}
-              // biome-ignore lint/a11y/noAutofocus: the dialog is about this field.
-              autoFocus
+              data-autofocus
               type="password"
               className="field font-mono"
               placeholder="hf_…"

@@ -7,7 +7,7 @@
 use half::f16;
 
 use super::Sweep;
-use super::lanes::{Lanes, Panel};
+use super::lanes::{Lanes, Panel, half, half_covering};
 
 /// What a format allows and how widely to search.
 pub(super) struct Range {
@@ -150,8 +150,8 @@ fn levels<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>
 /// The first shared state: the largest scale and minimum get the highest integer.
 #[inline(always)]
 fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State<L> {
-    let d = to_f16(scale.top() / range.scales);
-    let dmin = to_f16(min.top() / range.scales);
+    let d = half_covering(scale.top() / range.scales);
+    let dmin = half_covering(min.top() / range.scales);
     State {
         d,
         dmin,
@@ -180,7 +180,7 @@ fn refit<const L: usize, const N: usize>(
     } else {
         (0.0, state.dmin)
     };
-    let (d, dmin) = if d > 0.0 && dmin >= 0.0 { (to_f16(d), to_f16(dmin)) } else { (state.d, state.dmin) };
+    let (d, dmin) = if d > 0.0 && dmin >= 0.0 { (half(d), half(dmin)) } else { (state.d, state.dmin) };
 
     let by_d = Lanes::splat(d).inverse();
     let by_dmin = Lanes::splat(dmin).inverse();
@@ -233,10 +233,4 @@ fn finish<const L: usize, const N: usize>(panel: &Panel<L, N>, state: State<L>, 
         mins: std::array::from_fn(|l| state.mins.0[l] as u8),
         levels,
     }
-}
-
-/// The value that will be read back.
-#[inline(always)]
-fn to_f16(v: f32) -> f32 {
-    f16::from_f32(v).to_f32()
 }

@@ -4,10 +4,14 @@
 //! instructions. Values are finite here (the caller checks), so comparisons need no care for NaN.
 
 use std::array::from_fn;
-use std::ops::{Add, Div, Mul, Neg, Sub};
+use std::ops::{Add, Mul, Neg, Sub};
+
+use half::f16;
 
 /// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, for |v| < 2^22.
 const ROUNDER: f32 = 12_582_912.0;
+/// Far below what survives in a block (2^-24 and up), and its inverse is finite.
+const NOTHING: f32 = 1e-20;
 
 #[derive(Debug, Clone, Copy)]
 #[repr(align(32))]
@@ -52,10 +56,11 @@ impl<const L: usize> Lanes<L> {
         Self(from_fn(|l| (clamped.0[l] + ROUNDER) - ROUNDER))
     }
 
-    /// `1 / self`, and 0 where `self` is 0: what an empty sub-block wants.
+    /// `1 / self`, and 0 where `self` is so near to 0 that no half-precision factor could tell: what an empty
+    /// sub-block wants.
     #[inline(always)]
     pub fn inverse(self) -> Self {
-        Self(from_fn(|l| if self.0[l] == 0.0 { 0.0 } else { 1.0 / self.0[l] }))
+        Self(from_fn(|l| if self.0[l].abs() < NOTHING { 0.0 } else { 1.0 / self.0[l] }))
     }
 
     #[inline(always)]
@@ -105,20 +110,27 @@ impl<const L: usize> Mul for Lanes<L> {
     }
 }
 
-impl<const L: usize> Div for Lanes<L> {
-    type Output = Self;
-    #[inline(always)]
-    fn div(self, b: Self) -> Self {
-        Self(from_fn(|l| self.0[l] / b.0[l]))
-    }
-}
-
 impl<const L: usize> Neg for Lanes<L> {
     type Output = Self;
     #[inline(always)]
     fn neg(self) -> Self {
         Self(from_fn(|l| -self.0[l]))
     }
+}
+
+/// What a half-precision factor will be read back as.
+#[inline(always)]
+pub(super) fn half(v: f32) -> f32 {
+    f16::from_f32(v).to_f32()
+}
+
+/// The next half-precision number away from zero: with it the largest scale still fits its integers. Nearest
+/// would do among normal numbers, but the factors of small weights are subnormal, with few bits.
+#[inline(always)]
+pub(super) fn half_covering(v: f32) -> f32 {
+    let near = f16::from_f32(v);
+    let covers = near.to_f32().abs() >= v.abs() || near.to_bits() & 0x7fff == f16::MAX.to_bits();
+    if covers { near.to_f32() } else { f16::from_bits(near.to_bits() + 1).to_f32() }
 }
 
 /// 256 values and their weights, transposed: entry `j` holds element `j` of every sub-block.

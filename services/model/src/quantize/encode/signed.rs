@@ -5,7 +5,7 @@
 use half::f16;
 
 use super::Sweep;
-use super::lanes::{Lanes, Panel};
+use super::lanes::{Lanes, Panel, half, half_covering};
 
 /// What a format allows and how widely to search.
 pub(super) struct Range {
@@ -43,7 +43,7 @@ pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &R
     let scale = search(panel, range);
     let extreme = scale.0.iter().fold(0.0_f32, |a, &b| if b.abs() > a.abs() { b } else { a });
     // The largest takes the bottom integer: there is one more below zero than above.
-    let mut d = to_f16(-extreme / range.scales);
+    let mut d = half_covering(-extreme / range.scales);
     let mut scales = integers(scale, d, range);
     let mut best = (d, scales);
     let mut least = f32::INFINITY;
@@ -58,7 +58,7 @@ pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &R
         }
         let weight = (scales * scales * sums.qq).sum();
         if weight > 0.0 {
-            d = to_f16((scales * sums.xq).sum() / weight);
+            d = half((scales * sums.xq).sum() / weight);
         }
         scales = integers(sums.xq * sums.qq.inverse(), d, range);
     }
@@ -73,7 +73,7 @@ pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &R
 #[inline(always)]
 pub(super) fn fit_alone<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Alone<L> {
     let scale = search(panel, range);
-    let stored = Lanes(scale.0.map(to_f16));
+    let stored = Lanes(scale.0.map(half));
     Alone { d: stored.0.map(f16::from_f32), levels: finish(panel, stored.inverse(), range.levels) }
 }
 
@@ -137,10 +137,4 @@ fn finish<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>
         }
     }
     levels
-}
-
-/// The value that will be read back.
-#[inline(always)]
-fn to_f16(v: f32) -> f32 {
-    f16::from_f32(v).to_f32()
 }

@@ -161,11 +161,10 @@ fn q8_0(values: &[f32], out: &mut [u8]) {
     assert_eq!(out.len() * 32, values.len() * 34, "row and output do not fit");
     for (values, out) in values.chunks_exact(32).zip(out.chunks_exact_mut(34)) {
         let extreme = values.iter().fold(0.0_f32, |a, &x| if x.abs() > a { x.abs() } else { a });
-        let d = f16::from_f32(extreme / 127.0);
-        let stored = d.to_f32();
+        let stored = lanes::half(extreme / 127.0);
         let inverse = if stored > 0.0 { 1.0 / stored } else { 0.0 };
         let levels = std::array::from_fn(|j| (values[j] * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
-        pack::q8_0(d, &levels, out);
+        pack::q8_0(f16::from_f32(stored), &levels, out);
     }
 }
 
@@ -189,3 +188,7 @@ fn check(ty: TensorType, row: &[f32]) -> Result<(), Unencodable> {
         Unencodable::NotFinite { column, value }
     })
 }
+
+#[cfg(test)]
+#[path = "encode_tests.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! The one table of times and limits by which the hub is asked: timeouts, retries and their pauses.
+
+use std::time::{Duration, SystemTime};
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use http::HeaderMap;
+use millm_kit::Settings;
+
+/// A transfer that brings fewer bytes a second than this is as good as stalled.
+const LOWEST_SPEED: u64 = 256;
+
+/// An attempt that brought this many bytes was worth it: the retries count anew.
+pub const WORTHWHILE_BYTES: u64 = 256 << 10;
+
+/// Bytes after which the ledger is written: what is fetched again at most after a kill.
+pub const CHUNK_BYTES: u64 = 4 << 20;
+
+/// Small files are fetched this many at a time, and are those up to `SMALL_FILE_BYTES`.
+pub const SMALL_FILES_AT_ONCE: usize = 4;
+pub const SMALL_FILE_BYTES: u64 = 8 << 20;
+
+#[derive(Debug, Clone)]
+pub struct Policy {
+    pub connect_timeout: Duration,
+    /// An API call's answer must be complete by then.
+    pub answer_timeout: Duration,
+    /// Without a byte for so long, or slower than `LOWEST_SPEED`, a transfer is given up and tried again.
+    pub stall_timeout: Duration,
+    /// When people are told that nothing comes.
+    pub stalled_after: Duration,
+    pub retries: usize,
+    pub first_pause: Duration,
+    pub longest_pause: Duration,
+    /// The most that `Retry-After` and `RateLimit` can make us wait.
+    pub longest_wait: Duration,
+}
+
+impl Policy {
+    pub fn new(settings: &Settings) -> Self {
+        let stall_timeout = settings.download_stall_timeout.max(Duration::from_millis(100));
+        Self {
+            connect_timeout: Duration::from_secs(10).min(stall_timeout),
+            answer_timeout: Duration::from_secs(30).min(stall_timeout * 2),
+            stall_timeout,
+            stalled_after: Duration::from_secs(5).min(stall_timeout / 2),
+            retries: settings.download_retries as usize,
+            first_pause: Duration::from_millis(250),
+            longest_pause: Duration::from_secs(20),
+            longest_wait: Duration::from_secs(120),
+        }
+    }
+
+    /// The pauses before each further attempt; as many as there are retries.
+    pub fn pauses(&self) -> ExponentialBackoff {
+        ExponentialBuilder::new()
+            .with_min_delay(self.first_pause)
+            .with_factor(2.0)
+            .with_max_delay(self.longest_pause)
+            .with_max_times(self.retries)
+            .with_jitter()
+            .build()
+    }
+
+    /// Bytes that must come within `stall_timeout` for a transfer to count as alive.
+    pub fn bytes_to_live(&self) -> u64 {
+        ((self.stall_timeout.as_secs_f64() * LOWEST_SPEED as f64) as u64).max(1)
+    }
+
+    /// A pause of our own or the hub's, whichever is longer, within the limit.
+    pub fn pause(&self, own: Duration, asked: Option<Duration>) -> Duration {
+        asked.map_or(own, |asked| asked.min(self.longest_wait).max(own))
+    }
+}
+
+/// What the hub asks us to wait: `RateLimit: "api";r=0;t=55`, `Retry-After` in seconds or as a date.
+pub fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let rate_limit = text("ratelimit").and_then(|value| {
+        let field = |key: &str| value.split([';', ',']).find_map(|part| part.trim().strip_prefix(key));
+        let remaining: u64 = field("r=")?.parse().ok()?;
+        let seconds: u64 = field("t=")?.parse().ok()?;
+        (remaining == 0).then(|| Duration::from_secs(seconds))
+    });
+    let retry_after = text("retry-after").and_then(|value| match value.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => seconds_until(value.trim()),
+    });
+    rate_limit.max(retry_after)
+}
+
+/// Of an HTTP date: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7, the one form that servers may send).
+fn seconds_until(date: &str) -> Option<Duration> {
+    let mut parts = date.split_once(", ")?.1.split(' ');
+    let mut next = || parts.next();
+    let day: i64 = next()?.parse().ok()?;
+    let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let name = next()?;
+    let month = months.iter().position(|month| *month == name)? as i64 + 1;
+    let year: i64 = next()?.parse().ok()?;
+    let mut clock = next()?.split(':').map(|part| part.parse::<i64>().ok());
+    let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+    if !(1970..=9999).contains(&year) {
+        return None;
+    }
+    // Days from civil: http://howardhinnant.github.io/date_algorithms.html
+    let shifted = if month <= 2 { year - 1 } else { year };
+    let era = shifted.div_euclid(400);
+    let year_of_era = shifted.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    let at = days * 86_400 + hour * 3600 + minute * 60 + second;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
+    Some(Duration::from_secs(at.saturating_sub(now).max(0) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_read() {
+        let check = |name: &'static str, value: &str, expected: Option<u64>| {
+            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
+            assert_eq!(asked_wait(&headers).map(|wait| wait.as_secs()), expected, "{value}");
+        };
+        check("retry-after", "7", Some(7));
+        check("retry-after", "soon", None);
+        check("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT", Some(0));
+        check("ratelimit", "\"api\";r=0;t=55", Some(55));
+        check("ratelimit", "\"api\";r=3;t=55", None);
+        let far = asked_wait(&HeaderMap::from_iter([(
+            http::header::RETRY_AFTER,
+            "Sat, 01 Jan 2112 00:00:00 GMT".parse().unwrap(),
+        )]));
+        // 2112-01-01 is 4 481 136 000 seconds after 1970.
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        let expected = 4_481_136_000 - now;
+        assert!(far.unwrap().as_secs().abs_diff(expected) <= 2, "{far:?}");
+    }
+
+    #[test]
+    fn pauses_rise_and_end() {
+        let settings = Settings::load(None, |_| None, &[]).unwrap();
+        let policy = Policy::new(&settings);
+        let pauses: Vec<_> = policy.pauses().collect();
+        assert_eq!(pauses.len(), 3);
+        assert!(pauses.windows(2).all(|pair| pair[0] < pair[1] * 2));
+        assert_eq!(policy.pause(Duration::from_secs(1), Some(Duration::from_secs(9999))), policy.longest_wait);
+    }
+}

@@ -1,0 +1,220 @@
+//! What a repository holds at a pinned commit, and whether it can become a model: asked of the hub before any
+//! weight is fetched.
+
+use millm_kit::{Secret, ServiceError, names::RepoId};
+use millm_model::{
+    ModelSpec, TensorInfo, TensorType,
+    headers::{GgufHeader, Prefix, SafetensorsHeader},
+};
+use millm_proto::catalog::v1::Quantization;
+
+use crate::{
+    error::of_model,
+    hub::{FileAt, Hub, RemoteFile, RepoInfo, RepoPath},
+    select::{self, Weights},
+};
+
+const MOST_CONFIG_BYTES: u64 = 4 << 20;
+const MOST_INDEX_BYTES: u64 = 16 << 20;
+/// Most headers fit in it.
+const HEADER_GUESS_BYTES: u64 = 256 << 10;
+const HEADERS_AT_ONCE: usize = 8;
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wish<'a> {
+    pub repo: &'a RepoId,
+    pub revision: &'a str,
+    pub file: Option<&'a str>,
+    pub quantization: Quantization,
+    pub token: Option<&'a Secret>,
+}
+
+/// What is there.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    pub info: RepoInfo,
+    pub tree: Vec<RemoteFile>,
+    pub weights: Weights,
+    /// Those to fetch.
+    pub files: Vec<RemoteFile>,
+    /// config.json.
+    pub config: Option<String>,
+    pub generation_config: Option<String>,
+    /// Of a GGUF file.
+    pub gguf: Option<std::sync::Arc<GgufHeader>>,
+}
+
+impl Survey {
+    /// Errors: those of the hub (unknown, gated, bad token), no usable weights, a dangerous file name.
+    pub async fn take(hub: &Hub, wish: &Wish<'_>) -> Result<Self, ServiceError> {
+        let info = hub.info(wish.repo, wish.revision, wish.token).await?;
+        let tree = hub.tree(&info.repo, &info.commit, wish.token).await?;
+        let weights = select::weights(&tree, wish.file, wish.quantization)?;
+        let reader = Reader { hub, info: &info, tree: &tree, token: wish.token };
+        let index = match &weights {
+            Weights::Sharded { index } => reader.text(index.as_str(), MOST_INDEX_BYTES).await?,
+            _ => None,
+        };
+        let files = select::files(&tree, &weights, index.as_deref())?;
+        let (mut config, mut generation_config, mut gguf) = (None, None, None);
+        if let Weights::Gguf { file } = &weights {
+            gguf = Some(std::sync::Arc::new(reader.gguf_header(file).await?));
+        } else {
+            config = reader.text("config.json", MOST_CONFIG_BYTES).await?;
+            generation_config = reader.text("generation_config.json", MOST_CONFIG_BYTES).await?;
+        }
+        Ok(Self { info, tree, weights, files, config, generation_config, gguf })
+    }
+
+    /// The model's dimensions. Errors: UNSUPPORTED_ARCHITECTURE, INVALID_MODEL_FILE.
+    pub fn spec(&self) -> Result<ModelSpec, ServiceError> {
+        let spec = match (&self.gguf, &self.config) {
+            (Some(header), _) => ModelSpec::from_gguf(header, None),
+            (None, Some(config)) => ModelSpec::from_config_json(config, self.generation_config.as_deref()),
+            (None, None) => return Err(ServiceError::invalid_model_file("config.json", "is missing")),
+        };
+        spec.map_err(|error| of_model(self.info.repo.as_str(), error))
+    }
+
+    /// Whether the repository wants its own code to run.
+    pub fn requires_custom_code(&self) -> bool {
+        self.config.as_deref().is_some_and(millm_model::requires_custom_code)
+    }
+
+    /// The dimensions of a model that may be downloaded: REMOTE_CODE_REQUIRED unless agreed to.
+    pub fn permitted_spec(&self, trust_remote_code: bool) -> Result<ModelSpec, ServiceError> {
+        let spec = self.spec()?;
+        if self.requires_custom_code() {
+            if !trust_remote_code {
+                return Err(ServiceError::remote_code_required(&self.info.repo, &spec.architecture));
+            }
+            tracing::info!(repo = %self.info.repo, "custom code was agreed to; the native implementation is used");
+        }
+        Ok(spec)
+    }
+
+    pub fn download_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
+    /// Every tensor of the weights, from the files' headers alone: under its canonical name where the family
+    /// knows it. Weights of unknown types are left out.
+    pub async fn tensors(
+        &self,
+        hub: &Hub,
+        token: Option<&Secret>,
+        spec: Option<&ModelSpec>,
+    ) -> Result<Vec<TensorInfo>, ServiceError> {
+        if let Some(header) = &self.gguf {
+            return Ok(header.tensors.iter().map(gguf_tensor).collect());
+        }
+        use futures::{StreamExt as _, TryStreamExt as _};
+        let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
+        let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
+        let headers: Vec<SafetensorsHeader> = futures::stream::iter(shards.map(|file| reader.safetensors_header(file)))
+            .buffered(HEADERS_AT_ONCE)
+            .try_collect()
+            .await?;
+        let canonical = |name: &str| spec.and_then(|spec| spec.family.canonical_name(name));
+        let tensors = headers.into_iter().flat_map(|header| header.tensors).filter_map(|tensor| {
+            Some(TensorInfo {
+                name: canonical(&tensor.name).unwrap_or(tensor.name),
+                ty: tensor.dtype.tensor_type()?,
+                shape: tensor.shape,
+                bytes: tensor.range.end - tensor.range.start,
+            })
+        });
+        Ok(tensors.collect())
+    }
+}
+
+fn gguf_tensor(tensor: &millm_model::gguf::StoredTensor) -> TensorInfo {
+    TensorInfo {
+        name: tensor.name.clone(),
+        ty: tensor.ty,
+        shape: tensor.shape.clone(),
+        bytes: tensor.range.end - tensor.range.start,
+    }
+}
+
+/// What the decoder reads of a model of this spec, as bf16: for estimates where no header was read.
+pub fn expected_tensors(spec: &ModelSpec) -> Vec<TensorInfo> {
+    let tensors = spec.expected_tensors().into_iter().filter_map(|tensor| {
+        let bytes = TensorType::BF16.bytes_for(&tensor.shape)?;
+        Some(TensorInfo { name: tensor.name, ty: TensorType::BF16, shape: tensor.shape, bytes })
+    });
+    tensors.collect()
+}
+
+struct Reader<'a> {
+    hub: &'a Hub,
+    info: &'a RepoInfo,
+    tree: &'a [RemoteFile],
+    token: Option<&'a Secret>,
+}
+
+impl Reader<'_> {
+    fn at<'b>(&'b self, path: &'b RepoPath) -> FileAt<'b> {
+        FileAt { repo: &self.info.repo, commit: &self.info.commit, path, token: self.token }
+    }
+
+    /// A small file that may be absent; checked like any other file.
+    async fn text(&self, name: &str, most: u64) -> Result<Option<String>, ServiceError> {
+        let Some(file) = self.tree.iter().find(|file| file.path.as_str() == name) else { return Ok(None) };
+        if file.size > most {
+            return Err(ServiceError::invalid_model_file(name, format!("is longer than {most} bytes")));
+        }
+        let mut got = None;
+        // Damaged once may be chance.
+        for _ in 0..2 {
+            let bytes = self.hub.read(self.at(&file.path), most).await?;
+            let mut hasher = file.digest.hasher(file.size);
+            hasher.update(&bytes);
+            let digest = hasher.finish();
+            if digest == file.digest {
+                let text = String::from_utf8(bytes);
+                return text.map(Some).map_err(|_| ServiceError::invalid_model_file(name, "is not UTF-8"));
+            }
+            got = Some(digest);
+        }
+        let got = got.map(|digest| digest.hex()).unwrap_or_default();
+        Err(ServiceError::checksum_mismatch(name, file.digest.hex(), got))
+    }
+
+    async fn safetensors_header(&self, file: &RemoteFile) -> Result<SafetensorsHeader, ServiceError> {
+        self.header(file, |bytes| SafetensorsHeader::parse(file.path.as_str(), bytes, file.size)).await
+    }
+
+    async fn gguf_header(&self, path: &RepoPath) -> Result<GgufHeader, ServiceError> {
+        let file = self.tree.iter().find(|file| file.path == *path);
+        let file = file.ok_or_else(|| ServiceError::invalid_model_file(path, "is missing"))?;
+        self.header(file, |bytes| GgufHeader::parse(path.as_str(), bytes, file.size)).await
+    }
+
+    /// Reads as much of a file's start as its header needs.
+    async fn header<T>(
+        &self,
+        file: &RemoteFile,
+        parse: impl Fn(&[u8]) -> millm_model::Result<Prefix<T>>,
+    ) -> Result<T, ServiceError> {
+        let mut want = HEADER_GUESS_BYTES.min(file.size);
+        loop {
+            let bytes = self.hub.read_start(self.at(&file.path), want).await?;
+            if (bytes.len() as u64) < want {
+                return Err(ServiceError::invalid_model_file(&file.path, "is shorter than the hub says"));
+            }
+            match parse(&bytes).map_err(|error| of_model(self.info.repo.as_str(), error))? {
+                Prefix::Complete(header) => return Ok(header),
+                // In strides: a format that asks for a little more each time would ask forever.
+                Prefix::NeedMore(more) => {
+                    let next = more.max(want.saturating_mul(2)).min(file.size);
+                    if next <= want || more > file.size {
+                        return Err(ServiceError::invalid_model_file(&file.path, "has a broken header"));
+                    }
+                    want = next;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What the tests share: fixture files, and a request's events gathered.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use millm_engine::{EndReason, Engine, EngineOptions, Event, KvType, Request, Sampling, Sink, Token};
+use millm_model::Checkpoint;
+
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(path)
+}
+
+pub fn checkpoint(path: &str) -> Checkpoint {
+    Checkpoint::open(&fixture(path)).unwrap()
+}
+
+pub fn options() -> EngineOptions {
+    EngineOptions {
+        context_length: Some(512),
+        slots: 8,
+        prefill_chunk: 64,
+        queue_capacity: 64,
+        threads: Some(2),
+        kv_type: KvType::F16,
+    }
+}
+
+pub fn engine(path: &str, options: &EngineOptions) -> Engine {
+    Engine::load(&checkpoint(path), options, &mut |_| {}).unwrap()
+}
+
+pub fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
+    Request {
+        prompt: prompt.to_vec(),
+        sampling: Sampling::greedy(),
+        max_tokens: Some(max_tokens),
+        stop_token_ids: Vec::new(),
+        ignore_eos: false,
+        logprobs: None,
+        prompt_logprobs: false,
+    }
+}
+
+/// All that a request's sink heard.
+#[derive(Debug)]
+pub struct Answer {
+    pub prompt: Option<Vec<Token>>,
+    pub tokens: Vec<Token>,
+    pub reason: EndReason,
+    pub prompt_tokens: usize,
+    pub generated: usize,
+}
+
+impl Answer {
+    /// Waits for the end; fails when events come out of order.
+    pub fn gather(events: &Receiver<Event>) -> Self {
+        let mut started = None;
+        let mut tokens = Vec::new();
+        loop {
+            match events.recv().expect("every request that is not dropped hears its end") {
+                Event::Started { prompt } => assert!(started.replace(prompt).is_none() && tokens.is_empty()),
+                Event::Token(token) => {
+                    assert!(started.is_some());
+                    tokens.push(token);
+                }
+                Event::End { reason, prompt_tokens, generated } => {
+                    assert!(events.recv().is_err(), "nothing follows the end");
+                    return Self { prompt: started.flatten(), tokens, reason, prompt_tokens, generated };
+                }
+            }
+        }
+    }
+
+    /// The tokens' ids, the stop token included.
+    pub fn ids(&self) -> Vec<u32> {
+        let mut ids: Vec<u32> = self.tokens.iter().map(|token| token.id).collect();
+        if let EndReason::Eos(id) = self.reason {
+            ids.push(id);
+        }
+        ids
+    }
+}
+
+pub struct Channel(Sender<Event>);
+
+impl Sink for Channel {
+    fn send(&mut self, event: Event) -> bool {
+        self.0.send(event).is_ok()
+    }
+}
+
+pub fn start(engine: &Engine, request: Request) -> Receiver<Event> {
+    let (sender, events) = channel();
+    engine.submit(request, Box::new(Channel(sender))).unwrap();
+    events
+}
+
+pub fn answer(engine: &Engine, request: Request) -> Answer {
+    Answer::gather(&start(engine, request))
+}

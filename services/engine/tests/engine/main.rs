@@ -1,0 +1,9 @@
+//! The engine against other people's numbers (transformers, llama.cpp) and against itself (batched or alone),
+//! through the path that serves.
+
+mod arrivals;
+mod batching;
+mod failures;
+mod families;
+mod fixtures;
+mod greedy;

@@ -1,0 +1,136 @@
+//! What people and programs read: tables, JSON, errors with a hint, and the exit code that says which.
+
+use std::{fmt, io::Write as _, process::ExitCode};
+
+use anyhow::{Error, Result};
+use millm_kit::{Reason, ServiceError, Settings};
+use serde::Serialize;
+
+/// The command was wrong, not the work: exit code 2.
+#[derive(Debug)]
+pub struct Misuse(pub String);
+
+/// What would help, printed under the error.
+#[derive(Debug)]
+pub struct Hint(pub String);
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Misuse {}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One JSON document, or a stream of them, one a line.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(value)?;
+    line(&text)
+}
+
+/// A closed pipe (`millm list | head`) ends quietly.
+pub fn line(text: &str) -> Result<()> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is free. Numbers (`right`) lean right.
+pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let render = |cells: &mut dyn Iterator<Item = &str>| {
+        let mut text = String::new();
+        for (column, cell) in cells.enumerate() {
+            let (width, gap) = (widths[column], if column == 0 { "" } else { "  " });
+            if right.contains(&column) {
+                text += &format!("{gap}{cell:>width$}");
+            } else {
+                text += &format!("{gap}{cell:<width$}");
+            }
+        }
+        text.trim_end().to_owned()
+    };
+    line(&render(&mut header.iter().copied()))?;
+    for row in rows {
+        line(&render(&mut row.iter().map(String::as_str)))?;
+    }
+    Ok(())
+}
+
+pub fn config(settings: &Settings, markdown: bool, as_json: bool) -> Result<()> {
+    if markdown {
+        return line(Settings::markdown().trim_end());
+    }
+    let rows = settings.rows();
+    if as_json {
+        let map: serde_json::Map<_, _> = rows
+            .iter()
+            .map(|row| {
+                let entry =
+                    serde_json::json!({ "value": row.value, "from": row.layer.name(), "env": row.env });
+                (row.key.to_owned(), entry)
+            })
+            .collect();
+        return json(&map);
+    }
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| vec![row.key.to_owned(), row.value.clone(), row.layer.name().to_owned()])
+        .collect();
+    table(&["SETTING", "VALUE", "FROM"], &[], &rows)
+}
+
+/// Prints the error (as `{"error": …}` on stdout too when JSON was asked for) and gives the exit code.
+pub fn failure(error: &Error, as_json: bool) -> ExitCode {
+    let service = error.chain().find_map(|cause| cause.downcast_ref::<ServiceError>());
+    let misuse = error.downcast_ref::<Misuse>();
+    let hint = error.downcast_ref::<Hint>().map(|h| h.0.clone()).or_else(|| service.and_then(hint));
+    let message = match (service, misuse) {
+        (Some(service), _) => service.message.clone(),
+        (None, _) => format!("{error:#}"),
+    };
+    eprintln!("error: {message}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    if as_json {
+        let (code, details) = service.map_or(("INTERNAL", None), |e| (e.reason.name(), Some(&e.details)));
+        let code = if misuse.is_some() { "INVALID_ARGUMENT" } else { code };
+        let body = serde_json::json!({ "error": { "code": code, "message": message, "details": details } });
+        if json(&body).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    if misuse.is_some() { ExitCode::from(2) } else { ExitCode::FAILURE }
+}
+
+fn hint(error: &ServiceError) -> Option<String> {
+    let text = match error.reason {
+        Reason::GatedModelNoToken | Reason::InvalidHfToken => {
+            "set HF_TOKEN to a token from https://huggingface.co/settings/tokens and try again"
+        }
+        Reason::RemoteCodeRequired => "add --trust-remote-code to use the native implementation",
+        Reason::InsufficientMemory => "add --allow-insufficient-memory to load it all the same",
+        Reason::ModelNotFound => "see 'millm list'",
+        Reason::ModelInUse => "'millm unload' frees it",
+        Reason::ModelDownloadFailed | Reason::HubUnavailable | Reason::ChecksumMismatch => {
+            "pull it again: it goes on from the bytes it has"
+        }
+        Reason::InsufficientDisk => {
+            "free some space ('millm rm' removes models), or choose a smaller quantization"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}

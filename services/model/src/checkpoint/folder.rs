@@ -1,0 +1,96 @@
+//! A checkpoint in a folder of config.json and safetensors files.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars};
+use crate::error::{Error, Result};
+use crate::family::Family;
+use crate::mapped;
+use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
+use crate::spec::ModelSpec;
+
+const WHOLE: &str = "model.safetensors";
+
+pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -> Result<Checkpoint> {
+    let config = sidecars.config.as_deref().ok_or_else(|| Error::invalid("config.json", "is missing"))?;
+    let spec = ModelSpec::from_config_json(config, sidecars.generation_config.as_deref())?;
+    let index = index(folder)?;
+    let shards = match &index {
+        Some(index) => index.shards.clone(),
+        None => vec![whole(folder)?],
+    };
+    let (mut maps, mut found, mut shard_of) = (Vec::new(), Vec::new(), HashMap::new());
+    for (place, shard) in shards.iter().enumerate() {
+        let path = folder.join(shard);
+        if !path.exists() {
+            return Err(Error::invalid(shard, format!("is missing, {} names it", ShardIndex::FILE)));
+        }
+        let (header, map) = read(&path, shard)?;
+        files.push(ModelFile { path, size_bytes: map.len() as u64 });
+        for tensor in header.tensors {
+            if let Some(first) = shard_of.insert(tensor.name.clone(), place) {
+                let why = format!("tensor '{}' is in {} too", tensor.name, shards[first]);
+                return Err(Error::invalid(shard, why));
+            }
+            found.extend(canonical(spec.family, tensor, place, shard));
+        }
+        maps.push(map);
+    }
+    for (tensor, place) in index.iter().flat_map(|index| &index.tensors) {
+        if shard_of.get(tensor) != Some(place) {
+            let why = format!("tensor '{tensor}' is not in it, {} says so", ShardIndex::FILE);
+            return Err(Error::invalid(&*shards[*place], why));
+        }
+    }
+    let weights = if index.is_some() { ShardIndex::FILE } else { &shards[0] };
+    let checkpoint = Checkpoint::assemble(spec, found, maps, weights)?;
+    Ok(Checkpoint { files, sidecars, ..checkpoint })
+}
+
+/// The index counts only where there is no whole file, as in transformers.
+fn index(folder: &Path) -> Result<Option<ShardIndex>> {
+    if folder.join(WHOLE).exists() {
+        return Ok(None);
+    }
+    mapped::read_text(&folder.join(ShardIndex::FILE), MAX_CONFIG_BYTES)?
+        .map(|text| ShardIndex::parse(&text))
+        .transpose()
+}
+
+/// The one safetensors file of a folder without index.
+fn whole(folder: &Path) -> Result<String> {
+    if folder.join(WHOLE).exists() {
+        return Ok(WHOLE.to_owned());
+    }
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder, error))?;
+    let names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "safetensors"))
+        .collect();
+    match names.as_slice() {
+        [one] => Ok(one.clone()),
+        _ => Err(Error::invalid(ShardIndex::FILE, "is missing, and the weights are in several files")),
+    }
+}
+
+fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mmap)> {
+    let map = mapped::map(path)?;
+    let header = SafetensorsHeader::parse(shard, &map, map.len() as u64)?
+        .complete()
+        .ok_or_else(|| Error::invalid(shard, "ends within the header"))?;
+    Ok((header, map))
+}
+
+fn canonical(family: &Family, tensor: StoredTensor, map: usize, shard: &str) -> Option<Found> {
+    Some(Found {
+        name: family.canonical_name(&tensor.name)?,
+        ty: tensor.dtype.tensor_type(),
+        dtype: tensor.dtype.name(),
+        shape: tensor.shape,
+        place: Place { map, range: tensor.range.start as usize..tensor.range.end as usize },
+        file: shard.to_owned(),
+    })
+}

@@ -1,0 +1,50 @@
+//! A checkpoint in one GGUF file.
+
+use std::path::Path;
+
+use super::{Checkpoint, Found, ModelFile, Place, Sidecars};
+use crate::error::{Error, Result};
+use crate::gguf::{GgufFile, StoredTensor};
+use crate::mapped;
+use crate::spec::ModelSpec;
+use crate::tensor::TensorType;
+
+pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -> Result<Checkpoint> {
+    let name = mapped::file_name(path);
+    let file = GgufFile::open(path)?;
+    let header = file.header();
+    if header.metadata.number("split.count")?.is_some_and(|count| count > 1) {
+        return Err(Error::invalid(name, "is one part of a split file: join them with llama-gguf-split --merge"));
+    }
+    let factors = header.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight");
+    let factors = factors.map(|tensor| floats(&file, tensor, &name)).transpose()?;
+    let mut spec = ModelSpec::from_gguf(header, factors.as_deref())?;
+    if let Some(text) = &sidecars.generation_config {
+        spec = spec.with_generation_config(text)?;
+    }
+    let (header, map) = file.into_parts();
+    let found = header
+        .tensors
+        .into_iter()
+        .map(|tensor| Found {
+            name: tensor.name,
+            ty: Some(tensor.ty),
+            dtype: tensor.ty.name(),
+            shape: tensor.shape,
+            place: Place { map: 0, range: tensor.range.start as usize..tensor.range.end as usize },
+            file: name.clone(),
+        })
+        .collect();
+    files.push(ModelFile { path: path.to_owned(), size_bytes: map.len() as u64 });
+    let checkpoint = Checkpoint::assemble(spec, found, vec![map], &name)?;
+    Ok(Checkpoint { files, metadata: Some(header.metadata), sidecars, ..checkpoint })
+}
+
+/// The values of a small F32 tensor.
+fn floats(file: &GgufFile, tensor: &StoredTensor, name: &str) -> Result<Vec<f32>> {
+    if tensor.ty != TensorType::F32 {
+        return Err(Error::invalid(name, format!("tensor '{}' has type {}, expected F32", tensor.name, tensor.ty)));
+    }
+    let (chunks, _) = file.bytes(tensor).as_chunks::<4>();
+    Ok(chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())
+}

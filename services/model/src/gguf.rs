@@ -1,0 +1,20 @@
+//! The GGUF format (ggml/docs/gguf.md): metadata, tensor infos, then aligned data. Read here with every count
+//! checked against the file before it is believed.
+
+mod file;
+mod header;
+mod metadata;
+mod scan;
+mod spec;
+mod tokens;
+pub mod writer;
+
+pub use file::GgufFile;
+pub use header::{GgufHeader, StoredTensor};
+pub use metadata::{Array, Metadata, Value};
+pub use scan::MAX_HEADER_BYTES;
+
+pub(crate) use tokens::ends_generation;
+
+/// Our own files carry the published config.json under this key, so that nothing of it is lost in GGUF's terms.
+pub const CONFIG_JSON_KEY: &str = "millm.config_json";

@@ -1,0 +1,222 @@
+//! The header of a GGUF file: version, metadata and where each tensor lies.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use super::metadata::{Metadata, Value};
+use super::scan::{Scanner, Stop};
+use crate::error::{Error, Result};
+use crate::headers::Prefix;
+use crate::tensor::TensorType;
+
+const MAX_TENSORS: u64 = 1 << 17;
+const MAX_PAIRS: u64 = 1 << 16;
+const MAX_KEY_BYTES: u64 = 65_535;
+const MAX_NAME_BYTES: u64 = 512;
+const MAX_DIMENSIONS: u32 = 4;
+const DEFAULT_ALIGNMENT: u64 = 32;
+const MAX_ALIGNMENT: u64 = 1 << 16;
+/// Asked for at least, so that a remote header is read in few requests.
+const LEAST_STEP: u64 = 1 << 18;
+
+/// One tensor as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTensor {
+    pub name: String,
+    pub ty: TensorType,
+    /// Row-major, outermost first: GGUF's dimensions reversed.
+    pub shape: Vec<usize>,
+    /// Bytes from the start of the file.
+    pub range: Range<u64>,
+}
+
+/// A header in which everything fits: names are unique, sizes are those of type and shape, and every tensor lies
+/// aligned within the file without touching another.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GgufHeader {
+    pub version: u32,
+    pub alignment: u64,
+    pub metadata: Metadata,
+    /// In the order of the header.
+    pub tensors: Vec<StoredTensor>,
+    /// Where data begins, in bytes from the start of the file.
+    pub data_start: u64,
+}
+
+impl GgufHeader {
+    /// Parses the header of a file of `file_len` bytes from its first bytes. `file` is for messages.
+    pub fn parse(file: &str, prefix: &[u8], file_len: u64) -> Result<Prefix<Self>> {
+        let mut scanner = Scanner::new(prefix, file_len);
+        match scan(file, &mut scanner, file_len) {
+            Ok(header) => Ok(Prefix::Complete(header)),
+            Err(Stop::Bad(why)) => Err(Error::invalid(file, why)),
+            Err(Stop::More(needed)) => {
+                let step = (prefix.len() as u64).saturating_mul(2).max(LEAST_STEP);
+                Ok(Prefix::NeedMore(needed.max(step).min(file_len)))
+            }
+        }
+    }
+}
+
+fn scan(file: &str, scanner: &mut Scanner<'_>, file_len: u64) -> Result<GgufHeader, Stop> {
+    if file_len == 0 {
+        return Err("is empty".into());
+    }
+    if &scanner.array::<4>()? != b"GGUF" {
+        return Err("does not begin with 'GGUF'".into());
+    }
+    let version = scanner.u32()?;
+    if version.trailing_zeros() >= 16 && version != 0 {
+        return Err("is big-endian, only little-endian files are read".into());
+    }
+    if !(2..=3).contains(&version) {
+        return Err(format!("version {version} is not supported, 2 and 3 are").into());
+    }
+    let tensor_count = scanner.u64()?;
+    let pair_count = scanner.u64()?;
+    // A pair takes 13 bytes at least, a tensor 32.
+    if pair_count > MAX_PAIRS.min(scanner.remaining() / 13) {
+        return Err(format!("claims {pair_count} metadata pairs").into());
+    }
+    if tensor_count > MAX_TENSORS.min(scanner.remaining() / 32) {
+        return Err(format!("claims {tensor_count} tensors").into());
+    }
+    let metadata = Metadata { file: file.to_owned(), pairs: pairs(scanner, pair_count)? };
+    let alignment = alignment(&metadata)?;
+    let raw: Vec<Raw> = (0..tensor_count).map(|_| Raw::scan(scanner)).collect::<Result<_, Stop>>()?;
+    let data_start = scanner.position().next_multiple_of(alignment);
+    let tensors = place(raw, data_start, alignment, file_len)?;
+    Ok(GgufHeader { version, alignment, metadata, tensors, data_start })
+}
+
+fn pairs(scanner: &mut Scanner<'_>, count: u64) -> Result<BTreeMap<String, Value>, Stop> {
+    let mut pairs = BTreeMap::new();
+    for _ in 0..count {
+        let key = scanner.string("metadata key", MAX_KEY_BYTES)?;
+        let kind = scanner.u32()?;
+        let value = scanner.value(kind).map_err(|stop| match stop {
+            Stop::Bad(why) => Stop::Bad(format!("metadata '{}': {why}", shown(key))),
+            more @ Stop::More(_) => more,
+        })?;
+        if pairs.insert(key.to_owned(), value).is_some() {
+            return Err(format!("metadata '{}' is there twice", shown(key)).into());
+        }
+    }
+    Ok(pairs)
+}
+
+fn alignment(metadata: &Metadata) -> Result<u64, String> {
+    let Some(value) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
+    match value {
+        Value::U32(alignment) if alignment.is_power_of_two() && u64::from(*alignment) <= MAX_ALIGNMENT => {
+            Ok((*alignment).into())
+        }
+        Value::U32(alignment) => {
+            Err(format!("general.alignment {alignment} is not a power of two from 1 to {MAX_ALIGNMENT}"))
+        }
+        _ => Err("general.alignment is not a 32-bit unsigned number".to_owned()),
+    }
+}
+
+/// A tensor info before its place in the file is known to exist.
+struct Raw {
+    name: String,
+    ty: TensorType,
+    shape: Vec<usize>,
+    bytes: u64,
+    offset: u64,
+}
+
+impl Raw {
+    fn scan(scanner: &mut Scanner<'_>) -> Result<Self, Stop> {
+        let name = scanner.string("tensor name", MAX_NAME_BYTES)?.to_owned();
+        let bad = |why: String| Stop::Bad(format!("tensor '{}': {why}", shown(&name)));
+        let dimensions = scanner.u32()?;
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
+            return Err(bad(format!("{dimensions} dimensions, 1 to {MAX_DIMENSIONS} are allowed")));
+        }
+        let mut shape = Vec::with_capacity(dimensions as usize);
+        for _ in 0..dimensions {
+            let dimension = scanner.u64()?;
+            match usize::try_from(dimension) {
+                Ok(dimension) if dimension > 0 => shape.push(dimension),
+                _ => return Err(bad(format!("dimension {dimension}"))),
+            }
+        }
+        shape.reverse();
+        let id = scanner.u32()?;
+        let offset = scanner.u64()?;
+        let ty = TensorType::from_gguf_id(id)
+            .ok_or_else(|| bad(format!("type {} is not supported", type_name(id))))?;
+        let Some(bytes) = ty.bytes_for(&shape) else {
+            return Err(bad(format!("shape {shape:?} overflows or its rows are not whole blocks of {ty}")));
+        };
+        Ok(Self { name, ty, shape, bytes, offset })
+    }
+}
+
+/// ggml's types that this crate does not read, by the names people know.
+fn type_name(id: u32) -> String {
+    let name = match id {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return format!("{id} (unknown)"),
+    };
+    name.to_owned()
+}
+
+fn place(raw: Vec<Raw>, data_start: u64, alignment: u64, file_len: u64) -> Result<Vec<StoredTensor>, Stop> {
+    let mut names = HashSet::new();
+    let mut tensors = Vec::with_capacity(raw.len());
+    for Raw { name, ty, shape, bytes, offset } in raw {
+        let bad = |why: String| Err(Stop::Bad(format!("tensor '{}': {why}", shown(&name))));
+        if !names.insert(name.clone()) {
+            return bad("is there twice".to_owned());
+        }
+        if !offset.is_multiple_of(alignment) {
+            return bad(format!("offset {offset} is not aligned to {alignment}"));
+        }
+        let Some(start) = data_start.checked_add(offset) else {
+            return bad(format!("offset {offset} overflows"));
+        };
+        match start.checked_add(bytes) {
+            Some(end) if end <= file_len => tensors.push(StoredTensor { name, ty, shape, range: start..end }),
+            _ => return bad(format!("{bytes} bytes at {start} run past the end of the file of {file_len}")),
+        }
+    }
+    let mut by_place: Vec<&StoredTensor> = tensors.iter().collect();
+    by_place.sort_by_key(|tensor| tensor.range.start);
+    for pair in by_place.windows(2) {
+        if pair[0].range.end > pair[1].range.start {
+            let (first, second) = (shown(&pair[0].name), shown(&pair[1].name));
+            return Err(format!("tensors '{first}' and '{second}' overlap").into());
+        }
+    }
+    Ok(tensors)
+}
+
+/// Names in messages are cut.
+fn shown(name: &str) -> String {
+    name.chars().take(120).collect()
+}
+
+#[cfg(test)]
+#[path = "header_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! GGUF's typed key-value pairs.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    U8(u8),
+    I8(i8),
+    U16(u16),
+    I16(i16),
+    U32(u32),
+    I32(i32),
+    F32(f32),
+    U64(u64),
+    I64(i64),
+    F64(f64),
+    Bool(bool),
+    String(String),
+    Array(Array),
+}
+
+/// A list of values of one type. Lists of lists are not read: no model uses them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Array {
+    U8(Vec<u8>),
+    I8(Vec<i8>),
+    U16(Vec<u16>),
+    I16(Vec<i16>),
+    U32(Vec<u32>),
+    I32(Vec<i32>),
+    F32(Vec<f32>),
+    U64(Vec<u64>),
+    I64(Vec<i64>),
+    F64(Vec<f64>),
+    Bool(Vec<bool>),
+    String(Vec<String>),
+}
+
+impl Value {
+    /// Any non-negative whole number, whatever its width.
+    pub fn as_u64(&self) -> Option<u64> {
+        match *self {
+            Self::U8(n) => Some(n.into()),
+            Self::U16(n) => Some(n.into()),
+            Self::U32(n) => Some(n.into()),
+            Self::U64(n) => Some(n),
+            Self::I8(n) => n.try_into().ok(),
+            Self::I16(n) => n.try_into().ok(),
+            Self::I32(n) => n.try_into().ok(),
+            Self::I64(n) => n.try_into().ok(),
+            _ => None,
+        }
+    }
+
+    pub fn as_f64(&self) -> Option<f64> {
+        match *self {
+            Self::F32(n) => Some(n.into()),
+            Self::F64(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Array(_) => "an array",
+            Self::String(_) => "a string",
+            Self::Bool(_) => "a boolean",
+            Self::F32(_) | Self::F64(_) => "a float",
+            _ => "an integer",
+        }
+    }
+}
+
+impl Array {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(list) => list.len(),
+            Self::I8(list) => list.len(),
+            Self::U16(list) => list.len(),
+            Self::I16(list) => list.len(),
+            Self::U32(list) => list.len(),
+            Self::I32(list) => list.len(),
+            Self::F32(list) => list.len(),
+            Self::U64(list) => list.len(),
+            Self::I64(list) => list.len(),
+            Self::F64(list) => list.len(),
+            Self::Bool(list) => list.len(),
+            Self::String(list) => list.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// All pairs of a file. Getters tell absent (`Ok(None)`) from another type than asked for (an error that names
+/// the key).
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metadata {
+    /// Of the file, for messages.
+    pub(crate) file: String,
+    pub(crate) pairs: BTreeMap<String, Value>,
+}
+
+impl Metadata {
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.pairs.get(key)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    pub(crate) fn invalid(&self, key: &str, why: &str) -> Error {
+        Error::invalid(&*self.file, format!("{key}: {why}"))
+    }
+
+    fn read<'a, T>(&'a self, key: &str, wanted: &str, get: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+        self.get(key)
+            .map(|value| get(value).ok_or_else(|| self.invalid(key, &format!("expected {wanted}, is {}", value.kind()))))
+            .transpose()
+    }
+
+    pub fn text(&self, key: &str) -> Result<Option<&str>> {
+        self.read(key, "a string", |value| match value {
+            Value::String(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        self.read(key, "a boolean", |value| match value {
+            Value::Bool(flag) => Some(*flag),
+            _ => None,
+        })
+    }
+
+    pub fn number(&self, key: &str) -> Result<Option<u64>> {
+        self.read(key, "a whole number", Value::as_u64)
+    }
+
+    /// A finite number above zero.
+    pub fn positive(&self, key: &str) -> Result<Option<f64>> {
+        let Some(number) = self.read(key, "a float", Value::as_f64)? else { return Ok(None) };
+        if number.is_finite() && number > 0.0 {
+            Ok(Some(number))
+        } else {
+            Err(self.invalid(key, &format!("{number} is not a finite number above 0")))
+        }
+    }
+
+    pub fn strings(&self, key: &str) -> Result<Option<&[String]>> {
+        self.read(key, "an array of strings", |value| match value {
+            Value::Array(Array::String(list)) => Some(list.as_slice()),
+            _ => None,
+        })
+    }
+
+    pub fn floats(&self, key: &str) -> Result<Option<&[f32]>> {
+        self.read(key, "an array of floats", |value| match value {
+            Value::Array(Array::F32(list)) => Some(list.as_slice()),
+            _ => None,
+        })
+    }
+
+    pub fn integers(&self, key: &str) -> Result<Option<Vec<i64>>> {
+        self.read(key, "an array of integers", |value| match value {
+            Value::Array(Array::I32(list)) => Some(list.iter().map(|&n| n.into()).collect()),
+            Value::Array(Array::U32(list)) => Some(list.iter().map(|&n| n.into()).collect()),
+            Value::Array(Array::I8(list)) => Some(list.iter().map(|&n| n.into()).collect()),
+            Value::Array(Array::U8(list)) => Some(list.iter().map(|&n| n.into()).collect()),
+            Value::Array(Array::I64(list)) => Some(list.clone()),
+            _ => None,
+        })
+    }
+
+    /// A count from 1 to `most`; a list of one equal count for each layer is that count.
+    pub(crate) fn count(&self, key: &str, most: usize) -> Result<Option<usize>> {
+        let number = match self.get(key) {
+            None => return Ok(None),
+            Some(Value::Array(_)) => {
+                let list = self.integers(key)?.unwrap_or_default();
+                let first = list.first().copied().ok_or_else(|| self.invalid(key, "is an empty list"))?;
+                if list.iter().any(|&other| other != first) {
+                    return Err(Error::UnsupportedField { field: key.to_owned(), value: "differs between layers".to_owned() });
+                }
+                u64::try_from(first).ok()
+            }
+            Some(_) => self.number(key)?,
+        };
+        number
+            .filter(|number| (1..=most as u64).contains(number))
+            .map(|number| Some(number as usize))
+            .ok_or_else(|| self.invalid(key, &format!("expected a whole number from 1 to {most}")))
+    }
+
+    pub(crate) fn required_count(&self, key: &str, most: usize) -> Result<usize> {
+        self.count(key, most)?.ok_or_else(|| self.invalid(key, "is missing"))
+    }
+}

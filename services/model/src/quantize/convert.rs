@@ -1,0 +1,164 @@
+//! One tensor from its mapped bytes to those of the plan, a few megabytes at a time, rows on all cores.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use super::decode::decode_row;
+use super::encode::{Unencodable, encode_row};
+use crate::error::{Error, Result};
+use crate::tensor::{TensorData, TensorInfo, TensorType};
+
+/// Encoded bytes made between two looks at the cancel flag: a fraction of a second, and all that is held.
+const CHUNK_BYTES: usize = 2 << 20;
+
+/// The order in which the target's rows are taken from the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rows {
+    AsStored,
+    /// Per head of `head_dim` rows, the two halves interleaved: row `2i` is row `i`, row `2i + 1` is row
+    /// `head_dim / 2 + i`. This turns Hugging Face's rotary pairs into GGUF's (`permute` in llama.cpp's
+    /// converter).
+    Interleaved { head_dim: usize },
+}
+
+impl Rows {
+    fn source(self, row: usize) -> usize {
+        match self {
+            Self::AsStored => row,
+            Self::Interleaved { head_dim } => {
+                let (head, within) = (row / head_dim, row % head_dim);
+                head * head_dim + (within % 2) * (head_dim / 2) + within / 2
+            }
+        }
+    }
+}
+
+/// Why a tensor was not written.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The scheme does not hold its values: a higher one might.
+    Unencodable { row: usize, why: Unencodable },
+    Stopped(Error),
+}
+
+/// A tensor to be converted.
+pub(super) struct Conversion<'a> {
+    pub source: TensorData<'a>,
+    pub target: &'a TensorInfo,
+    pub rows: Rows,
+}
+
+impl Conversion<'_> {
+    /// Hands the encoded bytes to `write`, in order, in pieces.
+    pub fn run(&self, cancel: &AtomicBool, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(), Failure> {
+        let (rows, columns) = self.layout();
+        let row_bytes = self.target.bytes as usize / rows;
+        let rows_at_once = (CHUNK_BYTES / row_bytes).clamp(1, rows);
+        let mut chunk = vec![0; rows_at_once * row_bytes];
+        for first in (0..rows).step_by(rows_at_once) {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Failure::Stopped(Error::Cancelled));
+            }
+            let chunk = &mut chunk[..rows_at_once.min(rows - first) * row_bytes];
+            self.encode(first, columns, row_bytes, chunk)?;
+            write(chunk).map_err(Failure::Stopped)?;
+        }
+        Ok(())
+    }
+
+    /// Rows and columns. A vector is one row, or a column where its elements change places.
+    fn layout(&self) -> (usize, usize) {
+        match (self.target.shape.as_slice(), self.rows) {
+            ([.., columns], Rows::AsStored) if self.target.shape.len() == 1 => (1, *columns),
+            ([elements], Rows::Interleaved { .. }) => (*elements, 1),
+            (shape, _) => {
+                let columns = shape.last().copied().unwrap_or(1);
+                (shape[..shape.len().saturating_sub(1)].iter().product(), columns)
+            }
+        }
+    }
+
+    fn encode(&self, first: usize, columns: usize, row_bytes: usize, chunk: &mut [u8]) -> Result<(), Failure> {
+        let source_bytes = columns * element_bytes(self.source.info.ty);
+        chunk.par_chunks_mut(row_bytes).enumerate().with_min_len(4).try_for_each_init(
+            || vec![0.0; columns],
+            |scratch, (at, out)| {
+                let row = self.rows.source(first + at);
+                let bytes = &self.source.bytes[row * source_bytes..(row + 1) * source_bytes];
+                decode_row(self.source.info.ty, bytes, scratch);
+                encode_row(self.target.ty, scratch, None, out).map_err(|why| Failure::Unencodable { row, why })
+            },
+        )
+    }
+}
+
+/// Plain types have blocks of one element.
+const fn element_bytes(ty: TensorType) -> usize {
+    ty.block_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// llama.cpp's `permute`: reshape to [heads, 2, half, …], swap the middle axes.
+    #[test]
+    fn rows_interleave_within_heads() {
+        let rows = Rows::Interleaved { head_dim: 6 };
+        let order: Vec<_> = (0..12).map(|row| rows.source(row)).collect();
+        assert_eq!(order, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+    }
+
+    fn convert(shape: &[usize], values: &[f32], rows: Rows) -> Vec<f32> {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let info = TensorInfo {
+            name: "t".into(),
+            ty: TensorType::F32,
+            shape: shape.to_vec(),
+            bytes: bytes.len() as u64,
+        };
+        let conversion = Conversion { source: TensorData { info: &info, bytes: &bytes }, target: &info, rows };
+        let mut out = Vec::new();
+        conversion
+            .run(&AtomicBool::new(false), |piece| {
+                out.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
+        out.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn matrices_and_biases_are_permuted_alike() {
+        let rows = Rows::Interleaved { head_dim: 4 };
+        assert_eq!(convert(&[4], &[0.0, 1.0, 2.0, 3.0], rows), [0.0, 2.0, 1.0, 3.0]);
+        let matrix = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+        assert_eq!(convert(&[4, 2], &matrix, rows), [0.0, 0.5, 2.0, 2.5, 1.0, 1.5, 3.0, 3.5]);
+        assert_eq!(convert(&[4, 2], &matrix, Rows::AsStored), matrix);
+    }
+
+    #[test]
+    fn a_set_flag_stops_before_the_next_piece() {
+        let info = TensorInfo { name: "t".into(), ty: TensorType::F32, shape: vec![2], bytes: 8 };
+        let conversion =
+            Conversion { source: TensorData { info: &info, bytes: &[0; 8] }, target: &info, rows: Rows::AsStored };
+        let end = conversion.run(&AtomicBool::new(true), |_| panic!("nothing may be written"));
+        assert!(matches!(end, Err(Failure::Stopped(Error::Cancelled))));
+    }
+
+    #[test]
+    fn bad_values_are_named_by_row() {
+        let mut bytes = vec![0_u8; 64 * 4 * 3];
+        bytes[64 * 4 * 2 + 12..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let source = TensorInfo { name: "t".into(), ty: TensorType::F32, shape: vec![3, 64], bytes: 768 };
+        let target = TensorInfo { ty: TensorType::Q8_0, bytes: 3 * 68, ..source.clone() };
+        let conversion =
+            Conversion { source: TensorData { info: &source, bytes: &bytes }, target: &target, rows: Rows::AsStored };
+        let end = conversion.run(&AtomicBool::new(false), |_| Ok(()));
+        assert!(
+            matches!(end, Err(Failure::Unencodable { row: 2, why: Unencodable::NotFinite { column: 3, .. } })),
+            "{end:?}"
+        );
+    }
+}

@@ -1,0 +1,266 @@
+//! The run itself: plan, write the tables, convert tensor after tensor; start again one scheme higher where the
+//! values do not fit.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use super::convert::{Conversion, Failure, Rows};
+use super::decode::is_plain;
+use super::describe::{self, Rope};
+use super::encode::Unencodable;
+use super::plan::{Plan, Scheme, plan};
+use super::vocabulary::{self, Published};
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::gguf::writer::{Pairs, Writer};
+use crate::gguf::{CONFIG_JSON_KEY, Value};
+use crate::mapped;
+use crate::spec::RopeLayout;
+use crate::tensor::{TensorData, TensorInfo, TensorType};
+
+/// Of the source's tokenizer files; the checkpoint bounds them likewise when it opens them.
+const MAX_SIDECAR_BYTES: u64 = 256 << 20;
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// What to make, and where.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub scheme: Scheme,
+    /// Written from its beginning, and removed when the run fails or is cancelled.
+    pub destination: &'a Path,
+    /// `general.name`.
+    pub name: &'a str,
+    /// Keys to be added (`millm.source.*`); one that the file has anyway is replaced.
+    pub extra: &'a [(String, Value)],
+}
+
+/// How far a run is, told before each tensor and after each piece. After a fallback to a higher scheme
+/// `done_bytes` begins at 0 again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress<'a> {
+    pub tensor: &'a str,
+    /// Of the tensors' bytes as they are written.
+    pub done_bytes: u64,
+    pub total_bytes: u64,
+}
+
+/// A tensor of the finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenTensor {
+    pub name: String,
+    pub ty: TensorType,
+    /// Why it is not the type that the scheme prefers.
+    pub reason: Option<String>,
+}
+
+/// A finished file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub tensors: Vec<WrittenTensor>,
+    /// Of the whole file.
+    pub bytes: u64,
+    /// What was applied; above what was asked for where that could not be.
+    pub actual: Scheme,
+    /// Why `actual` is not what was asked for, or why some tensors are not what the scheme prefers.
+    pub reason: Option<String>,
+}
+
+/// Quantizes on rayon's current pool. Blocks; call it from a thread that may.
+///
+/// The file is complete and flushed when this returns, but not synced to disk.
+///
+/// Errors: `InvalidFile` naming the tensor for values that are not finite (or beyond F16 under FP16) and for
+/// sources that are quantized already, `Cancelled`, `Io`.
+pub fn quantize(
+    source: &Checkpoint,
+    request: &Request<'_>,
+    cancel: &AtomicBool,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Outcome> {
+    if source.files().iter().any(|file| same_file(&file.path, request.destination)) {
+        return Err(Error::InvalidPath { why: "the destination is a file of the source".into() });
+    }
+    let run = Run::new(source, request)?;
+    let end = run.with_fallback(cancel, progress);
+    if end.is_err() {
+        // What is left is of no use; that it may not exist is no second error.
+        let _ = std::fs::remove_file(request.destination);
+    }
+    end
+}
+
+/// Truncating a file that is mapped would end the process.
+fn same_file(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+struct Run<'a> {
+    source: &'a Checkpoint,
+    request: &'a Request<'a>,
+    rope: Rope,
+    /// `rope_freqs.weight`, where the model has one.
+    factors: Option<(TensorInfo, Vec<u8>)>,
+    tokenizer: Pairs,
+}
+
+/// Why one attempt ended.
+enum Attempt {
+    Done(Outcome),
+    TooLarge { why: String },
+}
+
+impl<'a> Run<'a> {
+    fn new(source: &'a Checkpoint, request: &'a Request<'a>) -> Result<Self> {
+        if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty)) {
+            let why = format!("tensor '{}' is {} already: only F32, F16 and BF16 are quantized", tensor.name, tensor.ty);
+            return Err(Error::invalid("model", why));
+        }
+        let config = source.config_json().and_then(|text| serde_json::from_str(text).ok());
+        let rope = describe::rope(source.spec(), config.as_ref());
+        let factors = rope.factors.as_ref().map(|factors| {
+            let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
+            let info = TensorInfo {
+                name: ROPE_FACTORS.into(),
+                ty: TensorType::F32,
+                shape: vec![factors.len()],
+                bytes: bytes.len() as u64,
+            };
+            (info, bytes)
+        });
+        Ok(Self { source, request, rope, factors, tokenizer: tokenizer(source)? })
+    }
+
+    fn with_fallback(&self, cancel: &AtomicBool, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Outcome> {
+        let spec = self.source.spec();
+        let mut plan_at_hand = plan(self.request.scheme, self.source.tensors(), spec);
+        loop {
+            match self.attempt(&plan_at_hand, cancel, progress)? {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::TooLarge { why } => {
+                    let failed = plan_at_hand.scheme;
+                    let Some(next) = failed.next() else { return Err(Error::invalid("model", why)) };
+                    tracing::warn!(%failed, %next, why, "quantizing again, one scheme higher");
+                    plan_at_hand = plan(next, self.source.tensors(), spec);
+                    plan_at_hand.reason = Some(format!("{failed} cannot be applied: {why}"));
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        plan: &Plan,
+        cancel: &AtomicBool,
+        progress: &mut dyn FnMut(Progress<'_>),
+    ) -> Result<Attempt> {
+        let io = |error| Error::io(self.request.destination, error);
+        let factors = self.factors.as_ref().map(|(info, _)| info);
+        let table: Vec<TensorInfo> =
+            factors.into_iter().chain(plan.tensors.iter().map(|tensor| &tensor.info)).cloned().collect();
+        let total_bytes = table.iter().map(|tensor| tensor.bytes).sum();
+        let file = File::create(self.request.destination).map_err(io)?;
+        let mut writer = Writer::begin(file, &self.metadata(plan), &table).map_err(io)?;
+        let mut done_bytes = 0;
+        if let Some((info, bytes)) = &self.factors {
+            writer.write(bytes).map_err(io)?;
+            done_bytes += info.bytes;
+        }
+        for planned in &plan.tensors {
+            let name = planned.info.name.as_str();
+            progress(Progress { tensor: name, done_bytes, total_bytes });
+            let data = self.source.tensor(name)?;
+            let conversion = Conversion { source: data, target: &planned.info, rows: self.rows(data) };
+            let end = conversion.run(cancel, |piece| {
+                writer.write(piece).map_err(io)?;
+                done_bytes += piece.len() as u64;
+                progress(Progress { tensor: name, done_bytes, total_bytes });
+                Ok(())
+            });
+            match end {
+                Ok(()) => {}
+                Err(Failure::Stopped(error)) => return Err(error),
+                Err(Failure::Unencodable { row, why }) => {
+                    let text = format!("tensor '{name}', row {row}: {why}");
+                    return match why {
+                        Unencodable::NotFinite { .. } => Err(Error::invalid("model", text)),
+                        Unencodable::TooLarge { .. } => Ok(Attempt::TooLarge { why: text }),
+                    };
+                }
+            }
+        }
+        let (_, bytes) = writer.finish().map_err(io)?;
+        Ok(Attempt::Done(outcome(plan, bytes)))
+    }
+
+    /// Hugging Face's q and k rows into the order of the family's GGUF files; a GGUF source has it.
+    fn rows(&self, tensor: TensorData<'_>) -> Rows {
+        let spec = self.source.spec();
+        let turned = spec.rope.layout != spec.family.gguf_rope && spec.family.gguf_rope == RopeLayout::Interleaved;
+        let part = tensor.info.name.rsplit_once('.').map_or("", |(head, _)| head);
+        if turned && (part.ends_with(".attn_q") || part.ends_with(".attn_k")) {
+            Rows::Interleaved { head_dim: spec.head_dim }
+        } else {
+            Rows::AsStored
+        }
+    }
+
+    fn metadata(&self, plan: &Plan) -> Pairs {
+        let mut pairs = describe::describe(self.source.spec(), &self.rope, plan, self.request.name);
+        pairs.extend(self.tokenizer.iter().cloned());
+        if let Some(config) = self.source.config_json() {
+            pairs.push((CONFIG_JSON_KEY.into(), Value::String(config.into())));
+        }
+        pairs.retain(|(key, _)| self.request.extra.iter().all(|(extra, _)| extra != key));
+        pairs.extend(self.request.extra.iter().cloned());
+        pairs
+    }
+}
+
+/// The keys of a GGUF source as they are, else those that its published files say.
+fn tokenizer(source: &Checkpoint) -> Result<Pairs> {
+    if let Some(metadata) = source.gguf_metadata()
+        && metadata.get("tokenizer.ggml.tokens").is_some()
+    {
+        let own = metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
+        return Ok(own.map(|(key, value)| (key.to_owned(), value.clone())).collect());
+    }
+    let text = |name: &str| -> Result<Option<String>> {
+        let file = source.files().iter().find(|file| mapped::file_name(&file.path) == name);
+        file.map_or(Ok(None), |file| mapped::read_text(&file.path, MAX_SIDECAR_BYTES))
+    };
+    let (json, config, template) =
+        (text("tokenizer.json")?, text("tokenizer_config.json")?, text("chat_template.jinja")?);
+    let published = Published {
+        tokenizer: json.as_deref(),
+        tokenizer_config: config.as_deref(),
+        chat_template: template.as_deref(),
+    };
+    vocabulary::describe(&published, source.spec())
+}
+
+fn outcome(plan: &Plan, bytes: u64) -> Outcome {
+    let tensors: Vec<_> = plan
+        .tensors
+        .iter()
+        .map(|planned| WrittenTensor {
+            name: planned.info.name.clone(),
+            ty: planned.info.ty,
+            reason: planned.reason.clone(),
+        })
+        .collect();
+    let changed = tensors.iter().filter(|tensor| tensor.reason.is_some());
+    let example = changed.clone().next().map(|first| {
+        let why = first.reason.as_deref().unwrap_or_default();
+        format!("{} of {} tensors have another type: {} is {}: {why}", changed.count(), tensors.len(), first.name, first.ty)
+    });
+    let reason = match (&plan.reason, example) {
+        (Some(whole), Some(example)) => Some(format!("{whole}; {example}")),
+        (whole, example) => whole.clone().or(example),
+    };
+    Outcome { tensors, bytes, actual: plan.scheme, reason }
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

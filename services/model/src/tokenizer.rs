@@ -1,0 +1,138 @@
+//! Text to token ids and back, from tokenizer.json or from GGUF metadata.
+//!
+//! Encoding is the `tokenizers` crate's. Decoding is our own, over the bytes of each token, so that a stream of
+//! tokens and the whole of them give the same text (`TextDecoder`).
+
+mod decoder;
+mod gguf;
+mod json;
+mod pieces;
+mod pretokenize;
+mod sentencepiece;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+pub use decoder::TextDecoder;
+use pieces::Pieces;
+
+/// Longer texts than any context holds.
+const MAX_TEXT_BYTES: usize = 64 << 20;
+
+/// A model's tokenizer. Shared between threads.
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    pieces: Arc<Pieces>,
+    special: SpecialTokens,
+    affixes: Affixes,
+}
+
+/// Tokens with a role, by their text; the names are those that templates use (`bos_token`).
+#[derive(Debug, Clone, Default)]
+struct SpecialTokens {
+    text: BTreeMap<&'static str, String>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+}
+
+/// What `add_special` puts around a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Affixes {
+    /// As tokenizer.json's post-processor says.
+    PostProcessor,
+    /// These ids, whatever a post-processor says.
+    Ids { before: Vec<u32>, after: Vec<u32> },
+}
+
+impl Tokenizer {
+    fn new(inner: tokenizers::Tokenizer, special: SpecialTokens, affixes: Affixes) -> Result<Self> {
+        let pieces = Arc::new(Pieces::of(&inner)?);
+        Ok(Self { inner, pieces, special, affixes })
+    }
+
+    /// Special tokens that appear in the text are recognized, as in transformers. `add_special` adds what the model
+    /// wants around a text (usually the first token); text from a chat template has it already.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Error::Tokenizer(format!("text of {} bytes is over the limit of {MAX_TEXT_BYTES}", text.len())));
+        }
+        let processed = add_special && self.affixes == Affixes::PostProcessor;
+        let encoding = guarded(|| self.inner.encode_fast(text, processed))?;
+        let ids = encoding.get_ids();
+        match &self.affixes {
+            Affixes::Ids { before, after } if add_special => Ok([before, ids, after].concat()),
+            _ => Ok(ids.to_vec()),
+        }
+    }
+
+    /// The text of all tokens; bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut decoder = TextDecoder::new(self.pieces.clone(), skip_special);
+        let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
+        text.push_str(&decoder.flush());
+        text
+    }
+
+    /// An incremental `decode` that skips special tokens.
+    pub fn decoder(&self) -> TextDecoder {
+        TextDecoder::new(self.pieces.clone(), true)
+    }
+
+    /// The bytes one token stands for within a text; none for an unknown id. They may be a part of a character.
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        self.pieces.bytes(id).to_vec()
+    }
+
+    /// The token as the vocabulary spells it.
+    pub fn token_text(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// One more than the highest id. The model's own vocabulary may be larger.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Tokens that are no text (chat markers, padding), in ascending order.
+    pub fn special_ids(&self) -> &[u32] {
+        self.pieces.special_ids()
+    }
+
+    pub fn bos_id(&self) -> Option<u32> {
+        self.special.bos
+    }
+
+    pub fn eos_id(&self) -> Option<u32> {
+        self.special.eos
+    }
+
+    /// Names and texts for templates: `bos_token`, `eos_token`, `pad_token`, `unk_token`, where the model has them.
+    pub fn template_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.special.text.iter().map(|(name, text)| (*name, text.as_str()))
+    }
+}
+
+/// Runs a part of the `tokenizers` crate, which panics where a hostile regex exhausts its retries.
+fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(Error::Tokenizer(error.to_string().chars().take(300).collect())),
+        Err(panic) => {
+            let why = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("it failed");
+            Err(Error::Tokenizer(why.chars().take(300).collect()))
+        }
+    }
+}

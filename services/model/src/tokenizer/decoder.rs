@@ -1,0 +1,81 @@
+//! Token ids to text, one at a time, never splitting a character.
+
+use std::sync::Arc;
+
+use super::pieces::{Pieces, Start};
+
+/// An incremental detokenizer: the pushes and the flush together are the text that decoding all ids at once gives.
+#[derive(Debug, Clone)]
+pub struct TextDecoder {
+    pieces: Arc<Pieces>,
+    skip_special: bool,
+    /// Bytes of a character that is not whole yet: three at most.
+    pending: Vec<u8>,
+    /// What is still to be dropped from the beginning.
+    start: Start,
+    is_first: bool,
+}
+
+impl TextDecoder {
+    pub(super) fn new(pieces: Arc<Pieces>, skip_special: bool) -> Self {
+        let start = pieces.start();
+        Self { pieces, skip_special, pending: Vec::new(), start, is_first: true }
+    }
+
+    /// The whole characters that this token completes; empty while one is in the making and for special tokens.
+    pub fn push(&mut self, id: u32) -> String {
+        if self.skip_special && self.pieces.is_special(id) {
+            return String::new();
+        }
+        let pieces = Arc::clone(&self.pieces);
+        if (id as usize) < pieces.len() && !std::mem::replace(&mut self.is_first, false) {
+            self.pending.extend(pieces.separator());
+        }
+        self.append(pieces.bytes(id));
+        self.take_whole()
+    }
+
+    /// What is left of an unfinished character, as U+FFFD. The decoder begins anew.
+    pub fn flush(&mut self) -> String {
+        let rest = String::from_utf8_lossy(&self.pending).into_owned();
+        self.pending.clear();
+        self.start = self.pieces.start();
+        self.is_first = true;
+        rest
+    }
+
+    fn append(&mut self, piece: &[u8]) {
+        match self.start {
+            Start::Keep => self.pending.extend(piece),
+            Start::Spaces(most) => {
+                let dropped = piece.iter().take(most).take_while(|&&byte| byte == b' ').count();
+                let left = most - dropped;
+                let goes_on = left > 0 && dropped == piece.len();
+                self.start = if goes_on { Start::Spaces(left) } else { Start::Keep };
+                self.pending.extend(&piece[dropped..]);
+            }
+            Start::SpacesOfToken => {
+                self.start = Start::Keep;
+                self.pending.extend(piece.iter().filter(|&&byte| byte != b' '));
+            }
+        }
+    }
+
+    /// Takes all but an unfinished last character; what can never become one is U+FFFD.
+    fn take_whole(&mut self) -> String {
+        let unfinished = match self.pending.utf8_chunks().last() {
+            // An invalid end is unfinished where more bytes could make it valid.
+            Some(last) if !last.invalid().is_empty() && is_prefix(last.invalid()) => last.invalid().len(),
+            _ => 0,
+        };
+        let whole = self.pending.len() - unfinished;
+        let text = String::from_utf8_lossy(&self.pending[..whole]).into_owned();
+        self.pending.drain(..whole);
+        text
+    }
+}
+
+/// Whether these bytes begin a character.
+fn is_prefix(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}

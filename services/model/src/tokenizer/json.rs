@@ -1,0 +1,69 @@
+//! tokenizer.json with tokenizer_config.json.
+
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+
+use super::{Affixes, SpecialTokens, Tokenizer, guarded};
+use crate::config::fields::parse_object;
+use crate::error::{Error, Result};
+
+const CONFIG_FILE: &str = "tokenizer_config.json";
+const ROLES: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
+
+impl Tokenizer {
+    /// `config` is tokenizer_config.json, where there is one.
+    pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Self> {
+        let config = config.map(|text| parse_object(CONFIG_FILE, text)).transpose()?.unwrap_or_default();
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(tokenizer))
+            .map_err(|error| Error::invalid("tokenizer.json", error.to_string()))?;
+        // Settings of training and batching; transformers does not apply them to a single text either.
+        guarded(|| inner.with_truncation(None).map(|_| ()))?;
+        inner.with_padding(None);
+        let special = special_tokens(&config, &inner);
+        // Roles make a token special even where tokenizer.json lists it as a word.
+        let roles: Vec<AddedToken> = special.text.values().map(|text| AddedToken::from(text.clone(), true)).collect();
+        guarded(|| inner.add_special_tokens(roles))?;
+        let affixes = affixes(&config, &special);
+        Self::new(inner, special, affixes)
+    }
+}
+
+fn special_tokens(config: &Map<String, Value>, inner: &tokenizers::Tokenizer) -> SpecialTokens {
+    let mut special = SpecialTokens::default();
+    for role in ROLES {
+        let text = match config.get(role) {
+            Some(Value::String(text)) => Some(text),
+            Some(Value::Object(token)) => match token.get("content") {
+                Some(Value::String(text)) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        };
+        // A token outside of the vocabulary has no row in the embedding.
+        if let Some((text, id)) = text.and_then(|text| Some((text, inner.token_to_id(text)?))) {
+            special.text.insert(role, text.clone());
+            match role {
+                "bos_token" => special.bos = Some(id),
+                "eos_token" => special.eos = Some(id),
+                _ => {}
+            }
+        }
+    }
+    special
+}
+
+/// `add_bos_token` and `add_eos_token` replace the post-processor, as the Llama tokenizer classes do; other classes
+/// write them too, but only for those they mean what they say.
+fn affixes(config: &Map<String, Value>, special: &SpecialTokens) -> Affixes {
+    let flag = |key: &str| config.get(key).and_then(Value::as_bool);
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    let obeys = ["Llama", "CodeLlama", "Gemma"].iter().any(|prefix| class.starts_with(prefix));
+    match (flag("add_bos_token"), flag("add_eos_token")) {
+        (None, None) => Affixes::PostProcessor,
+        (bos, eos) if obeys => Affixes::Ids {
+            before: special.bos.filter(|_| bos.unwrap_or(true)).into_iter().collect(),
+            after: special.eos.filter(|_| eos.unwrap_or(false)).into_iter().collect(),
+        },
+        _ => Affixes::PostProcessor,
+    }
+}

@@ -1,0 +1,81 @@
+//! What a model takes in memory, from its checkpoint's headers and the engine's options.
+
+use std::path::PathBuf;
+
+use millm_engine::EngineOptions;
+use millm_kit::ServiceError;
+use millm_model::{Checkpoint, TensorInfo};
+use millm_proto::{catalog::v1::Model, runtime::v1::MemoryEstimate};
+
+use crate::{devices, failure, loader::Ground};
+
+/// Kept for the tokenizer, the batch being assembled, and what the allocator rounds up.
+const OVERHEAD_BYTES: u64 = 16 << 20;
+/// The vocabulary in the tokenizer's maps, for each token.
+const TOKEN_BYTES: u64 = 512;
+
+/// A checkpoint with the options it would run with, and what that takes.
+pub struct Opened {
+    pub checkpoint: Checkpoint,
+    pub options: EngineOptions,
+    pub context_length: u32,
+    /// `available_bytes` and what follows from it are the caller's to fill ([`against`]).
+    pub estimate: MemoryEstimate,
+}
+
+/// Opens the model's files and estimates. `context_length` is the server's setting unless given, and never more
+/// than the model's.
+pub async fn open(
+    model: &Model,
+    ground: &Ground,
+    context_length: Option<u32>,
+) -> Result<Opened, ServiceError> {
+    let path = PathBuf::from(&model.storage_path);
+    let options = EngineOptions {
+        context_length: Some(context_length.unwrap_or(ground.context_length) as usize),
+        slots: ground.slots as usize,
+        queue_capacity: ground.queue as usize,
+        threads: (ground.threads > 0).then_some(ground.threads as usize),
+        ..EngineOptions::default()
+    };
+    let opened = tokio::task::spawn_blocking(move || {
+        let checkpoint = Checkpoint::open(&path).map_err(failure::of_model)?;
+        let context_length = options.context_length(checkpoint.spec()) as u32;
+        let estimate = estimate(&checkpoint, &options);
+        Ok(Opened { checkpoint, options, context_length, estimate })
+    });
+    opened.await.map_err(failure::of_panic)?
+}
+
+/// Judges an estimate by what is available.
+pub fn against(mut estimate: MemoryEstimate, available_bytes: u64) -> MemoryEstimate {
+    let total = estimate.total_bytes as u64;
+    estimate.available_bytes = available_bytes as i64;
+    estimate.fits = total <= available_bytes;
+    if !estimate.fits {
+        estimate.warning = ServiceError::insufficient_memory(total, available_bytes).message;
+    }
+    estimate
+}
+
+fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate {
+    let spec = checkpoint.spec();
+    let memory = options.memory(spec);
+    // The engine keeps matrices as they are stored and vectors as f32.
+    let held = |tensor: &TensorInfo| match tensor.shape.len() {
+        1 => tensor.elements() * 4,
+        _ => tensor.bytes,
+    };
+    let weights: u64 = checkpoint.tensors().map(held).sum();
+    let overhead = OVERHEAD_BYTES + TOKEN_BYTES * spec.vocabulary_size as u64;
+    let total = weights + memory.kv_bytes + memory.activation_bytes + overhead;
+    MemoryEstimate {
+        weights_bytes: weights as i64,
+        kv_cache_bytes: memory.kv_bytes as i64,
+        activations_bytes: memory.activation_bytes as i64,
+        overhead_bytes: overhead as i64,
+        total_bytes: total as i64,
+        device: devices::CPU.to_owned(),
+        ..MemoryEstimate::default()
+    }
+}

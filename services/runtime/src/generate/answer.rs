@@ -1,0 +1,117 @@
+//! From the engine's events to the messages of the stream: whole characters, no stop strings, log probabilities
+//! with each token's own text, and the account at the end.
+
+use std::{sync::Arc, time::Instant};
+
+use millm_engine::{EndReason, Event, Token};
+use millm_kit::ServiceError;
+use millm_model::TextDecoder;
+use millm_proto::runtime::v1::{FinishReason, GenerateEnd, GenerateResponse, GenerateStart, TokenLogprob};
+
+use super::stop::{Step, StopMatcher};
+use crate::language::Language;
+
+/// One answer as it is made.
+pub struct Answer {
+    language: Arc<Language>,
+    decoder: TextDecoder,
+    stops: StopMatcher,
+    start: GenerateStart,
+    asked: Instant,
+    first_token: Option<Instant>,
+    prompt_tokens: usize,
+    generated: usize,
+    ended: bool,
+}
+
+impl Answer {
+    /// `start` without the prompt's log probabilities; times count from `asked`.
+    pub fn new(language: Arc<Language>, stop: Vec<String>, start: GenerateStart, asked: Instant) -> Self {
+        let decoder = language.tokenizer.decoder();
+        Self {
+            decoder,
+            language,
+            stops: StopMatcher::new(stop),
+            prompt_tokens: start.prompt_token_ids.len(),
+            start,
+            asked,
+            first_token: None,
+            generated: 0,
+            ended: false,
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// INTERNAL when the engine failed.
+    pub fn absorb(&mut self, event: Event) -> Result<Vec<GenerateResponse>, ServiceError> {
+        match event {
+            Event::Started { prompt } => {
+                let mut start = std::mem::take(&mut self.start);
+                start.prompt_logprobs =
+                    prompt.into_iter().flatten().map(|token| self.language.logprob(token)).collect();
+                Ok(vec![GenerateResponse { start: Some(start), ..GenerateResponse::default() }])
+            }
+            Event::Token(token) => Ok(self.token(token)),
+            Event::End { reason, generated, .. } => {
+                // The engine counts the stop token, which has no text and is not sent.
+                self.generated = self.generated.max(generated);
+                let finish = match reason {
+                    EndReason::Eos(_) => FinishReason::Stop,
+                    EndReason::Length => FinishReason::Length,
+                    EndReason::Cancelled => FinishReason::Cancelled,
+                    EndReason::Failed(why) => return Err(ServiceError::internal(why)),
+                };
+                Ok(self.finish(finish))
+            }
+        }
+    }
+
+    fn token(&mut self, token: Token) -> Vec<GenerateResponse> {
+        self.first_token.get_or_insert_with(Instant::now);
+        self.generated += 1;
+        let id = token.id;
+        let step = self.stops.push(&self.decoder.push(id));
+        let (text, stop) = match step {
+            Step::Text(text) => (text, None),
+            Step::Stop { text, stop } => (text, Some(stop)),
+        };
+        let logprobs: Vec<TokenLogprob> =
+            token.logprob.is_some().then(|| self.language.logprob(token)).into_iter().collect();
+        let mut messages =
+            vec![GenerateResponse { text, token_ids: vec![id], logprobs, ..GenerateResponse::default() }];
+        if let Some(stop) = stop {
+            messages.push(self.end(FinishReason::Stop, stop));
+        }
+        messages
+    }
+
+    /// What was held back comes out, as far as no stop string is in it.
+    fn finish(&mut self, reason: FinishReason) -> Vec<GenerateResponse> {
+        let rest = self.decoder.flush();
+        let (text, end) = match self.stops.push(&rest) {
+            Step::Text(text) => (text + &self.stops.finish(), self.end(reason, String::new())),
+            Step::Stop { text, stop } => (text, self.end(FinishReason::Stop, stop)),
+        };
+        let text = (!text.is_empty()).then(|| GenerateResponse { text, ..GenerateResponse::default() });
+        text.into_iter().chain([end]).collect()
+    }
+
+    fn end(&mut self, reason: FinishReason, stop: String) -> GenerateResponse {
+        self.ended = true;
+        let since = |instant: Instant| prost_types::Duration::try_from(instant - self.asked).ok();
+        let end = GenerateEnd {
+            finish_reason: reason.into(),
+            prompt_tokens: self.prompt_tokens as u32,
+            generated_tokens: self.generated as u32,
+            stop,
+            time_to_first_token: self.first_token.and_then(since),
+            total_time: since(Instant::now()),
+            cached_tokens: 0,
+        };
+        GenerateResponse { end: Some(end), ..GenerateResponse::default() }
+    }
+}

@@ -1,0 +1,139 @@
+//! What is in memory: one entry per model that is loading, loaded, unloading, or failed to load.
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use millm_engine::Engine;
+use millm_proto::runtime::v1::{LoadProgress, MemoryEstimate, UnloadProgress};
+use tokio::sync::watch;
+
+use super::meter::Meter;
+use crate::language::Language;
+
+/// By model id.
+pub type Models = BTreeMap<i64, Entry>;
+
+#[derive(Clone)]
+pub struct Entry {
+    pub handle: String,
+    pub phase: Phase,
+}
+
+#[derive(Clone)]
+pub enum Phase {
+    Loading(watch::Receiver<LoadProgress>),
+    Loaded(Arc<Resident>),
+    Unloading(Arc<Resident>, watch::Receiver<UnloadProgress>),
+    /// Stays to be seen until the next load begins.
+    Failed(LoadProgress),
+}
+
+impl Entry {
+    pub fn resident(&self) -> Option<&Arc<Resident>> {
+        match &self.phase {
+            Phase::Loaded(resident) | Phase::Unloading(resident, _) => Some(resident),
+            Phase::Loading(_) | Phase::Failed(_) => None,
+        }
+    }
+}
+
+/// A model in memory, with all that a request needs of it.
+pub struct Resident {
+    pub id: i64,
+    pub handle: String,
+    pub engine: Engine,
+    pub language: Arc<Language>,
+    pub context_length: u32,
+    pub slots: u32,
+    pub estimate: MemoryEstimate,
+    pub load_time: SystemTime,
+    pub meter: Meter,
+    /// Requests that the engine has: waiting or running.
+    pub requests: Requests,
+}
+
+impl Resident {
+    /// What unloading it gives back.
+    pub fn held_bytes(&self) -> u64 {
+        match self.meter.peak_bytes() {
+            0 => self.estimate.total_bytes as u64,
+            peak => peak,
+        }
+    }
+}
+
+/// Counts the requests of one model, so that unloading can wait for them.
+#[derive(Clone)]
+pub struct Requests(watch::Sender<Active>);
+
+#[derive(Clone, Copy)]
+struct Active {
+    count: usize,
+    last_used: Option<SystemTime>,
+}
+
+impl Requests {
+    pub fn new() -> Self {
+        Self(watch::Sender::new(Active { count: 0, last_used: None }))
+    }
+
+    /// Counts until dropped.
+    pub fn begin(&self) -> Turn {
+        self.0.send_modify(|active| {
+            active.count += 1;
+            active.last_used = Some(SystemTime::now());
+        });
+        Turn(self.0.clone())
+    }
+
+    pub fn pending(&self) -> usize {
+        self.0.borrow().count
+    }
+
+    pub fn last_used(&self) -> Option<SystemTime> {
+        self.0.borrow().last_used
+    }
+
+    /// Tells each change of the count to `tell`, until none is left.
+    pub async fn drained(&self, mut tell: impl FnMut(usize)) {
+        let mut counts = self.0.subscribe();
+        loop {
+            let count = counts.borrow_and_update().count;
+            tell(count);
+            if count == 0 || counts.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// One request's place in the count.
+pub struct Turn(watch::Sender<Active>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.send_modify(|active| {
+            active.count -= 1;
+            active.last_used = Some(SystemTime::now());
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn draining_waits_for_each_request() {
+        let requests = Requests::new();
+        let (one, two) = (requests.begin(), requests.begin());
+        let mut seen = Vec::new();
+        let mut waiting = Box::pin(requests.drained(|count| seen.push(count)));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(one);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(two);
+        waiting.await;
+        assert_eq!(seen, [2, 1, 0]);
+        assert!(requests.last_used().is_some());
+    }
+}

@@ -1,0 +1,216 @@
+//! The gRPC face: names resolved, requests checked, streams shaped. The work is in the modules beside.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use async_stream::stream;
+use futures::{Stream, StreamExt as _};
+use millm_kit::{ModelRef, Reason, ServiceError, Shutdown};
+use millm_proto::runtime::v1::{
+    DetokenizeRequest, DetokenizeResponse, EstimateMemoryRequest, GenerateRequest, GenerateResponse,
+    GetStatusRequest, LoadModelRequest, LoadProgress, LoadState, MemoryEstimate, RuntimeStatus,
+    TokenizeRequest, TokenizeResponse, UnloadModelRequest, UnloadProgress, WatchStatusRequest,
+    runtime_service_server::RuntimeService,
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    catalog::Catalog,
+    estimate, failure,
+    generate::generate,
+    loader::{self, Entry, Loader, Models, Phase, Plan, Resident},
+    status,
+};
+
+/// A last-value channel as a stream may send each value once; two sendings are at least so far apart.
+const APART: Duration = Duration::from_millis(50);
+
+pub struct Service {
+    pub catalog: Catalog,
+    pub loader: Loader,
+    pub shutdown: Shutdown,
+}
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl RuntimeService for Service {
+    async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<RuntimeStatus>, Status> {
+        Ok(Response::new(status::now(&self.loader)))
+    }
+
+    type WatchStatusStream = BoxStream<RuntimeStatus>;
+
+    async fn watch_status(
+        &self,
+        _: Request<WatchStatusRequest>,
+    ) -> Result<Response<Self::WatchStatusStream>, Status> {
+        let statuses = status::watch(self.loader.clone(), self.shutdown.clone());
+        Ok(Response::new(Box::pin(statuses.map(Ok))))
+    }
+
+    async fn estimate_memory(
+        &self,
+        request: Request<EstimateMemoryRequest>,
+    ) -> Result<Response<MemoryEstimate>, Status> {
+        let EstimateMemoryRequest { model, context_length } = request.into_inner();
+        let model = self.catalog.ready(&model).await?;
+        let ground = &self.loader.ground;
+        let opened = estimate::open(&model, ground, given(context_length)).await?;
+        let leaving = loader::leaving(&self.loader.state().borrow(), model.id, ground.capacity);
+        let back: u64 = leaving.iter().map(|leaving| leaving.bytes).sum();
+        let free = ground.devices.cpu().free_bytes as u64;
+        Ok(Response::new(estimate::against(opened.estimate, free + back)))
+    }
+
+    type LoadModelStream = BoxStream<LoadProgress>;
+
+    async fn load_model(
+        &self,
+        request: Request<LoadModelRequest>,
+    ) -> Result<Response<Self::LoadModelStream>, Status> {
+        let request = request.into_inner();
+        let drain = self.drain(request.drain_timeout)?;
+        let model = self.catalog.ready(&request.model).await?;
+        let context_length = given(request.context_length);
+        let allow_insufficient_memory = request.allow_insufficient_memory;
+        let plan = Plan { model, context_length, allow_insufficient_memory, drain };
+        let progress = self.loader.load(plan).await?;
+        let last =
+            |progress: &LoadProgress| matches!(progress.state(), LoadState::Loaded | LoadState::Failed);
+        Ok(Response::new(Box::pin(follow(progress, last))))
+    }
+
+    type UnloadModelStream = BoxStream<UnloadProgress>;
+
+    async fn unload_model(
+        &self,
+        request: Request<UnloadModelRequest>,
+    ) -> Result<Response<Self::UnloadModelStream>, Status> {
+        let UnloadModelRequest { model, drain_timeout } = request.into_inner();
+        let drain = self.drain(drain_timeout)?;
+        let named = if model.is_empty() { self.the_one()? } else { self.named(&model).await? };
+        let progress = self.loader.unload(named, drain).await?;
+        let last = |progress: &UnloadProgress| progress.state() == LoadState::Unloaded;
+        Ok(Response::new(Box::pin(follow(progress, last))))
+    }
+
+    type GenerateStream = BoxStream<GenerateResponse>;
+
+    async fn generate(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        let request = request.into_inner();
+        let resident = self.resident(&request.model).await?;
+        Ok(Response::new(Box::pin(generate(resident, request).await?)))
+    }
+
+    async fn tokenize(
+        &self,
+        request: Request<TokenizeRequest>,
+    ) -> Result<Response<TokenizeResponse>, Status> {
+        let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
+        let language = Arc::clone(&self.resident(&model).await?.language);
+        let work = move || language.encode(&text, add_special_tokens);
+        let token_ids = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
+        Ok(Response::new(TokenizeResponse { token_ids }))
+    }
+
+    async fn detokenize(
+        &self,
+        request: Request<DetokenizeRequest>,
+    ) -> Result<Response<DetokenizeResponse>, Status> {
+        let DetokenizeRequest { model, token_ids } = request.into_inner();
+        let language = Arc::clone(&self.resident(&model).await?.language);
+        let work = move || language.decode(&token_ids);
+        let text = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
+        Ok(Response::new(DetokenizeResponse { text }))
+    }
+}
+
+impl Service {
+    fn drain(&self, asked: Option<prost_types::Duration>) -> Result<Duration, ServiceError> {
+        let Some(asked) = asked else { return Ok(self.loader.ground.drain) };
+        asked.try_into().map_err(|_| ServiceError::invalid_argument("drain_timeout", "must be 0 or more"))
+    }
+
+    /// The model that an empty name means: the one used last.
+    fn the_one(&self) -> Result<(i64, String), ServiceError> {
+        let state = self.loader.state();
+        let models = state.borrow();
+        let used = |resident: &Resident| resident.requests.last_used().unwrap_or(resident.load_time);
+        let loaded = models.iter().filter_map(|(id, entry)| Some((id, entry, entry.resident()?)));
+        let latest = loaded
+            .max_by_key(|(_, entry, resident)| (matches!(entry.phase, Phase::Loaded(_)), used(resident)));
+        if let Some((id, entry, _)) = latest {
+            return Ok((*id, entry.handle.clone()));
+        }
+        let loading = models.values().find(|entry| matches!(entry.phase, Phase::Loading(_)));
+        Err(loading.map_or_else(ServiceError::nothing_loaded, |entry| ServiceError::loading(&entry.handle)))
+    }
+
+    /// Which model a name means now. What is loaded can be used by its id, and while the Catalog is away by the
+    /// handle it was loaded under.
+    async fn named(&self, name: &str) -> Result<(i64, String), ServiceError> {
+        let reference = ModelRef::parse(name)?;
+        let known = |matches: &dyn Fn(i64, &str) -> bool| {
+            let state = self.loader.state();
+            let models = state.borrow();
+            let mut found = models.iter().filter(|(id, entry)| matches(**id, &entry.handle));
+            found.next().map(|(id, entry)| (*id, entry.handle.clone()))
+        };
+        if let ModelRef::Id(id) = reference
+            && let Some(found) = known(&|known, _| known == id)
+        {
+            return Ok(found);
+        }
+        match self.catalog.find(name).await {
+            Ok(model) => Ok((model.id, model.handle)),
+            Err(error) if error.reason == Reason::ServiceUnavailable => {
+                known(&|_, handle| handle == name).ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The loaded model of this name; empty: the one that is loaded. MODEL_NOT_FOUND, MODEL_NOT_LOADED,
+    /// MODEL_LOADING.
+    async fn resident(&self, name: &str) -> Result<Arc<Resident>, ServiceError> {
+        let (id, handle) = if name.is_empty() { self.the_one()? } else { self.named(name).await? };
+        let state = self.loader.state();
+        let models: &Models = &state.borrow();
+        match models.get(&id) {
+            Some(Entry { phase: Phase::Loaded(resident), .. }) => Ok(Arc::clone(resident)),
+            Some(Entry { phase: Phase::Loading(_), .. }) => Err(ServiceError::loading(handle)),
+            _ => Err(ServiceError::not_loaded(handle)),
+        }
+    }
+}
+
+/// proto3 has no unset number here: 0 is it.
+fn given(context_length: u32) -> Option<u32> {
+    (context_length > 0).then_some(context_length)
+}
+
+/// Each value once, the present one first, not more often than every [`APART`], to the last.
+fn follow<T: Clone + Send + Sync + 'static>(
+    mut values: watch::Receiver<T>,
+    last: impl Fn(&T) -> bool + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send {
+    stream! {
+        loop {
+            let now = values.borrow_and_update().clone();
+            let over = last(&now);
+            yield Ok(now);
+            if over {
+                break;
+            }
+            tokio::time::sleep(APART).await;
+            if values.changed().await.is_err() && !last(&values.borrow()) {
+                yield Err(ServiceError::service_unavailable("runtime").into());
+                break;
+            }
+        }
+    }
+}

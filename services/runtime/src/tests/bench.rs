@@ -1,0 +1,197 @@
+//! A Runtime on a small Catalog of its own, called through its gRPC face.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use futures::{Stream, StreamExt as _};
+use millm_kit::{Conn, Host, Reason, ServiceError, Settings, Shutdown};
+use millm_proto::{
+    catalog::v1::{
+        CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse,
+        Model, UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
+        catalog_service_server::{CatalogService, CatalogServiceServer},
+        model::State,
+    },
+    runtime::v1::{
+        GenerateEnd, GenerateRequest, GenerateResponse, LoadModelRequest, LoadProgress, LoadState,
+        RuntimeStatus, UnloadModelRequest, UnloadProgress, WatchStatusRequest,
+        runtime_service_client::RuntimeServiceClient,
+    },
+};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::Runtime;
+
+pub fn fixtures() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures"))
+}
+
+/// Models by id; only finding them is asked for here.
+#[derive(Clone, Default)]
+pub struct Shelf(Arc<Mutex<BTreeMap<i64, Model>>>);
+
+impl Shelf {
+    pub fn put(&self, id: i64, handle: &str, path: PathBuf, state: State) {
+        let storage_path = path.to_str().unwrap().to_owned();
+        let model =
+            Model { id, handle: handle.into(), storage_path, state: state.into(), ..Model::default() };
+        self.0.lock().unwrap().insert(id, model);
+    }
+}
+
+#[tonic::async_trait]
+impl CatalogService for Shelf {
+    async fn get_model(&self, request: Request<GetModelRequest>) -> Result<Response<Model>, Status> {
+        let name = request.into_inner().name;
+        let models = self.0.lock().unwrap();
+        let mut found = models.values().filter(|model| model.handle == name || model.id.to_string() == name);
+        let model = found.next().cloned().ok_or_else(|| ServiceError::model_not_found(name))?;
+        Ok(Response::new(model))
+    }
+
+    async fn create_model(&self, _: Request<CreateModelRequest>) -> Result<Response<Model>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn list_models(
+        &self,
+        _: Request<ListModelsRequest>,
+    ) -> Result<Response<ListModelsResponse>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn update_model(&self, _: Request<UpdateModelRequest>) -> Result<Response<Model>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    async fn delete_model(&self, _: Request<DeleteModelRequest>) -> Result<Response<()>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+
+    type WatchModelsStream = Pin<Box<dyn Stream<Item = Result<WatchModelsResponse, Status>> + Send>>;
+
+    async fn watch_models(
+        &self,
+        _: Request<WatchModelsRequest>,
+    ) -> Result<Response<Self::WatchModelsStream>, Status> {
+        Err(Status::unimplemented("not here"))
+    }
+}
+
+pub struct Bench {
+    pub client: RuntimeServiceClient<Conn>,
+    pub shelf: Shelf,
+    pub host: Host,
+}
+
+/// What an answer came to.
+#[derive(Debug, Default, Clone)]
+pub struct Answer {
+    pub text: String,
+    pub ids: Vec<u32>,
+    pub messages: Vec<GenerateResponse>,
+    pub end: GenerateEnd,
+}
+
+impl Bench {
+    /// Model 1 is `tiny`, 2 `tiny-q8` (a GGUF file), 3 `pending`, 4 `failed`, 5 `broken` (no such files).
+    pub async fn start(flags: &[(&str, &str)]) -> Self {
+        let shelf = Shelf::default();
+        shelf.put(1, "tiny", fixtures().join("tiny-millm"), State::Ready);
+        shelf.put(2, "tiny-q8", gguf("Q8_0"), State::Ready);
+        shelf.put(3, "pending", fixtures().join("tiny-millm"), State::Pending);
+        shelf.put(4, "failed", fixtures().join("tiny-millm"), State::Error);
+        shelf.put(5, "broken", fixtures().join("no-such-model"), State::Ready);
+        Self::with(shelf, flags).await
+    }
+
+    pub async fn with(shelf: Shelf, flags: &[(&str, &str)]) -> Self {
+        let mut flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        flags.push(("threads", "1".to_owned()));
+        let settings = Settings::load(None, |_| None, &flags).unwrap();
+        let mut host = Host::new(Shutdown::default());
+        let catalog = Conn::local(CatalogServiceServer::new(shelf.clone()));
+        let conn = Runtime::build(&settings, catalog).unwrap().mount(&mut host).await;
+        Self { client: RuntimeServiceClient::new(conn), shelf, host }
+    }
+
+    pub async fn loaded(flags: &[(&str, &str)]) -> Self {
+        let bench = Self::start(flags).await;
+        bench.load("tiny").await;
+        bench
+    }
+
+    pub async fn begin_load(
+        &self,
+        request: LoadModelRequest,
+    ) -> Result<Streaming<LoadProgress>, ServiceError> {
+        Ok(self.client.clone().load_model(request).await?.into_inner())
+    }
+
+    /// Loads to the end and gives all that was told on the way.
+    pub async fn load(&self, model: &str) -> Vec<LoadProgress> {
+        let request = LoadModelRequest { model: model.into(), ..LoadModelRequest::default() };
+        let progress = collect(self.begin_load(request).await.unwrap()).await;
+        let last = progress.last().unwrap();
+        assert_eq!(last.state(), LoadState::Loaded, "{last:?}");
+        progress
+    }
+
+    pub async fn unload(&self, model: &str, drain_seconds: i64) -> Result<Vec<UnloadProgress>, ServiceError> {
+        let drain_timeout = Some(prost_types::Duration { seconds: drain_seconds, nanos: 0 });
+        let request = UnloadModelRequest { model: model.into(), drain_timeout };
+        Ok(collect(self.client.clone().unload_model(request).await?.into_inner()).await)
+    }
+
+    pub async fn begin(&self, request: GenerateRequest) -> Result<Streaming<GenerateResponse>, ServiceError> {
+        Ok(self.client.clone().generate(request).await?.into_inner())
+    }
+
+    pub async fn generate(&self, request: GenerateRequest) -> Answer {
+        finish(self.begin(request).await.unwrap()).await
+    }
+
+    /// Watches until the status is as wanted.
+    pub async fn wait(&self, wanted: impl Fn(&RuntimeStatus) -> bool) -> RuntimeStatus {
+        let mut statuses =
+            self.client.clone().watch_status(WatchStatusRequest {}).await.unwrap().into_inner();
+        loop {
+            let status = statuses.message().await.unwrap().expect("watching does not end");
+            if wanted(&status) {
+                return status;
+            }
+        }
+    }
+}
+
+pub fn gguf(quantization: &str) -> PathBuf {
+    let folder = fixtures().join("tiny-millm-gguf");
+    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files = files.filter(|path| path.to_str().unwrap().ends_with(&format!("{quantization}.gguf")));
+    files.next().unwrap_or_else(|| panic!("{quantization} in {}", folder.display()))
+}
+
+pub async fn finish(stream: Streaming<GenerateResponse>) -> Answer {
+    let mut answer = Answer { messages: collect(stream).await, ..Answer::default() };
+    for message in &answer.messages {
+        answer.text.push_str(&message.text);
+        answer.ids.extend(&message.token_ids);
+    }
+    assert!(answer.messages[0].start.is_some(), "the first message has the start: {:?}", answer.messages);
+    answer.end = answer.messages.last().unwrap().end.clone().expect("the last message has the end");
+    answer
+}
+
+pub async fn collect<T>(stream: Streaming<T>) -> Vec<T> {
+    stream.map(Result::unwrap).collect().await
+}
+
+pub fn check<T: std::fmt::Debug>(result: Result<T, ServiceError>, reason: Reason, says: &str) {
+    let error = result.unwrap_err();
+    assert_eq!(error.reason, reason, "{error}");
+    assert!(error.message.contains(says), "{error}");
+}

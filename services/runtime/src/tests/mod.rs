@@ -1,0 +1,42 @@
+//! The Runtime as its callers meet it: real models through the gRPC face, without a socket.
+
+mod bench;
+mod generating;
+mod loading;
+mod refusing;
+mod watching;
+
+use millm_proto::runtime::v1::{
+    GenerateRequest, Message, Messages, Sampling, TokenIds, generate_request::Prompt,
+};
+
+/// A user's question, answered greedily.
+fn question(text: &str) -> GenerateRequest {
+    let message = Message { role: "user".into(), content: text.into(), ..Message::default() };
+    chat(vec![message], "")
+}
+
+fn chat(messages: Vec<Message>, tools_json: &str) -> GenerateRequest {
+    GenerateRequest {
+        prompt: Some(Prompt::Messages(Messages { messages, tools_json: tools_json.into() })),
+        ..greedy()
+    }
+}
+
+fn text(text: &str) -> GenerateRequest {
+    GenerateRequest { prompt: Some(Prompt::Text(text.into())), ..greedy() }
+}
+
+fn ids(ids: &[u32]) -> GenerateRequest {
+    GenerateRequest { prompt: Some(Prompt::TokenIds(TokenIds { ids: ids.to_vec() })), ..greedy() }
+}
+
+fn greedy() -> GenerateRequest {
+    let sampling = Some(Sampling { temperature: Some(0.0), ..Sampling::default() });
+    GenerateRequest { sampling, ..GenerateRequest::default() }
+}
+
+/// Goes on until the context is full or somebody stops it.
+fn endless() -> GenerateRequest {
+    GenerateRequest { ignore_eos: true, ..question("Tell me a happy story about Mia.") }
+}

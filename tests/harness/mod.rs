@@ -1,0 +1,49 @@
+//! What the black-box tests stand on: the real `millm` binary in one process or four, a fake hub with the
+//! models that the tests ask for, and the clients that people use: REST, gRPC and the command line.
+
+mod cli;
+mod hub;
+mod process;
+mod rest;
+mod server;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use cli::Cli;
+pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
+pub use rest::{Answer, Rest};
+pub use server::{Layout, Options, Role, Server, is_final};
+
+/// Longer than anything takes on a slow machine: what comes later is a hang.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// A file or folder of `tests/fixtures`.
+pub fn fixture(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
+    assert!(path.exists(), "{} is missing", path.display());
+    path
+}
+
+/// The value of `future`, which must come before the deadline.
+pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what}: nothing within {} s", DEADLINE.as_secs()),
+    }
+}
+
+/// Runs scenarios in both layouts: each is an `async fn(Layout)` of the module that calls this.
+macro_rules! in_both_layouts {
+    ($($scenario:ident),+ $(,)?) => {
+        mod one_process {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() { super::$scenario($crate::harness::Layout::OneProcess).await })+
+        }
+        mod four_processes {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $scenario() { super::$scenario($crate::harness::Layout::FourProcesses).await })+
+        }
+    };
+}
+pub(crate) use in_both_layouts;

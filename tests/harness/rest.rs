@@ -1,0 +1,122 @@
+//! REST as a program speaks it: JSON in, status and JSON out.
+
+use std::sync::Once;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Method, Response};
+use serde_json::Value;
+
+use super::{DEADLINE, within};
+
+/// A client of one server.
+#[derive(Debug, Clone)]
+pub struct Rest {
+    client: Client,
+    url: String,
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Null when the body is not JSON.
+    pub json: Value,
+    pub text: String,
+}
+
+impl Answer {
+    /// `data` of the management API's envelope; the call must have succeeded.
+    pub fn data(self) -> Value {
+        assert!(self.status == 200 && self.json["success"] == true, "{} {}", self.status, self.text);
+        self.json["data"].clone()
+    }
+
+    /// The error's code: of the management API's envelope, or of OpenAI's body.
+    pub fn code(&self) -> &str {
+        self.json["error"]["code"].as_str().unwrap_or_default()
+    }
+
+    pub fn message(&self) -> &str {
+        self.json["error"]["message"].as_str().unwrap_or_default()
+    }
+}
+
+impl Rest {
+    pub fn new(url: &str) -> Self {
+        static PROVIDER: Once = Once::new();
+        PROVIDER.call_once(|| {
+            rustls::crypto::ring::default_provider().install_default().expect("installed once");
+        });
+        let client = Client::builder().timeout(DEADLINE).build().expect("no more than defaults");
+        Self { client, url: url.to_owned() }
+    }
+
+    /// Whether `/readyz` says yes.
+    pub async fn ready(&self) -> bool {
+        let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
+        answer.is_ok_and(|answer| answer.status() == 200)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None, &[]).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::POST, path, Some(body), &[]).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.call(Method::DELETE, path, None, &[]).await
+    }
+
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.call(Method::GET, path, None, headers).await
+    }
+
+    /// A body that is not to be waited for.
+    pub async fn open(&self, path: &str, body: &Value) -> Response {
+        self.client.post(format!("{}{path}", self.url)).json(body).send().await.expect("an answer")
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = self.client.request(method, format!("{}{path}", self.url));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = within(path, request.send()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let text = answer.text().await.expect("a whole body");
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, json, text }
+    }
+
+    /// The text that follows a prompt of token ids, greedily.
+    pub async fn greedy(&self, model: &str, prompt: &Value, max_tokens: u32) -> String {
+        let body = serde_json::json!({
+            "model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0,
+        });
+        let answer = self.post("/v1/completions", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json["choices"][0]["text"].as_str().expect("a text").to_owned()
+    }
+
+    /// The answer to one question, greedily.
+    pub async fn chat(&self, model: &str, question: &str) -> String {
+        let body = serde_json::json!({
+            "model": model, "temperature": 0, "messages": [{ "role": "user", "content": question }],
+        });
+        let answer = self.post("/v1/chat/completions", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        answer.json["choices"][0]["message"]["content"].as_str().expect("a text").to_owned()
+    }
+}

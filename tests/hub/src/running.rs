@@ -1,0 +1,239 @@
+//! A hub that runs: on threads and a runtime of its own, so that tests of any kind can hold one, and so
+//! that stopping it ends every connection at once, as a crash does.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::oneshot;
+
+use crate::fault::{Fault, FaultKind, FaultState};
+use crate::gate::Gate;
+use crate::journal::LogEntry;
+use crate::repo::{Files, Kind, RepoSpec};
+use crate::route::RepoId;
+use crate::serve;
+use crate::world::{Origins, World};
+
+/// Small, so that the log's byte counts are close to what a client that vanished could have read.
+const SEND_BUFFER: u32 = 128 * 1024;
+
+/// The fake hub. Dropping it stops it.
+#[derive(Debug)]
+pub struct RunningHub {
+    world: Arc<World>,
+    ports: Ports,
+    host: Option<HostThread>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    hub: u16,
+    cdn: u16,
+}
+
+#[derive(Debug)]
+struct HostThread {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl RunningHub {
+    /// `port` 0 means any; the CDN always takes any.
+    pub(crate) fn start(world: World, port: u16) -> io::Result<Self> {
+        let world = Arc::new(world);
+        let (ports, host) = spawn(&world, Ports { hub: port, cdn: 0 })?;
+        Ok(Self { world, ports, host: Some(host) })
+    }
+
+    /// `http://127.0.0.1:PORT`: what HF_ENDPOINT is set to.
+    pub fn url(&self) -> &str {
+        &self.world.origins().hub
+    }
+
+    /// Where files in LFS come from: another origin.
+    pub fn cdn_url(&self) -> &str {
+        &self.world.origins().cdn
+    }
+
+    /// Adds or replaces a repository; the commit of its `main`.
+    pub fn add_repo(&self, spec: RepoSpec) -> io::Result<String> {
+        self.world.add(spec)
+    }
+
+    /// Removes a model's repository.
+    pub fn remove_repo(&self, id: &str) {
+        self.world.remove(&RepoId { kind: Kind::Model, id: id.to_owned() });
+    }
+
+    /// Commits exactly these files to a branch of a model's repository; the new commit.
+    pub fn commit(&self, repo: &str, branch: &str, files: Files) -> io::Result<String> {
+        self.world.commit(repo, branch, files)
+    }
+
+    /// Points a branch to another commit of its repository.
+    pub fn move_branch(&self, repo: &str, branch: &str, commit: &str) -> io::Result<()> {
+        self.world.move_branch(repo, branch, commit)
+    }
+
+    /// Arms a fault; its id.
+    pub fn fault(&self, fault: Fault) -> u64 {
+        self.world.faults.add(fault).0
+    }
+
+    /// Disarms all faults and lets go of everything they hold.
+    pub fn clear_faults(&self) {
+        self.world.faults.clear();
+    }
+
+    /// How often a fault has happened; 0 when there is none of that id.
+    pub fn fault_uses(&self, id: u64) -> u32 {
+        self.faults().iter().find(|state| state.id == id).map_or(0, |state| state.uses)
+    }
+
+    pub fn faults(&self) -> Vec<FaultState> {
+        self.world.faults.states()
+    }
+
+    /// Holds every body of files whose address matches `path` (see [`Fault::path`]) at byte `at` of the
+    /// file, until released.
+    pub fn pause_at(&self, path: &str, at: u64) -> Pause {
+        let (id, gate) = self.world.faults.add(Fault::new(path, FaultKind::Pause { at }));
+        Pause { world: Arc::clone(&self.world), id, gate }
+    }
+
+    /// Makes the links given out so far worthless.
+    pub fn expire_links(&self) {
+        self.world.expire_links();
+    }
+
+    /// All requests in the order in which they came.
+    pub fn log(&self) -> Vec<LogEntry> {
+        self.world.journal.entries()
+    }
+
+    pub fn clear_log(&self) {
+        self.world.journal.clear();
+    }
+
+    /// Returns the log as soon as it is as wanted. Ends never if that does not come: callers set the
+    /// deadline.
+    pub async fn logged(&self, wanted: impl Fn(&[LogEntry]) -> bool) -> Vec<LogEntry> {
+        let mut changes = self.world.journal.watch();
+        loop {
+            changes.borrow_and_update();
+            let log = self.log();
+            if wanted(&log) {
+                return log;
+            }
+            // The sender lives as long as `self`.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Stops answering and breaks every connection. Content, faults and log stay.
+    pub fn take_down(&mut self) {
+        if let Some(HostThread { stop, thread }) = self.host.take() {
+            // Either may have ended already; then there is nothing to stop.
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+
+    /// Answers again at the same addresses.
+    pub fn bring_up(&mut self) -> io::Result<()> {
+        if self.host.is_none() {
+            self.host = Some(spawn(&self.world, self.ports)?.1);
+        }
+        Ok(())
+    }
+
+    pub fn stop(mut self) {
+        self.take_down();
+    }
+}
+
+impl Drop for RunningHub {
+    fn drop(&mut self) {
+        self.take_down();
+    }
+}
+
+/// A place where bodies wait.
+#[derive(Debug)]
+pub struct Pause {
+    world: Arc<World>,
+    id: u64,
+    gate: Arc<Gate>,
+}
+
+impl Pause {
+    /// Returns when a body has come here.
+    pub async fn reached(&self) {
+        self.gate.wait_held(1).await;
+    }
+
+    /// Returns when so many bodies have come here, those that left again included.
+    pub async fn reached_times(&self, times: u32) {
+        self.gate.wait_held(times).await;
+    }
+
+    /// Lets all go, now and from now on.
+    pub fn release(self) {
+        self.world.faults.remove(self.id);
+    }
+}
+
+fn spawn(world: &Arc<World>, ports: Ports) -> io::Result<(Ports, HostThread)> {
+    let (stop, stopped) = oneshot::channel();
+    let (bound, result) = mpsc::channel();
+    let world = Arc::clone(world);
+    let thread = std::thread::Builder::new().name("fake-hub".to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime needs nothing but threads");
+        runtime.block_on(async {
+            match listen(ports) {
+                Ok((ports, hub, cdn)) => {
+                    // On a restart they are known and the same.
+                    world.origins.get_or_init(|| origins(ports));
+                    let _ = bound.send(Ok(ports));
+                    tokio::select! {
+                        _ = stopped => {}
+                        _ = axum::serve(hub, serve::hub(Arc::clone(&world))) => {}
+                        _ = axum::serve(cdn, serve::cdn(world)) => {}
+                    }
+                }
+                Err(e) => drop(bound.send(Err(e))),
+            }
+        });
+        // Dropping the runtime here drops every connection.
+    })?;
+    let ports = result.recv().map_err(io::Error::other)??;
+    Ok((ports, HostThread { stop, thread }))
+}
+
+fn origins(ports: Ports) -> Origins {
+    let origin = |port| format!("http://{}:{port}", Ipv4Addr::LOCALHOST);
+    Origins { hub: origin(ports.hub), cdn: origin(ports.cdn) }
+}
+
+fn listen(ports: Ports) -> io::Result<(Ports, TcpListener, TcpListener)> {
+    let (hub, cdn) = (listener(ports.hub)?, listener(ports.cdn)?);
+    let ports = Ports { hub: hub.local_addr()?.port(), cdn: cdn.local_addr()?.port() };
+    Ok((ports, hub, cdn))
+}
+
+fn listener(port: u16) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    // Connections inherit it.
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    socket.listen(1024)
+}

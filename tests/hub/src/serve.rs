@@ -1,0 +1,198 @@
+//! The two hosts' front doors: every request is entered in the log, meets its faults, and is answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::response::Response;
+use http::Method;
+use http::header::RANGE;
+use http::request::Parts;
+
+use crate::answer::{Problem, foreign_page, header, json_answer, redirect, status_fault};
+use crate::api::{self, PagedRequest, Query};
+use crate::control;
+use crate::fault::{FaultKind, Request};
+use crate::file::{self, Entry, FileRequest, LogsItself};
+use crate::journal::{Host, LogEntry, Ticket};
+use crate::route::{RepoId, Route, decode, parameters};
+use crate::world::{Refusal, World, commit_of};
+
+/// No form or JSON body of a client is larger.
+const BODY_MOST: usize = 1 << 20;
+
+pub(crate) fn hub(world: Arc<World>) -> Router {
+    Router::new().fallback(at_hub).with_state(world)
+}
+
+pub(crate) fn cdn(world: Arc<World>) -> Router {
+    Router::new().fallback(at_cdn).with_state(world)
+}
+
+async fn at_hub(State(world): State<Arc<World>>, request: axum::extract::Request) -> Response {
+    if request.uri().path().starts_with("/_hub/") {
+        return control::answer(&world, request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let path = decode(parts.uri.path());
+    let ticket = enter(&world, Host::Hub, &parts, &path);
+    let mut response = match answer_fault(&world, Host::Hub, &parts, &path).await {
+        Some(response) => response,
+        None => match hub_answer(&world, &parts, body, &path, &ticket).await {
+            Ok(response) => response,
+            Err(Refusal::Problem(problem)) => problem.answer(),
+            Err(Refusal::Moved { id }) => redirect(307, &moved(parts.uri.path(), &id)),
+        },
+    };
+    let id = format!("Root=1-{:08x}", ticket.number());
+    response.headers_mut().insert("x-request-id", header(&id));
+    close(&ticket, response)
+}
+
+async fn at_cdn(State(world): State<Arc<World>>, request: axum::extract::Request) -> Response {
+    let (parts, _) = request.into_parts();
+    let path = decode(parts.uri.path());
+    let ticket = enter(&world, Host::Cdn, &parts, &path);
+    if let Some(response) = answer_fault(&world, Host::Cdn, &parts, &path).await {
+        return close(&ticket, response);
+    }
+    let (method, headers) = (parts.method.as_str(), &parts.headers);
+    let wanted = FileRequest { method, path: &path, headers, ticket: &ticket };
+    let query = parts.uri.query().unwrap_or_default();
+    let response = file::cdn(&world, &wanted, parts.uri.path(), query)
+        .unwrap_or_else(|_| file::denied("Internal Error"));
+    close(&ticket, response)
+}
+
+fn enter(world: &World, host: Host, parts: &Parts, path: &str) -> Ticket {
+    let range = parts.headers.get(RANGE).and_then(|value| value.to_str().ok());
+    world.journal.open(LogEntry {
+        number: 0,
+        at_ms: 0,
+        host,
+        method: parts.method.to_string(),
+        path: path.to_owned(),
+        query: parts.uri.query().unwrap_or_default().to_owned(),
+        range: range.map(str::to_owned),
+        authorized: parts.headers.contains_key(http::header::AUTHORIZATION),
+        status: 0,
+        bytes_sent: 0,
+        complete: false,
+    })
+}
+
+fn close(ticket: &Ticket, response: Response) -> Response {
+    ticket.status(response.status().as_u16());
+    if response.extensions().get::<LogsItself>().is_none() {
+        ticket.complete();
+    }
+    response
+}
+
+/// The answer that a fault gives in place of the hub's, after any waits that faults ask for.
+async fn answer_fault(world: &World, host: Host, parts: &Parts, path: &str) -> Option<Response> {
+    let request = Request { host, method: parts.method.as_str(), path };
+    for fault in world.faults.on_answer(request) {
+        match fault.kind {
+            FaultKind::Latency { ms } => tokio::time::sleep(Duration::from_millis(ms)).await,
+            FaultKind::Stall { for_ms, .. } => {
+                fault.gate.hold(for_ms.map(Duration::from_millis)).await;
+            }
+            FaultKind::Status { code, retry_after, rate_limit_seconds } => {
+                return Some(status_fault(code, retry_after.as_deref(), rate_limit_seconds));
+            }
+            FaultKind::RedirectLoop => return Some(redirect(302, &parts.uri.to_string())),
+            FaultKind::Redirect { location } => return Some(redirect(302, &location)),
+            FaultKind::ExpiredLink if host == Host::Cdn => {
+                return Some(file::denied("Request has expired"));
+            }
+            FaultKind::NotAHub => return Some(foreign_page()),
+            _ => {}
+        }
+    }
+    None
+}
+
+async fn hub_answer(
+    world: &World,
+    parts: &Parts,
+    body: Body,
+    path: &str,
+    ticket: &Ticket,
+) -> Result<Response, Refusal> {
+    let token = world.token(&parts.headers)?;
+    let token = token.as_deref();
+    let query = Query(parameters(parts.uri.query().unwrap_or_default()));
+    let paged = PagedRequest { path, query: &query };
+    match (&parts.method, Route::parse(parts.uri.path())) {
+        (&Method::GET, Route::WhoAmI) => Ok(json_answer(200, &api::who_am_i(world, token)?)),
+        (&Method::GET, Route::List(kind)) => Ok(api::list(world, kind, token, &paged)),
+        (&Method::GET, Route::Info { repo, revision }) => {
+            let repo = world.described(&repo, token)?;
+            let commit = commit_of(&repo, &revision)?;
+            Ok(json_answer(200, &api::info(&repo, &commit, &query)))
+        }
+        (&Method::GET, Route::Tree { repo, revision, path }) => {
+            let repo = world.described(&repo, token)?;
+            let commit = commit_of(&repo, &revision)?;
+            Ok(api::tree(world, &repo, &commit, &path, &paged)?)
+        }
+        (&Method::POST, Route::PathsInfo { repo, revision }) => {
+            let repo = world.described(&repo, token)?;
+            let commit = commit_of(&repo, &revision)?;
+            let body = to_bytes(body, BODY_MOST).await;
+            let body = body.map_err(|e| Problem::BadRequest { message: e.to_string() })?;
+            Ok(json_answer(200, &api::paths_info(&repo, &commit, &body)?))
+        }
+        (&Method::GET, Route::XetToken { repo, revision }) => {
+            let repo = world.readable(&repo, token)?;
+            commit_of(&repo, &revision)?;
+            Ok(file::xet_token(world))
+        }
+        (&Method::GET | &Method::HEAD, Route::Resolve { repo, revision, path: file }) => {
+            let wanted = Wanted { repo, revision, file, cached: false };
+            resolve(world, parts, path, ticket, (token, &wanted))
+        }
+        (&Method::GET | &Method::HEAD, Route::ResolveCache { repo, revision, path: file }) => {
+            let wanted = Wanted { repo, revision, file, cached: true };
+            resolve(world, parts, path, ticket, (token, &wanted))
+        }
+        _ => Err(Problem::NoSuchPage.into()),
+    }
+}
+
+struct Wanted {
+    repo: RepoId,
+    revision: String,
+    file: String,
+    cached: bool,
+}
+
+fn resolve(
+    world: &World,
+    parts: &Parts,
+    path: &str,
+    ticket: &Ticket,
+    (token, wanted): (Option<&str>, &Wanted),
+) -> Result<Response, Refusal> {
+    let repo = world.readable(&wanted.repo, token)?;
+    let commit = commit_of(&repo, &wanted.revision)?;
+    let (method, headers) = (parts.method.as_str(), &parts.headers);
+    let request = FileRequest { method, path, headers, ticket };
+    let entry = Entry {
+        repo_id: &wanted.repo,
+        repo: &repo,
+        commit: &commit,
+        path: &wanted.file,
+        cached: wanted.cached,
+    };
+    Ok(file::resolve(world, &request, &entry)?)
+}
+
+/// The same address with the id as it is really written: ids differ only in case here.
+fn moved(path: &str, id: &str) -> String {
+    let at = path.to_lowercase().find(&id.to_lowercase());
+    at.map_or_else(|| path.to_owned(), |at| format!("{}{id}{}", &path[..at], &path[at + id.len()..]))
+}

@@ -1,0 +1,83 @@
+// What the feeds have said so far, and how to tell it again to somebody who comes later.
+import { type Model, WatchModelsResponse_Kind } from "../gen/millm/catalog/v1/catalog_pb";
+import type { Download } from "../gen/millm/downloader/v1/downloader_pb";
+import type { RuntimeStatus } from "../gen/millm/runtime/v1/runtime_pb";
+import type { Feed, FeedEvent } from "./feeds";
+
+export class FeedMemory {
+  rows = new Map<bigint, Model>();
+  downloads = new Map<bigint, Download>();
+  status: RuntimeStatus | undefined;
+  // Whether a complete list of models has come.
+  listed = false;
+  lost = new Set<Feed>();
+  // Rows of a list that is still coming: they replace the others when it is complete, so that nothing flickers.
+  #incoming: Map<bigint, Model> | undefined;
+
+  // Answers whether what there is to see may have changed.
+  absorb(event: FeedEvent): boolean {
+    switch (event.kind) {
+      case "connected":
+        if (event.feed === "models") {
+          this.#incoming = new Map();
+        } else if (event.feed === "downloads") {
+          this.downloads = new Map();
+        }
+        return this.lost.delete(event.feed);
+      case "lost":
+        this.lost.add(event.feed);
+        return true;
+      case "models":
+        return this.#absorbChange(event.change);
+      case "download":
+        this.downloads.set(event.download.modelId, event.download);
+        return true;
+      case "runtime":
+        this.status = event.status;
+        return true;
+    }
+  }
+
+  #absorbChange({ kind, model }: Extract<FeedEvent, { kind: "models" }>["change"]): boolean {
+    if (kind === WatchModelsResponse_Kind.SNAPSHOT_COMPLETE) {
+      this.rows = this.#incoming ?? this.rows;
+      this.#incoming = undefined;
+      this.listed = true;
+      return true;
+    }
+    const rows = this.#incoming ?? this.rows;
+    if (model && kind === WatchModelsResponse_Kind.DELETED) {
+      rows.delete(model.id);
+    } else if (model) {
+      rows.set(model.id, model);
+    }
+    return rows === this.rows;
+  }
+
+  // The events that bring another memory to where this one is.
+  *replay(): Iterable<FeedEvent> {
+    if (this.listed) {
+      yield* list(this.rows);
+      yield { kind: "models", change: { kind: WatchModelsResponse_Kind.SNAPSHOT_COMPLETE } };
+    }
+    if (this.#incoming) {
+      yield* list(this.#incoming);
+    }
+    for (const download of this.downloads.values()) {
+      yield { kind: "download", download };
+    }
+    if (this.status) {
+      yield { kind: "runtime", status: this.status };
+    }
+    for (const feed of this.lost) {
+      yield { kind: "lost", feed };
+    }
+  }
+}
+
+function* list(rows: ReadonlyMap<bigint, Model>): Iterable<FeedEvent> {
+  yield { kind: "connected", feed: "models" };
+  for (const model of rows.values()) {
+    yield { kind: "models", change: { kind: WatchModelsResponse_Kind.PUT, model } };
+  }
+}

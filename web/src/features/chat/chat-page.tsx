@@ -1,0 +1,103 @@
+// Talking to the loaded model.
+import { MessageSquareDashed, Plus } from "lucide-react";
+import { useEffect, useRef } from "react";
+import { useLive } from "../../api/context";
+import type { ModelView } from "../../api/join";
+import { Link } from "../../app/router";
+import { Button } from "../../ui/button";
+import { Composer } from "./composer";
+import { useConversation } from "./conversation";
+import { TurnView } from "./turn-view";
+
+export function ChatPage() {
+  const { models, settled } = useLive();
+  const { chat, state } = useConversation();
+  const loaded = models.find((model) => model.status === "loaded");
+  const { turns, answering } = state;
+
+  return (
+    <div className="mx-auto flex w-full max-w-3xl flex-1 flex-col">
+      <div className="mb-4 flex min-h-9 items-center justify-between gap-3">
+        <h1 className="min-w-0 truncate font-semibold">{loaded ? loaded.handle : "Chat"}</h1>
+        {turns.length > 0 && (
+          <Button label="New chat" icon={Plus} compact="phone" onClick={() => chat.clear()} />
+        )}
+      </div>
+      {turns.length === 0 ? (
+        <Nothing loaded={loaded} settled={settled} />
+      ) : (
+        <Turns follow={answering}>
+          {turns.map((turn, index) => (
+            <TurnView key={turn.id} turn={turn} arriving={answering && index === turns.length - 1} />
+          ))}
+        </Turns>
+      )}
+      <Composer
+        loaded={loaded !== undefined}
+        answering={answering}
+        settings={state.settings}
+        onSettings={(settings) => chat.set(settings)}
+        onSend={(text) => void chat.send(text, loaded?.hasChatTemplate ?? true)}
+        onStop={() => chat.stop()}
+      />
+    </div>
+  );
+}
+
+function Nothing({ loaded, settled }: { loaded: ModelView | undefined; settled: boolean }) {
+  return (
+    <div className="m-auto flex flex-col items-center gap-2 py-10 text-center">
+      <span className="grid size-12 place-items-center rounded-full bg-accent-soft text-accent">
+        <MessageSquareDashed aria-hidden className="size-6" />
+      </span>
+      {loaded ? (
+        <>
+          <p className="mt-1 font-medium">Say something to {loaded.handle}</p>
+          <p className="max-w-sm text-sm text-ink-soft">
+            {loaded.hasChatTemplate
+              ? "The conversation stays on this page; nothing is stored."
+              : "This model has no chat template: it goes on writing where your text ends."}
+          </p>
+        </>
+      ) : (
+        settled && (
+          <>
+            <p className="mt-1 font-medium">No model is loaded</p>
+            <p className="max-w-sm text-sm text-ink-soft">Load one to talk to it.</p>
+            <Link
+              href="/models"
+              className="mt-2 inline-flex min-h-9 items-center rounded-lg bg-accent px-3.5 text-sm font-medium text-on-accent hover:bg-accent-strong"
+            >
+              To the models
+            </Link>
+          </>
+        )
+      )}
+    </div>
+  );
+}
+
+// Follows the answer while the reader is at the end; stays put for one who has scrolled back.
+function Turns({ follow, children }: { follow: boolean; children: React.ReactNode }) {
+  const atEnd = useRef(true);
+
+  useEffect(() => {
+    const look = () => {
+      atEnd.current = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 80;
+    };
+    window.addEventListener("scroll", look, { passive: true });
+    return () => window.removeEventListener("scroll", look);
+  }, []);
+
+  useEffect(() => {
+    if (follow && atEnd.current) {
+      window.scrollTo(0, document.documentElement.scrollHeight);
+    }
+  });
+
+  return (
+    <div role="log" aria-label="Conversation" aria-busy={follow} className="flex flex-1 flex-col gap-5 pb-6">
+      {children}
+    </div>
+  );
+}
