@@ -1,152 +1,171 @@
-//! Who may call: requests must name this server as their host, and a web page must be its own or an allowed one.
-//!
-//! A server on loopback is reachable by every page a browser opens (DNS rebinding, cross-site posts); these two
-//! checks are what keeps them out. Programs send no Origin and pass.
+//! Who may ask: a page of another origin, or a name that somebody pointed at this address (DNS rebinding), must
+//! not reach a server that asks for no password.
 
-use std::{collections::HashSet, net::SocketAddr, sync::Arc};
-
-use axum::{
-    extract::{Request, State},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use millm_kit::{Reason, ServiceError, Settings};
 
-use crate::reply::Failure;
+use axum::http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
+use millm_kit::{ServiceError, Settings};
 
+/// Cheap to clone.
 #[derive(Clone)]
-pub struct Guard(Arc<Allowed>);
+pub struct Guard(Arc<Rules>);
 
-struct Allowed {
-    /// Lower case, without port.
-    hosts: HashSet<String>,
+struct Rules {
+    hosts: Vec<String>,
     any_host: bool,
-    /// `https://app.example`, lower case.
-    origins: HashSet<String>,
+    origins: Vec<String>,
     any_origin: bool,
-    port: u16,
+    /// Listening beyond loopback: addresses may name us, as no name server can forge them.
+    any_address: bool,
+}
+
+/// A request that may pass.
+#[derive(Debug, PartialEq)]
+pub struct Allowed {
+    /// The other origin to be told that it may read the answer.
+    pub cross_origin: Option<HeaderValue>,
 }
 
 impl Guard {
     pub fn new(settings: &Settings, address: SocketAddr) -> Self {
-        let mut hosts: HashSet<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
-        if !address.ip().is_unspecified() {
-            hosts.insert(address.ip().to_string());
+        let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
+        let mut hosts = lower(&settings.allowed_hosts);
+        hosts.push(settings.host.to_string());
+        hosts.push(address.ip().to_string());
+        let origins = lower(&settings.allowed_origins);
+        Self(Arc::new(Rules {
+            any_host: hosts.iter().any(|host| host == "*"),
+            any_origin: origins.iter().any(|origin| origin == "*"),
+            any_address: !settings.host.is_loopback(),
+            hosts,
+            origins: origins.into_iter().map(|origin| origin.trim_end_matches('/').to_owned()).collect(),
+        }))
+    }
+
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Allowed, ServiceError> {
+        let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let header = header.and_then(|host| host.parse::<Authority>().ok());
+        // HTTP/2 has it in the URI, HTTP/1.1 may have it in both.
+        let named = [uri.authority(), header.as_ref()];
+        if named.iter().all(Option::is_none) {
+            return Err(ServiceError::forbidden("A request without Host", "a Host header"));
         }
-        let lower = |list: &[String]| list.iter().map(|s| s.trim_end_matches('/').to_ascii_lowercase()).collect();
-        let (named, origins): (HashSet<String>, HashSet<String>) =
-            (lower(&settings.allowed_hosts), lower(&settings.allowed_origins));
-        // Told to listen on every address without saying under which names: the network is trusted to reach it.
-        let any_host = named.contains("*") || address.ip().is_unspecified() && named.is_empty();
-        hosts.extend(named);
-        let any_origin = origins.contains("*");
-        Self(Arc::new(Allowed { hosts, any_host, origins, any_origin, port: address.port() }))
+        for host in named.into_iter().flatten() {
+            if !self.allows_host(host.host()) {
+                let what = format!("Host '{}'", host.host());
+                return Err(ServiceError::forbidden(what, "MILLM_ALLOWED_HOSTS"));
+            }
+        }
+        let Some(origin) = headers.get(header::ORIGIN) else { return Ok(Allowed { cross_origin: None }) };
+        let own = named.into_iter().flatten().any(|host| is_same(origin, host));
+        if own {
+            return Ok(Allowed { cross_origin: None });
+        }
+        if self.allows_origin(origin) {
+            return Ok(Allowed { cross_origin: Some(origin.clone()) });
+        }
+        let shown: String = String::from_utf8_lossy(origin.as_bytes()).chars().take(200).collect();
+        Err(ServiceError::forbidden(format!("Origin '{shown}'"), "MILLM_ALLOWED_ORIGINS"))
     }
 
-    fn host_ok(&self, host: &str) -> bool {
-        self.0.any_host || self.0.hosts.contains(&name_of(host).to_ascii_lowercase())
-    }
-
-    /// The page's origin is this very server (as the request names it), one of its loopback names, or allowed.
-    fn origin_ok(&self, origin: &str, host: &str) -> bool {
-        if self.0.any_origin || self.0.origins.contains(&origin.to_ascii_lowercase()) {
+    fn allows_host(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches([']', '.']).to_ascii_lowercase();
+        if self.0.any_host || is_loopback(&host) || self.0.hosts.contains(&host) {
             return true;
         }
-        let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
-            return false;
-        };
-        if authority.eq_ignore_ascii_case(host) {
-            return true;
-        }
-        let same_port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()) == Some(self.0.port);
-        same_port && !self.0.any_host && self.host_ok(authority)
+        self.0.any_address && host.parse::<IpAddr>().is_ok()
+    }
+
+    fn allows_origin(&self, origin: &HeaderValue) -> bool {
+        let Ok(text) = origin.to_str() else { return false };
+        let text = text.to_ascii_lowercase();
+        // A page that this machine serves is as trusted as the programs on it.
+        let local = origin_authority(&text).is_some_and(|authority| is_loopback(plain_host(&authority)));
+        self.0.any_origin || local || self.0.origins.contains(&text)
     }
 }
 
-/// `[::1]:80` → `::1`, `localhost:80` → `localhost`.
-fn name_of(authority: &str) -> &str {
-    match authority.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or(rest),
-        None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
-    }
+fn is_loopback(host: &str) -> bool {
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn host_of<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
-    let header = headers.get(header::HOST).map(|h| h.to_str().unwrap_or_default());
-    header.or_else(|| uri.authority().map(http::uri::Authority::as_str))
+fn plain_host(authority: &Authority) -> &str {
+    authority.host().trim_start_matches('[').trim_end_matches(']')
 }
 
-fn forbidden(message: String) -> Response {
-    Failure::from(ServiceError::new(Reason::Forbidden, message)).into_response()
+fn origin_authority(origin: &str) -> Option<Authority> {
+    let uri = origin.parse::<Uri>().ok()?;
+    matches!(uri.scheme_str(), Some("http" | "https")).then(|| uri.authority().cloned()).flatten()
 }
 
-pub async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let host = host_of(request.headers(), request.uri()).unwrap_or_default().to_owned();
-    if !guard.host_ok(&host) {
-        let shown: String = host.chars().take(80).flat_map(char::escape_debug).collect();
-        return forbidden(format!("Host '{shown}' is not served here. MILLM_ALLOWED_HOSTS allows more."));
-    }
-    let Some(origin) = request.headers().get(header::ORIGIN).cloned() else { return next.run(request).await };
-    if !origin.to_str().is_ok_and(|o| guard.origin_ok(o, &host)) {
-        return forbidden("Pages of this origin may not call here. MILLM_ALLOWED_ORIGINS allows more.".to_owned());
-    }
-    if request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        let wanted = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-        let mut response = StatusCode::NO_CONTENT.into_response();
-        let headers = response.headers_mut();
-        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        headers.extend(wanted.map(|wanted| (header::ACCESS_CONTROL_ALLOW_HEADERS, wanted)));
-        allow(headers, origin);
-        return response;
-    }
-    let mut response = next.run(request).await;
-    allow(response.headers_mut(), origin);
-    response
-}
-
-fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
-    const EXPOSED: &str = "grpc-status, grpc-message, grpc-status-details-bin, x-request-id, retry-after";
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    headers.append(header::VARY, HeaderValue::from_static("origin"));
+/// Whether a page of `origin` was served under `host`. A proxy may have added TLS, so the scheme is not compared.
+fn is_same(origin: &HeaderValue, host: &Authority) -> bool {
+    let Some(text) = origin.to_str().ok().map(str::to_ascii_lowercase) else { return false };
+    let Some(authority) = origin_authority(&text) else { return false };
+    let default = if text.starts_with("https:") { 443 } else { 80 };
+    authority.host().eq_ignore_ascii_case(host.host())
+        && authority.port_u16().unwrap_or(default) == host.port_u16().unwrap_or(default)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn guard(address: &str, set: &[(&str, &str)]) -> Guard {
-        let flags: Vec<_> = set.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+    fn check(settings: &[(&str, &str)], host: &str, origin: Option<&str>) -> Result<Option<String>, String> {
+        let flags: Vec<_> = settings.iter().map(|&(key, value)| (key, value.to_owned())).collect();
         let settings = Settings::load(None, |_| None, &flags).unwrap();
-        Guard::new(&settings, address.parse().unwrap())
+        let guard = Guard::new(&settings, SocketAddr::new(settings.host, 8000));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        let allowed = guard.check(&Uri::from_static("/v1/models"), &headers).map_err(|e| e.message)?;
+        Ok(allowed.cross_origin.map(|origin| origin.to_str().unwrap().to_owned()))
     }
 
     #[test]
     fn hosts() {
-        let g = guard("127.0.0.1:8000", &[("allowed_hosts", "models.lan")]);
-        for good in ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]:8000", "models.lan", "models.lan:80"] {
-            assert!(g.host_ok(good), "{good}");
+        for good in ["localhost", "localhost:8000", "127.0.0.1:9", "[::1]:8000", "LOCALHOST", "a.localhost"] {
+            assert_eq!(check(&[], good, None), Ok(None), "{good}");
         }
-        for bad in ["evil.example", "", "127.0.0.1.evil.example", "localhost.evil.example:8000", "10.0.0.1"] {
-            assert!(!g.host_ok(bad), "{bad}");
+        for bad in
+            ["evil.example", "localhost.evil.example", "192.168.1.5", "8.8.8.8:8000", "127.0.0.1.nip.io"]
+        {
+            assert!(check(&[], bad, None).unwrap_err().starts_with("Host '"), "{bad}");
         }
-        assert!(guard("0.0.0.0:8000", &[]).host_ok("box.lan:8000"));
-        assert!(!guard("0.0.0.0:8000", &[("allowed_hosts", "box.lan")]).host_ok("evil.example"));
+        let open = [("host", "0.0.0.0"), ("allowed_hosts", "gateway,Box.Lan")];
+        for good in ["192.168.1.5:8000", "gateway:8000", "box.lan", "[fe80::1]"] {
+            assert_eq!(check(&open, good, None), Ok(None), "{good}");
+        }
+        assert!(check(&open, "evil.example", None).is_err());
+        assert_eq!(check(&[("allowed_hosts", "*")], "evil.example", None), Ok(None));
+        assert!(check(&[], "", None).is_err());
     }
 
     #[test]
     fn origins() {
-        let g = guard("127.0.0.1:8000", &[("allowed_origins", "https://app.example")]);
-        for good in ["http://127.0.0.1:8000", "http://localhost:8000", "https://app.example"] {
-            assert!(g.origin_ok(good, "127.0.0.1:8000"), "{good}");
+        let here = "localhost:8000";
+        assert_eq!(check(&[], here, Some("http://localhost:8000")), Ok(None));
+        let other = "http://127.0.0.1:5173".to_owned();
+        assert_eq!(check(&[], here, Some(&other)), Ok(Some(other)));
+        for bad in
+            ["http://evil.example", "null", "https://localhost.evil.example", "file://", "http://[", ""]
+        {
+            assert!(check(&[], here, Some(bad)).is_err(), "{bad}");
         }
-        for bad in ["https://evil.example", "null", "http://localhost:3000", "file://", "http://evil.example:8000"] {
-            assert!(!g.origin_ok(bad, "127.0.0.1:8000"), "{bad}");
-        }
-        let open = guard("0.0.0.0:8000", &[]);
-        assert!(open.origin_ok("http://box.lan:8000", "box.lan:8000"));
-        assert!(!open.origin_ok("http://evil.example:8000", "box.lan:8000"));
+        let allowed = [("allowed_origins", "https://my.app/")];
+        assert_eq!(check(&allowed, here, Some("https://my.app")), Ok(Some("https://my.app".into())));
+        assert!(check(&allowed, here, Some("http://my.app")).is_err());
+        // Behind a proxy that adds TLS.
+        let proxied = [("allowed_hosts", "my.app")];
+        assert_eq!(check(&proxied, "my.app", Some("https://my.app")), Ok(None));
+        assert!(check(&proxied, "my.app", Some("https://my.app:444")).is_err());
+        assert!(check(&[("allowed_origins", "*")], here, Some("http://evil.example")).is_ok());
     }
 }

@@ -1,44 +1,71 @@
-//! `/healthz`: the process lives. `/readyz`: every service answers and says that it serves.
+//! `/healthz`: the process lives. `/readyz`: the three services are ready, each by its own gRPC health.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract, response::IntoResponse, routing::get};
-use http::StatusCode;
-use millm_proto::{
-    catalog::v1::ListModelsRequest, downloader::v1::ListDownloadsRequest, runtime::v1::GetStatusRequest,
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
 };
-use serde_json::json;
+use millm_kit::Conn;
+use millm_proto::{
+    catalog::v1::catalog_service_server::SERVICE_NAME as CATALOG,
+    downloader::v1::downloader_service_server::SERVICE_NAME as DOWNLOADER,
+    runtime::v1::runtime_service_server::SERVICE_NAME as RUNTIME,
+};
+use serde_json::{Map, Value, json};
+use tonic::{Code, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
-use crate::State;
+use crate::app::App;
 
+/// A service that takes longer is not ready.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub fn routes() -> Router<State> {
-    Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready))
+pub fn routes(host_routes: Router) -> Router<Arc<App>> {
+    let ready = move |State(app): State<Arc<App>>| ready(app, host_routes.clone());
+    Router::new().route("/healthz", get(async || Json(json!({"status": "ok"})))).route("/readyz", get(ready))
 }
 
-/// Each service is asked for something small and real: a health flag can be stale, an answer cannot.
-async fn ready(extract::State(state): extract::State<State>) -> impl IntoResponse {
-    let (mut catalog, mut downloader, mut runtime) = (state.catalog(), state.downloader(), state.runtime());
-    let answers = tokio::join!(
-        patient(catalog.list_models(ListModelsRequest { page_size: 1, ..Default::default() })),
-        patient(downloader.list_downloads(ListDownloadsRequest {})),
-        patient(runtime.get_status(GetStatusRequest {})),
+async fn ready(app: Arc<App>, host_routes: Router) -> Response {
+    let services = &app.services;
+    let (catalog, downloader, runtime) = futures::join!(
+        check(CATALOG, &services.catalog, &host_routes),
+        check(DOWNLOADER, &services.downloader, &host_routes),
+        check(RUNTIME, &services.runtime, &host_routes),
     );
-    let services = [("catalog", answers.0), ("downloader", answers.1), ("runtime", answers.2)];
-    let ready = services.iter().all(|(_, error)| error.is_none());
-    let named: serde_json::Map<_, _> = services
-        .into_iter()
-        .map(|(name, error)| (name.to_owned(), json!(error.unwrap_or_else(|| "ready".to_owned()))))
-        .collect();
+    let mut words = Map::new();
+    for (name, state) in [("catalog", catalog), ("downloader", downloader), ("runtime", runtime)] {
+        words.insert(name.to_owned(), Value::from(state));
+    }
+    if app.stopping.is_cancelled() {
+        words.insert("gateway".to_owned(), Value::from("stopping"));
+    }
+    let ready = words.values().all(|state| state == "serving");
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "services": named })))
+    (status, Json(json!({"ready": ready, "services": words}))).into_response()
 }
 
-async fn patient<T>(call: impl Future<Output = Result<T, tonic::Status>>) -> Option<String> {
-    match tokio::time::timeout(PATIENCE, call).await {
-        Ok(Ok(_)) => None,
-        Ok(Err(status)) => Some(status.message().to_owned()),
-        Err(_) => Some("does not answer".to_owned()),
+/// "serving", "not serving" or "not answering". The host knows those of this process; others know themselves.
+async fn check(name: &str, conn: &Conn, host_routes: &Router) -> &'static str {
+    let request = || HealthCheckRequest { service: name.to_owned() };
+    let asked = async {
+        match HealthClient::new(host_routes.clone()).check(request()).await {
+            Err(status) if status.code() == Code::NotFound => {
+                HealthClient::new(conn.clone()).check(request()).await
+            }
+            answer => answer,
+        }
+    };
+    let answer =
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("")));
+    match answer.map(|answer| answer.into_inner().status()) {
+        Ok(ServingStatus::Serving) => "serving",
+        Ok(_) => "not serving",
+        Err(_) => "not answering",
     }
 }

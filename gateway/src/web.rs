@@ -1,65 +1,103 @@
-//! The web app, embedded: hashed assets for a year, the page itself never cached, and a Content-Security-Policy
-//! that lets it talk to this server alone.
+//! The web app, embedded: its files, and its page for every place that is a page. What is no file, no page and no
+//! known route is told so in the words of its face.
+
+use std::borrow::Cow;
 
 use axum::{
     Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{Html, IntoResponse as _, Response},
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use millm_kit::ServiceError;
 use rust_embed::{EmbeddedFile, RustEmbed};
+use tower::ServiceExt as _;
+use tower_http::compression::CompressionLayer;
 
-use crate::{State, reply::Failure};
+use crate::failure::Face;
 
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
 #[allow_missing = true]
-struct App;
+struct Files;
 
-const POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; \
-                      frame-ancestors 'none'; base-uri 'none'; form-action 'self'";
+const PAGE: &str = "index.html";
 
-const NOT_BUILT: &str = "<!doctype html><title>miLLM</title><h1>miLLM is running</h1>\
-    <p>This binary was built without the web app: <code>make build</code> includes it. \
-    The API is at <code>/v1</code> and <code>/api</code>.</p>";
+/// Scripts and connections from here alone; nobody frames the page.
+const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+    img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self'; object-src 'none'; \
+    base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-pub fn routes() -> Router<State> {
-    Router::new().fallback(serve)
+const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>miLLM</title><h1>miLLM is running</h1>\
+    <p>This build has no web page. Build it with <code>npm ci &amp;&amp; npm run build</code> in \
+    <code>web/</code>, then build miLLM again. The <a href=/v1/models>API</a> works without.</p>";
+
+/// `unknown_grpc` answers calls of services that are not there.
+pub fn routes(unknown_grpc: Router) -> Router {
+    Router::new().fallback(serve).with_state(unknown_grpc).layer(CompressionLayer::new())
 }
 
-async fn serve(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    if headers.get(header::CONTENT_TYPE).is_some_and(|t| t.as_bytes().starts_with(b"application/grpc")) {
-        return tonic::Status::unimplemented("unknown service").into_http::<axum::body::Body>();
+async fn serve(State(unknown_grpc): State<Router>, request: Request) -> Response {
+    let path = request.uri().path();
+    let face = Face::of(path, request.headers());
+    if face == Face::Grpc {
+        let Ok(response) = unknown_grpc.oneshot(request).await;
+        return response;
     }
-    let path = uri.path().trim_start_matches('/');
-    let api = ["api/", "v1/", "millm.", "grpc."].iter().any(|prefix| path.starts_with(prefix));
-    if api || !matches!(method, Method::GET | Method::HEAD) {
-        return Failure::from(ServiceError::not_found(format!("{method} {}", uri.path()))).into_response();
+    let file = path.trim_start_matches('/');
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    let is_api = face == Face::OpenAi || path == "/api" || path.starts_with("/api/");
+    if reads && !is_api {
+        if file != PAGE
+            && let Some(found) = Files::get(file)
+        {
+            return answer(file, found, request.headers());
+        }
+        if is_page(file, request.headers()) {
+            return match Files::get(PAGE) {
+                Some(page) => answer(PAGE, page, request.headers()),
+                None => Html(NOT_BUILT).into_response(),
+            };
+        }
     }
-    if let Some(file) = App::get(path) {
-        return answer(path, file);
-    }
-    // A page of the app's own routing has no extension; anything else is simply not there.
-    if path.contains('.') {
-        return StatusCode::NOT_FOUND.into_response();
-    }
-    match App::get("index.html") {
-        Some(page) => answer("index.html", page),
-        None => Html(NOT_BUILT).into_response(),
-    }
+    let shown: String = path.chars().take(200).collect();
+    face.answer(ServiceError::not_found(format!("{} {shown}", request.method())).into())
 }
 
-fn answer(path: &str, file: EmbeddedFile) -> Response {
-    let cache =
-        if path.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    let mut response = file.data.into_response();
-    let headers = response.headers_mut();
-    if let Ok(mime) = HeaderValue::from_str(file.metadata.mimetype()) {
-        headers.insert(header::CONTENT_TYPE, mime);
+/// A place within the app, not a file that is missing.
+fn is_page(file: &str, headers: &HeaderMap) -> bool {
+    if file.is_empty() || file == PAGE {
+        return true;
     }
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
+    let accept = headers.get(header::ACCEPT).map_or(&b""[..], HeaderValue::as_bytes);
+    let wants_html = String::from_utf8_lossy(accept).contains("text/html");
+    wants_html && !file.starts_with("assets/")
+}
+
+fn answer(path: &str, file: EmbeddedFile, asked: &HeaderMap) -> Response {
+    let etag: String = file.metadata.sha256_hash()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
+    let etag = format!("W/\"{etag}\"");
+    // Names under assets/ have a hash of their content.
+    let lasting = path.starts_with("assets/");
+    let cache = if lasting { "public, max-age=31536000, immutable" } else { "no-cache" };
+    let same = asked.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let (status, body) = if same {
+        (StatusCode::NOT_MODIFIED, Body::empty())
+    } else {
+        let body = match file.data {
+            Cow::Borrowed(bytes) => Body::from(bytes),
+            Cow::Owned(bytes) => Body::from(bytes),
+        };
+        (StatusCode::OK, body)
+    };
+    let headers = [
+        (header::CONTENT_TYPE, file.metadata.mimetype().to_owned()),
+        (header::CACHE_CONTROL, cache.to_owned()),
+        (header::ETAG, etag),
+        (header::CONTENT_SECURITY_POLICY, POLICY.to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (status, headers, body).into_response()
 }

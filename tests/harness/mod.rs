@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use cli::Cli;
 pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
-pub use rest::{Answer, Rest};
+pub use rest::Rest;
 pub use server::{Layout, Options, Role, Server, is_final};
 
 /// Longer than anything takes on a slow machine: what comes later is a hang.

@@ -2,7 +2,6 @@
 
 use std::sync::Once;
 
-use reqwest::header::HeaderMap;
 use reqwest::{Client, Method, Response};
 use serde_json::Value;
 
@@ -19,7 +18,6 @@ pub struct Rest {
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
-    pub headers: HeaderMap,
     /// Null when the body is not JSON.
     pub json: Value,
     pub text: String,
@@ -94,10 +92,10 @@ impl Rest {
             request = request.header(*name, *value);
         }
         let answer = within(path, request.send()).await.unwrap_or_else(|e| panic!("{path}: {e:?}"));
-        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let status = answer.status().as_u16();
         let text = answer.text().await.expect("a whole body");
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, headers, json, text }
+        Answer { status, json, text }
     }
 
     /// The text that follows a prompt of token ids, greedily.

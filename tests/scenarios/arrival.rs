@@ -17,6 +17,7 @@ use crate::harness::{
 in_both_layouts!(
     a_pull_over_rest_shows_how_it_goes,
     published_files_are_kept_byte_for_byte,
+    one_gguf_file_is_chosen,
     cancelling_leaves_nothing,
     the_queue_keeps_its_order,
     asking_twice_is_one_download,
@@ -69,6 +70,21 @@ async fn published_files_are_kept_byte_for_byte(layout: Layout) {
     assert_eq!(listed.sha256, hex::encode(Sha256::digest(&weights)));
     assert_eq!(listed.size_bytes as usize, weights.len());
     assert_eq!(model.commit.len(), 40);
+}
+
+async fn one_gguf_file_is_chosen(layout: Layout) {
+    let hub = hub(&[Fixture::TinyGguf]);
+    let server = Server::start(layout, Options::with_hub(hub.url())).await;
+    let source = HubSource { file: "tiny-Q4_K_M.gguf".to_owned(), ..from("millm/tiny-gguf") };
+    let started = server.start_pull(source, Quantization::Native).await.unwrap();
+    let model = server.arrived(started.model_id).await;
+    assert_eq!(model.actual_quantization(), Quantization::Native);
+    assert_eq!(model.architecture.as_ref().map(|a| a.family.as_str()), Some("llama"));
+    let asked: Vec<_> = hub.log().into_iter().filter(|entry| entry.host == Host::Cdn).collect();
+    assert!(asked.iter().all(|entry| entry.path.ends_with("/tiny-Q4_K_M.gguf")), "{asked:?}");
+    server.load(&model.handle).await;
+    let answer = server.rest().chat(&model.handle, "What is the capital of Japan?").await;
+    assert_eq!(answer, "The capital of Japan is Tokyo.");
 }
 
 /// Regular files below a folder.

@@ -128,8 +128,7 @@ async fn too_little_memory_is_refused(layout: Layout) {
     assert_ne!(config, far);
     std::fs::write(own.join("config.json"), far).unwrap();
     server.add(&own, "far").await;
-    let request =
-        LoadModelRequest { model: "far".into(), context_length: Some(100_000_000), ..Default::default() };
+    let request = LoadModelRequest { model: "far".into(), context_length: 100_000_000, ..Default::default() };
     let error = match server.runtime().load_model(request).await {
         Err(status) => ServiceError::from(&status),
         Ok(answer) => {

@@ -2,7 +2,7 @@
 # The whole way in half a minute: a fake hub with the tiny model, a fresh server, pull, load, ask.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-bin=$PWD/target/debug
+bin=${MILLM_BIN_DIR:-$PWD/target/debug}
 work=$(mktemp -d)
 pids=()
 finish() {
@@ -11,7 +11,7 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+say() { if [ -t 1 ]; then printf '\n\033[1m%s\033[0m\n' "$*"; else printf '\n%s\n' "$*"; fi; }
 wait_for() { # file-or-url, log
   for _ in $(seq 200); do
     if [[ $1 == http* ]]; then curl -sf -m 2 -o /dev/null "$1" && return; else [ -s "$1" ] && return; fi

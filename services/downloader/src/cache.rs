@@ -67,7 +67,8 @@ impl Cache {
         let mut name = format!("{}--{}--{quantization}", repo.owner(), repo.name());
         if !file.is_empty() {
             let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".gguf");
-            let plain = stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' });
+            let plain =
+                stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' });
             name.push_str("--");
             name.extend(plain.take(120));
         }

@@ -27,7 +27,9 @@ pub struct Context {
 impl Context {
     /// Bytes that can be written to the models folder.
     pub fn available_bytes(&self) -> Result<u64, ServiceError> {
-        self.disk.available(self.cache.root()).map_err(|error| ServiceError::internal(format!("statvfs: {error}")))
+        self.disk
+            .available(self.cache.root())
+            .map_err(|error| ServiceError::internal(format!("statvfs: {error}")))
     }
 
     /// Whether the Runtime holds the model in any way. Errors with SERVICE_UNAVAILABLE when it cannot be asked.

@@ -18,7 +18,7 @@ pub struct Workload {
 /// Prompt tokens in one forward pass, as the engine has it unless told otherwise.
 const PREFILL_ROWS: u64 = 256;
 /// The tokenizer, the batch being assembled, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 16 << 20;
+const OVERHEAD_BYTES: u64 = 8 << 20;
 /// The vocabulary in the tokenizer's maps, for each token.
 const TOKEN_BYTES: u64 = 512;
 
@@ -31,7 +31,9 @@ impl Workload {
         let kv_token = 2 * 2 * spec.layers as u64 * kv_heads * head_dim;
         let kv = kv_token.saturating_mul(slots.saturating_mul(context));
         let vocabulary = spec.vocabulary_size as u64;
-        let row = 3 * spec.hidden_size as u64 + 2 * (heads + kv_heads) * head_dim + 2 * spec.intermediate_size as u64;
+        let row = 3 * spec.hidden_size as u64
+            + 2 * (heads + kv_heads) * head_dim
+            + 2 * spec.intermediate_size as u64;
         let activations = 4 * ((PREFILL_ROWS + slots) * row + slots * vocabulary);
         [kv, activations, OVERHEAD_BYTES, TOKEN_BYTES * vocabulary]
             .into_iter()
@@ -73,7 +75,8 @@ pub fn describe(path: &Path, name: &str, workload: Workload) -> Result<Model, Se
 
 /// In one of the three places where publishers put it.
 fn has_chat_template(checkpoint: &Checkpoint, path: &Path) -> bool {
-    let carried = checkpoint.gguf_metadata().is_some_and(|metadata| metadata.get("tokenizer.chat_template").is_some());
+    let carried =
+        checkpoint.gguf_metadata().is_some_and(|metadata| metadata.get("tokenizer.chat_template").is_some());
     carried || path.join("chat_template.jinja").is_file() || in_tokenizer_config(path)
 }
 

@@ -37,7 +37,8 @@ pub async fn plan(
         return Ok(plan);
     }
     let repo = RepoId::parse(&row.repo_id)?;
-    let revision = if row.commit.is_empty() { Revision::parse(&row.revision)?.to_string() } else { row.commit.clone() };
+    let revision =
+        if row.commit.is_empty() { Revision::parse(&row.revision)?.to_string() } else { row.commit.clone() };
     let wish = Wish {
         repo: &repo,
         revision: &revision,

@@ -106,7 +106,8 @@ impl Job {
         }
         let wanted = self.final_folder(context)?;
         let (from, id) = (incoming.clone(), self.row.id);
-        let folder = self.blocking("moving the model to its place", move || meta::place(&from, &wanted, id)).await?;
+        let folder =
+            self.blocking("moving the model to its place", move || meta::place(&from, &wanted, id)).await?;
         self.register(context, &folder).await
     }
 
@@ -142,14 +143,16 @@ impl Job {
         let scheme = quantization::scheme(asked).filter(|_| !plan.is_gguf);
         let made = incoming.path().join(quantize::FILE);
         if let Some(making) = Making::noted(incoming).filter(|_| made.is_file()) {
-            fetch::clear_sources(&plan, incoming).map_err(|error| of_disk(&plan.repo, "clearing the sources", &error))?;
+            fetch::clear_sources(&plan, incoming)
+                .map_err(|error| of_disk(&plan.repo, "clearing the sources", &error))?;
             return Ok(making);
         }
         let shares = if scheme.is_some() { Shares::TRANSFER_AND_QUANTIZE } else { Shares::TRANSFER_ONLY };
         let reason = if plan.is_gguf { gguf_reason(asked) } else { String::new() };
         let mut making = Making::new(Quantization::Native, reason, plan.download_bytes());
         making.known = plan.files.iter().map(|file| (file.save_as.clone(), file.digest)).collect();
-        fetch::files(context, &plan, self.token.as_ref(), incoming, &mut self.reporter, shares, writers).await?;
+        fetch::files(context, &plan, self.token.as_ref(), incoming, &mut self.reporter, shares, writers)
+            .await?;
         self.reporter.stage(State::Verifying, "");
         if scheme.is_some() {
             // What a crash left of an earlier run must not pass for the model.
@@ -185,7 +188,11 @@ impl Job {
     }
 
     /// Quantizes a person's own model; nothing of theirs is touched.
-    async fn prepare_local(&mut self, incoming: &Incoming, writers: &TaskTracker) -> Result<Making, ServiceError> {
+    async fn prepare_local(
+        &mut self,
+        incoming: &Incoming,
+        writers: &TaskTracker,
+    ) -> Result<Making, ServiceError> {
         let source = PathBuf::from(&self.row.local_path);
         let asked = self.row.requested_quantization();
         let scheme = quantization::scheme(asked)
@@ -231,7 +238,8 @@ impl Job {
         let (path, name, workload) = (folder.to_owned(), self.row.handle.clone(), context.workload);
         let described = tokio::task::spawn_blocking(move || describe(&path, &name, workload)).await;
         let mut row = described.map_err(ServiceError::internal)??;
-        let meta = Meta::of(folder).ok_or_else(|| ServiceError::internal("a finished folder without its meta file"))?;
+        let meta = Meta::of(folder)
+            .ok_or_else(|| ServiceError::internal("a finished folder without its meta file"))?;
         meta.fill(&mut row);
         row.name = format!("models/{}", self.row.id);
         row.commit.clone_from(&self.row.commit);

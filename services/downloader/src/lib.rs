@@ -1,1 +1,111 @@
-//! Gets models: hub to verified to quantized.
+//! Gets models: hub to verified to quantized. Owns the models folder; what exists is the Catalog's to know.
+//!
+//! A request is looked at ([`survey`]: what the hub has, [`select`]: which files, [`plan`]: sizes and room), gets a
+//! row, and waits in the [`queue`]. A [`job`] fetches ([`transfer`]), verifies, quantizes, seals ([`meta`]) and
+//! renames; the row becomes READY last. Whatever ends the process, [`reconcile`] goes on from there.
+
+mod cache;
+mod context;
+mod describe;
+mod digest;
+mod disk;
+mod error;
+mod fetch;
+mod hub;
+mod job;
+mod local;
+mod meta;
+mod plan;
+mod policy;
+mod preview;
+mod progress;
+mod quantization;
+mod quantize;
+mod queue;
+mod reconcile;
+mod registry;
+mod remove;
+mod select;
+mod service;
+mod start;
+mod survey;
+mod transfer;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use millm_kit::{Conn, Host, Secret, Settings};
+use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
+
+pub use disk::DiskSpace;
+pub use error::BuildError;
+
+use cache::Cache;
+use context::Context;
+use describe::Workload;
+use disk::RealDisk;
+use hub::Hub;
+use policy::Policy;
+use queue::Queue;
+use registry::Registry;
+use service::Service;
+
+/// The service before it is mounted.
+#[derive(Debug)]
+pub struct Downloader {
+    hub: Hub,
+    cache: Cache,
+    registry: Registry,
+    runtime: Conn,
+    disk: Arc<dyn DiskSpace>,
+    workload: Workload,
+    token: Option<Secret>,
+    downloads_at_once: usize,
+}
+
+impl Downloader {
+    /// Shows that the models folder can be written; neither the hub nor another service is asked yet.
+    pub fn build(settings: &Settings, catalog: Conn, runtime: Conn) -> Result<Self, BuildError> {
+        Ok(Self {
+            hub: Hub::new(&settings.hf_endpoint, Policy::new(settings))?,
+            cache: Cache::open(&settings.model_cache_dir)?,
+            registry: Registry::new(catalog),
+            runtime,
+            disk: Arc::new(RealDisk),
+            workload: Workload {
+                context_length: settings.context_length,
+                parallel_requests: settings.parallel_requests,
+            },
+            token: settings.hf_token.clone(),
+            downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
+        })
+    }
+
+    /// Asks another about free space.
+    #[must_use]
+    pub fn with_disk(mut self, disk: Arc<dyn DiskSpace>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// Begins with what the last run left, as soon as the Catalog answers.
+    pub async fn mount(self, host: &mut Host) -> Conn {
+        let context = Arc::new(Context {
+            hub: self.hub,
+            cache: self.cache,
+            registry: self.registry,
+            runtime: self.runtime,
+            disk: self.disk,
+            workload: self.workload,
+            token: self.token,
+            downloads_at_once: self.downloads_at_once,
+            tasks: host.tasks.clone(),
+            stopping: host.shutdown.stopping.clone(),
+        });
+        let queue = Queue::start(Arc::clone(&context));
+        host.grpc(DownloaderServiceServer::new(Service { context, queue })).await
+    }
+}

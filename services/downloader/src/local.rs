@@ -95,7 +95,8 @@ async fn look_at(
         if real.starts_with(context.cache.root()) {
             return Err(ServiceError::invalid_local_path("it is inside the models folder"));
         }
-        let text = real.to_str().ok_or_else(|| ServiceError::invalid_local_path("it is not UTF-8"))?.to_owned();
+        let text =
+            real.to_str().ok_or_else(|| ServiceError::invalid_local_path("it is not UTF-8"))?.to_owned();
         let checkpoint = millm_model::Checkpoint::open(&real).map_err(failed)?;
         let custom = checkpoint.config_json().is_some_and(millm_model::requires_custom_code);
         if custom && !trust_remote_code {
@@ -117,7 +118,9 @@ pub async fn register(context: &Context, row: &Model) -> Result<Download, Servic
     let looked = tokio::task::spawn_blocking(move || {
         let mut ready = describe(&path, &handle, workload)?;
         ready.disk_size_bytes = bytes_of(&path) as i64;
-        cache.link_local(&handle, id, &path).map_err(|error| of_disk(&handle, "linking the model", &error))?;
+        cache
+            .link_local(&handle, id, &path)
+            .map_err(|error| of_disk(&handle, "linking the model", &error))?;
         Ok::<_, ServiceError>(ready)
     });
     let mut ready = looked.await.map_err(ServiceError::internal)??;
@@ -131,7 +134,12 @@ pub async fn register(context: &Context, row: &Model) -> Result<Download, Servic
         .update_when_back(&context.stopping, &ready, READY_FIELDS)
         .await
         .unwrap_or_else(|| Err(ServiceError::service_unavailable("catalog")))?;
-    tracing::info!(id, handle = row.handle, quantization = name_of(row.requested_quantization()), "local model ready");
+    tracing::info!(
+        id,
+        handle = row.handle,
+        quantization = name_of(row.requested_quantization()),
+        "local model ready"
+    );
     let mut download = first_snapshot(row);
     download.set_state(download::State::Succeeded);
     download.fraction = 1.0;
@@ -146,6 +154,7 @@ fn bytes_of(path: &Path) -> u64 {
         return metadata.len();
     }
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let files = entries.filter_map(|entry| std::fs::metadata(entry.path()).ok()).filter(std::fs::Metadata::is_file);
+    let files =
+        entries.filter_map(|entry| std::fs::metadata(entry.path()).ok()).filter(std::fs::Metadata::is_file);
     files.map(|metadata| metadata.len()).sum()
 }

@@ -150,7 +150,8 @@ impl Meta {
     /// Of a folder that is complete; `None` otherwise.
     pub fn of(folder: &Path) -> Option<Self> {
         let meta: Self = read_json(&folder.join(FILE))?;
-        let whole = |file: &MetaFile| fs::metadata(folder.join(&file.path)).is_ok_and(|m| m.len() == file.size);
+        let whole =
+            |file: &MetaFile| fs::metadata(folder.join(&file.path)).is_ok_and(|m| m.len() == file.size);
         (meta.version == VERSION && meta.files.iter().all(whole)).then_some(meta)
     }
 

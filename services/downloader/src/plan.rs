@@ -1,6 +1,6 @@
 //! What a download has to fetch, as it lies in its folder: with it a restart goes on without asking the hub again.
 
-use std::path::PathBuf;
+use std::{fs, io, path::PathBuf};
 
 use millm_kit::ServiceError;
 use millm_model::{ModelSpec, TensorInfo, quantize::planned_bytes};
@@ -84,8 +84,22 @@ impl Plan {
         usable.then_some(plan)
     }
 
-    pub fn save(&self, incoming: &Incoming) -> std::io::Result<()> {
+    /// Takes the place of an earlier plan. Verified files of another commit stay only where they are the same.
+    pub fn save(&self, incoming: &Incoming) -> io::Result<()> {
         incoming.create()?;
+        let old: Option<Self> = read_json(&path(incoming));
+        if old.as_ref().is_none_or(|old| old.commit != self.commit) {
+            let same = |name: &str| {
+                let digest = |plan: &Self| plan.files.iter().find(|f| f.save_as == name).map(|f| f.digest);
+                old.as_ref().and_then(digest).is_some_and(|old| digest(self) == Some(old))
+            };
+            for entry in fs::read_dir(incoming.path())? {
+                let entry = entry?;
+                if entry.file_type()?.is_file() && !same(&entry.file_name().to_string_lossy()) {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+        }
         write_json(&path(incoming), self)
     }
 
@@ -123,12 +137,49 @@ mod tests {
     use millm_kit::Reason;
 
     #[test]
+    fn files_of_another_commit_do_not_pass_for_this_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let incoming = crate::cache::Cache::open(folder.path()).unwrap().incoming(1);
+        let file = |name: &str, byte: u8| PlannedFile {
+            path: RepoPath::parse(name).unwrap(),
+            size: 1,
+            digest: Digest::GitSha1([byte; 20]),
+            save_as: name.to_owned(),
+        };
+        let plan = |commit: &str, files: Vec<PlannedFile>| Plan {
+            version: VERSION,
+            repo: "o/n".to_owned(),
+            commit: commit.repeat(40),
+            files,
+            is_gguf: false,
+            keep_source: true,
+            peak_bytes: 2,
+        };
+        let first = plan("a", vec![file("config.json", 1), file("model.safetensors", 2)]);
+        first.save(&incoming).unwrap();
+        for name in ["config.json", "model.safetensors"] {
+            fs::write(incoming.path().join(name), b"x").unwrap();
+        }
+        first.save(&incoming).unwrap();
+        assert!(incoming.path().join("model.safetensors").exists());
+        let second = plan("b", vec![file("config.json", 1), file("model.safetensors", 3)]);
+        second.save(&incoming).unwrap();
+        assert!(incoming.path().join("config.json").exists());
+        assert!(!incoming.path().join("model.safetensors").exists());
+        assert_eq!(Plan::load(&incoming, &second.commit), Some(second));
+        assert_eq!(Plan::load(&incoming, &first.commit), None);
+    }
+
+    #[test]
     fn room_counts_what_is_there_already() {
         assert!(check_room(100, 0, 100).is_ok());
         assert!(check_room(100, 60, 40).is_ok());
         let error = check_room(100, 0, 99).unwrap_err();
         assert_eq!(error.reason, Reason::InsufficientDisk);
-        assert_eq!((error.details["required_bytes"].as_str(), error.details["available_bytes"].as_str()), ("100", "99"));
+        assert_eq!(
+            (error.details["required_bytes"].as_str(), error.details["available_bytes"].as_str()),
+            ("100", "99")
+        );
         assert!(peak_bytes(u64::MAX, Some(1)) == u64::MAX);
     }
 }

@@ -107,7 +107,8 @@ fn seconds_until(date: &str) -> Option<Duration> {
     let era = shifted.div_euclid(400);
     let year_of_era = shifted.rem_euclid(400);
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+    let days =
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
     let at = days * 86_400 + hour * 3600 + minute * 60 + second;
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs() as i64;
     Some(Duration::from_secs(at.saturating_sub(now).max(0) as u64))
@@ -120,7 +121,8 @@ mod tests {
     #[test]
     fn waits_are_read() {
         let check = |name: &'static str, value: &str, expected: Option<u64>| {
-            let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
+            let headers =
+                HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]);
             assert_eq!(asked_wait(&headers).map(|wait| wait.as_secs()), expected, "{value}");
         };
         check("retry-after", "7", Some(7));
@@ -145,6 +147,9 @@ mod tests {
         let pauses: Vec<_> = policy.pauses().collect();
         assert_eq!(pauses.len(), 3);
         assert!(pauses.windows(2).all(|pair| pair[0] < pair[1] * 2));
-        assert_eq!(policy.pause(Duration::from_secs(1), Some(Duration::from_secs(9999))), policy.longest_wait);
+        assert_eq!(
+            policy.pause(Duration::from_secs(1), Some(Duration::from_secs(9999))),
+            policy.longest_wait
+        );
     }
 }

@@ -137,7 +137,8 @@ impl Reporter {
 
     /// Folds the meters in.
     pub fn tick(&mut self) {
-        let sum = |value: fn(&FileMeter) -> u64| self.meters.iter().map(|(meter, _)| value(meter)).sum::<u64>();
+        let sum =
+            |value: fn(&FileMeter) -> u64| self.meters.iter().map(|(meter, _)| value(meter)).sum::<u64>();
         let received = sum(|meter| meter.received.load(Relaxed));
         let resumed = sum(|meter| meter.resumed.load(Relaxed));
         let retries = sum(|meter| u64::from(meter.retries.load(Relaxed)));
@@ -229,8 +230,11 @@ impl Speed {
         }
         let current = bytes.saturating_sub(self.bytes) as f64 / elapsed;
         let weight = 1.0 - (-elapsed / SMOOTHING.as_secs_f64()).exp();
-        self.bytes_per_second =
-            if self.warm { self.bytes_per_second + weight * (current - self.bytes_per_second) } else { current };
+        self.bytes_per_second = if self.warm {
+            self.bytes_per_second + weight * (current - self.bytes_per_second)
+        } else {
+            current
+        };
         self.warm |= current > 0.0;
         self.at = now;
         self.bytes = bytes;

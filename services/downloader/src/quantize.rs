@@ -71,7 +71,11 @@ impl Quantize {
         }
     }
 
-    fn work(&self, cancel: &AtomicBool, progress: &watch::Sender<(f64, String)>) -> Result<Outcome, ServiceError> {
+    fn work(
+        &self,
+        cancel: &AtomicBool,
+        progress: &watch::Sender<(f64, String)>,
+    ) -> Result<Outcome, ServiceError> {
         let failed = |error| of_model(&self.name, error);
         let source = Checkpoint::open(&self.source).map_err(failed)?;
         let extra: Vec<_> = self

@@ -119,7 +119,8 @@ impl Queue {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Cancel(id, reply)).await?;
         let Some(mut watcher) = answer.await.map_err(|_| gone())? else { return Ok(None) };
-        let ended = tokio::time::timeout(PATIENCE, watcher.wait_for(|download| is_final(download.state()))).await;
+        let ended =
+            tokio::time::timeout(PATIENCE, watcher.wait_for(|download| is_final(download.state()))).await;
         match ended {
             Ok(Ok(download)) => Ok(Some(download.clone())),
             Ok(Err(_)) => Err(gone()),
@@ -233,7 +234,8 @@ impl Owner {
     }
 
     fn fill_slots(&mut self) {
-        while self.active.values().filter(|active| active.holds_slot).count() < self.context.downloads_at_once {
+        while self.active.values().filter(|active| active.holds_slot).count() < self.context.downloads_at_once
+        {
             let Some(job) = self.waiting.pop_front() else { return };
             self.begin(job, true);
             self.renumber();

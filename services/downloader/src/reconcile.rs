@@ -35,7 +35,9 @@ pub async fn reconcile(context: &Context) -> Option<Vec<Order>> {
     let mut orders = Vec::new();
     for row in pending {
         tracing::info!(id = row.id, handle = row.handle, "resuming");
-        if row.source() == Source::Local && crate::quantization::scheme(row.requested_quantization()).is_none() {
+        if row.source() == Source::Local
+            && crate::quantization::scheme(row.requested_quantization()).is_none()
+        {
             if let Err(error) = crate::local::register(context, &row).await {
                 let _ = context.registry.fail_when_back(&context.stopping, row.id, &error).await;
             }
@@ -57,7 +59,8 @@ fn clear_incoming(context: &Context, rows: &HashMap<i64, &Model>) -> std::io::Re
     for id in context.cache.incoming_ids()? {
         let incoming = context.cache.incoming(id);
         let old = || {
-            let age = fs::metadata(incoming.path()).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+            let age =
+                fs::metadata(incoming.path()).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
             age.is_some_and(|age| age > FAILED_BYTES_KEPT)
         };
         let keep = match rows.get(&id).map(|row| row.state()) {

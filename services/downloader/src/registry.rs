@@ -7,8 +7,8 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use millm_kit::{Conn, ServiceError};
 use millm_proto::{
     catalog::v1::{
-        CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, Model, UpdateModelRequest,
-        catalog_service_client::CatalogServiceClient, model::State,
+        CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, Model,
+        UpdateModelRequest, catalog_service_client::CatalogServiceClient, model::State,
     },
     rpc,
 };
@@ -60,7 +60,10 @@ impl Registry {
     }
 
     /// The next four wait for the Catalog as long as it takes; `None` when we stop meanwhile.
-    pub async fn list_when_back(&self, stopping: &CancellationToken) -> Option<Result<Vec<Model>, ServiceError>> {
+    pub async fn list_when_back(
+        &self,
+        stopping: &CancellationToken,
+    ) -> Option<Result<Vec<Model>, ServiceError>> {
         when_back(stopping, || self.try_list("")).await
     }
 
@@ -150,7 +153,8 @@ async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> R
 
 /// Whether a status came from the way to the Catalog instead of from it: it carries no reason of ours.
 fn is_absence(status: &Status) -> bool {
-    let passing = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    let passing =
+        matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     passing && status.get_error_details().error_info().is_none()
 }
 

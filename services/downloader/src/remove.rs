@@ -26,7 +26,8 @@ pub async fn remove(context: Arc<Context>, queue: Queue, name: String) -> Result
     context.registry.mark_deleting(row.id).await?;
     // A load that began in between saw a READY row; from here on none can begin.
     if let Err(error) = refuse_if_loaded(&context, &row).await {
-        let mut back = Model { name: row.name.clone(), id: row.id, error: row.error.clone(), ..Model::default() };
+        let mut back =
+            Model { name: row.name.clone(), id: row.id, error: row.error.clone(), ..Model::default() };
         back.set_state(row.state());
         context.registry.update(back, &["state", "error"]).await?;
         return Err(error);

@@ -68,7 +68,9 @@ pub fn weights(
     let pickled = top().find(|path| PICKLED.contains(&extension(path).as_str()));
     Err(match pickled {
         Some(file) => pickle_only(file.as_str()),
-        None => ServiceError::invalid_model_file("repository", "has neither model.safetensors nor a GGUF file"),
+        None => {
+            ServiceError::invalid_model_file("repository", "has neither model.safetensors nor a GGUF file")
+        }
     })
 }
 
@@ -130,7 +132,9 @@ pub fn files(
                 .map_err(|error| crate::error::of_model("model", error))?;
             files.extend(find(path.as_str()));
             for shard in &parsed.shards {
-                files.push(find(shard).ok_or_else(|| missing(shard, "is missing, though the index names it"))?);
+                files.push(
+                    find(shard).ok_or_else(|| missing(shard, "is missing, though the index names it"))?,
+                );
             }
         }
         _ => files.push(find(WHOLE).ok_or_else(|| missing(WHOLE, "is missing"))?),
@@ -216,7 +220,8 @@ mod tests {
             let files = files(&tree, &weights, Some(index)).map_err(|error| error.reason)?;
             Ok(files.iter().map(|file| file.path.to_string()).collect::<Vec<_>>().join(" "))
         };
-        let expected = "config.json tokenizer.json model.safetensors.index.json m-1.safetensors m-2.safetensors";
+        let expected =
+            "config.json tokenizer.json model.safetensors.index.json m-1.safetensors m-2.safetensors";
         assert_eq!(names(index), Ok(expected.to_owned()));
         assert_eq!(names(&index.replace("m-2", "m-3")), Err(Reason::InvalidModelFile));
         assert_eq!(names(&index.replace("m-2", "../m-2")), Err(Reason::InvalidModelFile));

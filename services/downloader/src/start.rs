@@ -30,11 +30,16 @@ pub async fn start(
     mut request: StartDownloadRequest,
 ) -> Result<Download, ServiceError> {
     if !request.handle.is_empty() && !is_handle(&request.handle) {
-        return Err(ServiceError::invalid_argument("handle", "must be 1 to 255 letters, digits, '-', '_' or '.'"));
+        return Err(ServiceError::invalid_argument(
+            "handle",
+            "must be 1 to 255 letters, digits, '-', '_' or '.'",
+        ));
     }
     match request.source.take() {
         Some(start_download_request::Source::Hub(source)) => hub(context, queue, source, request).await,
-        Some(start_download_request::Source::LocalPath(path)) => local::start(context, queue, path, request).await,
+        Some(start_download_request::Source::LocalPath(path)) => {
+            local::start(context, queue, path, request).await
+        }
         None => Err(ServiceError::invalid_argument("source", "must be a repository or a path")),
     }
 }
@@ -107,7 +112,9 @@ async fn same_wish(context: &Context, wanted: &Model) -> Result<Option<Model>, S
 
 /// A new row, or one in error that is tried again. MODEL_ALREADY_EXISTS with its id for any other.
 pub async fn create_or_retry(context: &Context, wanted: Model) -> Result<Model, ServiceError> {
-    let Some(existing) = same_wish(context, &wanted).await? else { return context.registry.create(wanted).await };
+    let Some(existing) = same_wish(context, &wanted).await? else {
+        return context.registry.create(wanted).await;
+    };
     let exists = || {
         let quantization = name_of(existing.requested_quantization());
         ServiceError::model_already_exists(existing.id, &existing.handle, quantization)

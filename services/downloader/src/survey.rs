@@ -1,6 +1,7 @@
 //! What a repository holds at a pinned commit, and whether it can become a model: asked of the hub before any
 //! weight is fetched.
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
     ModelSpec, TensorInfo, TensorType,
@@ -109,13 +110,11 @@ impl Survey {
         if let Some(header) = &self.gguf {
             return Ok(header.tensors.iter().map(gguf_tensor).collect());
         }
-        use futures::{StreamExt as _, TryStreamExt as _};
         let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
         let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
-        let headers: Vec<SafetensorsHeader> = futures::stream::iter(shards.map(|file| reader.safetensors_header(file)))
-            .buffered(HEADERS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let requests: Vec<_> = shards.map(|file| reader.safetensors_header(file)).collect();
+        let headers: Vec<SafetensorsHeader> =
+            futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
         let canonical = |name: &str| spec.and_then(|spec| spec.family.canonical_name(name));
         let tensors = headers.into_iter().flat_map(|header| header.tensors).filter_map(|tensor| {
             Some(TensorInfo {

@@ -63,7 +63,9 @@ async fn signal() {
 
 /// Collects what runs in this process; [`Host::serve`] then runs it until the end.
 pub struct Host {
-    routes: axum::Router,
+    /// Health and reflection.
+    standard: axum::Router,
+    services: axum::Router,
     health: HealthReporter,
     pub tasks: TaskTracker,
     pub shutdown: Shutdown,
@@ -72,12 +74,20 @@ pub struct Host {
 impl Host {
     pub fn new(shutdown: Shutdown) -> Self {
         let (health, health_service) = tonic_health::server::health_reporter();
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(millm_proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        let reflection = reflection.build_v1().expect("the descriptor set was checked when it was compiled");
-        let routes = Routes::new(health_service).add_service(reflection).into_axum_router();
-        Self { routes, health, tasks: TaskTracker::new(), shutdown }
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(millm_proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let checked = "the descriptor set was checked when it was compiled";
+        // Merged with routers that have a fallback of their own.
+        let standard = Routes::new(health_service)
+            .add_service(reflection().build_v1().expect(checked))
+            // What Python's client asks.
+            .add_service(reflection().build_v1alpha().expect(checked))
+            .into_axum_router()
+            .reset_fallback();
+        Self { standard, services: axum::Router::new(), health, tasks: TaskTracker::new(), shutdown }
     }
 
     /// Mounts a service, marks it as serving, and gives the way to call it from this process.
@@ -90,7 +100,7 @@ impl Host {
         self.health.set_service_status(S::NAME, tonic_health::ServingStatus::Serving).await;
         let path = format!("/{}/{{*rest}}", S::NAME);
         let conn = Conn::local(service);
-        self.routes = std::mem::take(&mut self.routes).route_service(&path, serve_conn(conn.clone()));
+        self.services = std::mem::take(&mut self.services).route_service(&path, serve_conn(conn.clone()));
         conn
     }
 
@@ -99,9 +109,16 @@ impl Host {
         self.health.clone()
     }
 
-    /// gRPC with health and reflection, to be served or put into the gateway's routes.
+    /// Health and reflection alone: the gateway forwards the services' calls itself.
+    pub fn standard_routes(&self) -> axum::Router {
+        self.standard.clone()
+    }
+
+    /// The roles of this process as native gRPC, with health and reflection; other calls are UNIMPLEMENTED.
     pub fn routes(&self) -> axum::Router {
-        self.routes.clone()
+        let unknown =
+            || async { tonic::Status::unimplemented("unknown service").into_http::<axum::body::Body>() };
+        self.standard.clone().merge(self.services.clone()).fallback(unknown)
     }
 
     /// Serves `routes` until the end: no new connections once stopping, open streams until forced; then waits

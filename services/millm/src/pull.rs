@@ -63,7 +63,7 @@ async fn start(server: &Server, request: StartDownloadRequest, detach: bool, jso
         eprintln!("{} is queued: 'millm ps' shows how it goes", started.handle);
         return Ok(());
     }
-    let last = watch(server, started, json).await?;
+    let last = watch(server, &started, json).await?;
     if let Some(error) = last.error.as_ref().filter(|_| last.state() == State::Failed) {
         return Err(ServiceError::from_rpc(error).into());
     }
@@ -88,10 +88,9 @@ async fn start(server: &Server, request: StartDownloadRequest, detach: bool, jso
 }
 
 /// Follows a download to its end, through restarts of the server.
-async fn watch(server: &Server, started: Download, json: bool) -> Result<Download> {
+async fn watch(server: &Server, started: &Download, json: bool) -> Result<Download> {
     let bar = Bar::new(json);
     let name = format!("models/{}", started.model_id);
-    let mut last = started;
     let mut failures = 0;
     loop {
         let request = WatchDownloadRequest { name: name.clone() };
@@ -103,13 +102,13 @@ async fn watch(server: &Server, started: Download, json: bool) -> Result<Downloa
                         Ok(Some(download)) => {
                             failures = 0;
                             bar.show(&download)?;
-                            last = download;
+                            if matches!(download.state(), State::Succeeded | State::Failed | State::Cancelled)
+                            {
+                                return Ok(download);
+                            }
                         }
                         Ok(None) => break tonic::Status::unavailable("the watch ended early"),
                         Err(status) => break status,
-                    }
-                    if matches!(last.state(), State::Succeeded | State::Failed | State::Cancelled) {
-                        return Ok(last);
                     }
                 }
             }

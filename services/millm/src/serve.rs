@@ -59,7 +59,7 @@ pub async fn run(settings: Settings, roles: &[Role]) -> Result<()> {
     };
     let routes = if has(Role::Gateway) {
         let services = Services { catalog, downloader, runtime };
-        Gateway::build(&settings, address, services, host.tasks.clone()).routes(host.routes())
+        Gateway::build(&settings, address, services, &host).routes(host.standard_routes())
     } else {
         host.routes()
     };

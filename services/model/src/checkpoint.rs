@@ -6,7 +6,7 @@ mod gguf;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use crate::mapped;
 use crate::spec::ModelSpec;
 use crate::template::ChatTemplate;
 use crate::tensor::{TensorData, TensorInfo, TensorType};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{self, Tokenizer};
 
 /// Bounds for the files beside the weights.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -99,7 +99,8 @@ impl Checkpoint {
         let mut by_found_name: HashMap<String, Found> =
             found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
         let expected = spec.expected_tensors();
-        let (mut tensors, mut places) = (Vec::with_capacity(expected.len()), Vec::with_capacity(expected.len()));
+        let (mut tensors, mut places) =
+            (Vec::with_capacity(expected.len()), Vec::with_capacity(expected.len()));
         let mut by_name = HashMap::with_capacity(expected.len());
         for wanted in expected {
             let Some(tensor) = by_found_name.remove(&wanted.name) else {
@@ -107,11 +108,17 @@ impl Checkpoint {
                 let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
                 return Err(Error::invalid(weights_file, why));
             };
-            let wrong = |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
+            let wrong =
+                |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
             if tensor.shape != wanted.shape {
-                return Err(wrong(format!("has shape {:?}, the config asks for {:?}", tensor.shape, wanted.shape)));
+                return Err(wrong(format!(
+                    "has shape {:?}, the config asks for {:?}",
+                    tensor.shape, wanted.shape
+                )));
             }
-            let ty = tensor.ty.ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
+            let ty = tensor
+                .ty
+                .ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
             by_name.insert(wanted.name.clone(), tensors.len());
             let bytes = tensor.place.range.len() as u64;
             tensors.push(TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes });
@@ -153,6 +160,14 @@ impl Checkpoint {
         Ok(TensorData { info: &self.tensors[index], bytes: &self.maps[place.map][place.range.clone()] })
     }
 
+    /// Lets the system take back the memory of a tensor that was read and is not needed again soon.
+    pub(crate) fn release(&self, name: &str) {
+        if let Some(index) = self.by_name.get(name) {
+            let place = &self.places[*index];
+            mapped::release(&self.maps[place.map], place.range.clone());
+        }
+    }
+
     /// Weights and the files beside them that were read.
     pub fn files(&self) -> &[ModelFile] {
         &self.files
@@ -191,19 +206,27 @@ impl Checkpoint {
     /// From chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order; `None` for models
     /// that have none.
     pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        let variables = || -> Result<_> {
-            let tokenizer = self.tokenizer()?;
-            Ok(tokenizer.template_variables().map(|(name, text)| (name.to_owned(), text.to_owned())).collect())
+        let config = self.sidecars.tokenizer_config.as_deref();
+        let variables = || match (config, &self.metadata) {
+            (Some(config), _) => tokenizer::config_roles(config),
+            (None, Some(metadata)) => tokenizer::metadata_roles(metadata),
+            (None, None) => Ok(BTreeMap::new()),
         };
         if let Some(source) = &self.sidecars.chat_template {
             return ChatTemplate::new(source, variables()?).map(Some);
         }
-        if let Some(config) = &self.sidecars.tokenizer_config
+        if let Some(config) = config
             && let Some(template) = ChatTemplate::from_tokenizer_config(config, variables()?)?
         {
             return Ok(Some(template));
         }
-        match self.metadata.as_ref().map(|metadata| metadata.text("tokenizer.chat_template")).transpose()?.flatten() {
+        match self
+            .metadata
+            .as_ref()
+            .map(|metadata| metadata.text("tokenizer.chat_template"))
+            .transpose()?
+            .flatten()
+        {
             Some(source) => ChatTemplate::new(source, variables()?).map(Some),
             None => Ok(None),
         }

@@ -129,7 +129,9 @@ fn family_of(config: &Fields<'_>) -> Result<(String, &'static Family)> {
     };
     let family = match (named, model_type) {
         (Some(name), _) => Family::by_architecture(name).ok_or_else(|| unsupported(name))?,
-        (None, Some(model_type)) => Family::by_model_type(model_type).ok_or_else(|| unsupported(model_type))?,
+        (None, Some(model_type)) => {
+            Family::by_model_type(model_type).ok_or_else(|| unsupported(model_type))?
+        }
         (None, None) => return Err(config.invalid("architectures", "is needed")),
     };
     // The type chooses the config class, and with it the meaning of every key.
@@ -153,7 +155,9 @@ impl Dimensions {
         let hidden_size = config.required_count("hidden_size", cap::WIDTH)?;
         let heads = config.required_count("num_attention_heads", cap::HEADS)?;
         if !hidden_size.is_multiple_of(heads) {
-            return Err(config.invalid("hidden_size", &format!("is not a multiple of num_attention_heads = {heads}")));
+            return Err(
+                config.invalid("hidden_size", &format!("is not a multiple of num_attention_heads = {heads}"))
+            );
         }
         let kv_heads = match config.count("num_key_value_heads", cap::HEADS)? {
             Some(kv_heads) => kv_heads,
@@ -166,7 +170,9 @@ impl Dimensions {
         }
         let head_dim = config.count("head_dim", cap::HEAD_DIM)?.unwrap_or(hidden_size / heads);
         if !head_dim.is_multiple_of(2) {
-            return Err(config.invalid("head_dim", &format!("{head_dim} is odd, rotary embedding needs pairs")));
+            return Err(
+                config.invalid("head_dim", &format!("{head_dim} is odd, rotary embedding needs pairs"))
+            );
         }
         Ok(Self { layers, hidden_size, heads, kv_heads, head_dim })
     }

@@ -15,7 +15,9 @@ pub enum Error {
     #[error("config.json: {field} = {value} is not supported")]
     UnsupportedField { field: String, value: String },
     /// `.bin`, `.pt`, `.pth`, `.ckpt`, `.pkl` only: unpickling runs code.
-    #[error("only pickled weights ({file}) were found; this format is unsafe and refused, publish safetensors")]
+    #[error(
+        "only pickled weights ({file}) were found; this format is unsafe and refused, publish safetensors"
+    )]
     PickleOnly { file: String },
     #[error("invalid model path: {why}")]
     InvalidPath { why: String },

@@ -13,6 +13,7 @@ pub mod gguf;
 pub mod headers;
 mod local;
 mod mapped;
+pub mod memory;
 pub mod quantize;
 mod rope;
 pub mod safetensors;

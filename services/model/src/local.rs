@@ -20,7 +20,8 @@ pub fn validate_local_path(path: &Path) -> Result<PathBuf> {
         return Err(invalid(format!("'{}' is not absolute", path.display())));
     }
     let real = path.canonicalize().map_err(|error| invalid(format!("'{}': {error}", path.display())))?;
-    let metadata = std::fs::metadata(&real).map_err(|error| invalid(format!("'{}': {error}", path.display())))?;
+    let metadata =
+        std::fs::metadata(&real).map_err(|error| invalid(format!("'{}': {error}", path.display())))?;
     if metadata.is_file() {
         if has_extension(&real, "gguf") {
             return Ok(real);
@@ -73,7 +74,8 @@ pub(crate) fn weights_in(folder: &Path) -> Result<Weights> {
         [one] => return Ok(Weights::Gguf(folder.join(one))),
         _ => return Err(invalid(format!("'{}' has several .gguf files: name one", folder.display()))),
     }
-    match names.iter().find(|name| PICKLED.iter().any(|extension| has_extension(Path::new(name), extension))) {
+    match names.iter().find(|name| PICKLED.iter().any(|extension| has_extension(Path::new(name), extension)))
+    {
         Some(file) => Err(Error::PickleOnly { file: file.clone() }),
         None => Err(invalid(format!("'{}' has neither safetensors nor a .gguf file", folder.display()))),
     }

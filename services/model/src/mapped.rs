@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -29,6 +30,22 @@ pub(crate) fn map(path: &Path) -> Result<Mmap> {
     // into place when complete and not written to again, and weights are read as plain bytes, for which any
     // value is valid.
     unsafe { Mmap::map(&file) }.map_err(|error| Error::io(path, error))
+}
+
+/// Gives the memory of a range back to the system; what is read of it again comes from the file again. A run over
+/// a whole model would otherwise count all of it as its own.
+pub(crate) fn release(map: &Mmap, range: Range<usize>) {
+    #[cfg(unix)]
+    {
+        // SAFETY: the mapping is shared, read only and of a file, so its pages hold nothing that the file does not:
+        // whoever still borrows them finds the same bytes.
+        let end = unsafe {
+            map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len())
+        };
+        if let Err(error) = end {
+            tracing::debug!(%error, "pages are kept");
+        }
+    }
 }
 
 /// The text of a file of at most `most` bytes; `None` where there is no such file.

@@ -10,9 +10,16 @@ use std::f32::consts::PI;
 pub(crate) enum RopeScaling {
     None,
     /// Positions divided by `factor`.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     /// Long waves divided by `factor`, short ones kept, those between blended (Llama 3.1).
-    Llama3 { factor: f32, low_freq_factor: f32, high_freq_factor: f32, original_context: f32 },
+    Llama3 {
+        factor: f32,
+        low_freq_factor: f32,
+        high_freq_factor: f32,
+        original_context: f32,
+    },
 }
 
 /// `dimensions / 2` angles per position. `dimensions` is even.
@@ -41,8 +48,8 @@ impl RopeScaling {
                 } else if wavelength < original_context / high_freq_factor {
                     frequency
                 } else {
-                    let smooth =
-                        (original_context / wavelength - low_freq_factor) / (high_freq_factor - low_freq_factor);
+                    let smooth = (original_context / wavelength - low_freq_factor)
+                        / (high_freq_factor - low_freq_factor);
                     (1.0 - smooth) * frequency / factor + smooth * frequency
                 }
             }
@@ -82,7 +89,10 @@ mod tests {
         assert!((frequencies[0] - 1.0).abs() < 1e-7, "wavelength 6.3 < 16 stays");
         let second = 10_000_f32.powf(-1.0 / 8.0);
         let smooth = (64.0 * second / (2.0 * PI) - 1.0) / 3.0;
-        close(&frequencies[1..2], &[if smooth > 1.0 { second } else { (1.0 - smooth) * second / 8.0 + smooth * second }]);
+        close(
+            &frequencies[1..2],
+            &[if smooth > 1.0 { second } else { (1.0 - smooth) * second / 8.0 + smooth * second }],
+        );
         close(&frequencies[7..], &[10_000_f32.powf(-7.0 / 8.0) / 8.0]);
     }
 }

@@ -81,7 +81,8 @@ impl ModelSpec {
     /// Every tensor the decoder reads, in the order in which it needs them.
     pub fn expected_tensors(&self) -> Vec<ExpectedTensor> {
         let mut tensors = Vec::with_capacity(3 + self.layers * 19);
-        let mut add = |name: String, shape: &[usize]| tensors.push(ExpectedTensor { name, shape: shape.to_vec() });
+        let mut add =
+            |name: String, shape: &[usize]| tensors.push(ExpectedTensor { name, shape: shape.to_vec() });
         let (hidden, inner) = (self.hidden_size, self.intermediate_size);
         let (query, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         add("token_embd.weight".to_owned(), &[self.vocabulary_size, hidden]);
@@ -115,7 +116,9 @@ impl ModelSpec {
     pub fn parameter_count(&self) -> u64 {
         self.expected_tensors()
             .iter()
-            .map(|tensor| crate::tensor::elements(&tensor.shape).expect("the config's caps keep products in 64 bits"))
+            .map(|tensor| {
+                crate::tensor::elements(&tensor.shape).expect("the config's caps keep products in 64 bits")
+            })
             .sum()
     }
 }

@@ -50,13 +50,15 @@ impl ChatTemplate {
     /// none.
     pub fn from_tokenizer_config(config: &str, variables: BTreeMap<String, String>) -> Result<Option<Self>> {
         let config = crate::config::fields::parse_object("tokenizer_config.json", config)?;
-        let wrong = || Error::Template("chat_template is neither a text nor a list of named texts".to_owned());
+        let wrong =
+            || Error::Template("chat_template is neither a text nor a list of named texts".to_owned());
         match config.get("chat_template") {
             None | Some(Json::Null) => Ok(None),
             Some(Json::String(source)) => Self::new(source, variables).map(Some),
             Some(Json::Array(list)) => {
                 let named = |name: &str| {
-                    let entry = list.iter().find(|entry| entry.get("name").and_then(Json::as_str) == Some(name))?;
+                    let entry =
+                        list.iter().find(|entry| entry.get("name").and_then(Json::as_str) == Some(name))?;
                     entry.get("template").and_then(Json::as_str)
                 };
                 let mut template = Self::new(named("default").ok_or_else(wrong)?, variables)?;
@@ -85,7 +87,9 @@ impl ChatTemplate {
         let source = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
         let evaluate = || {
             let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-            variables.extend(self.variables.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
+            variables.extend(
+                self.variables.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))),
+            );
             variables.extend(extra.iter().map(|(name, value)| (name.as_str(), values::from_json(value))));
             variables.insert("messages", values::from_json(messages));
             variables.insert("tools", tools.map_or_else(|| Value::from(()), values::from_json));
@@ -118,7 +122,7 @@ fn environment() -> Environment<'static> {
     environment.set_syntax(syntax.expect("the default delimiters are valid"));
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_filter("tojson", to_json);
+    environment.add_filter("tojson", |value: &Value, options: Kwargs| to_json(value, &options));
     environment.add_function("raise_exception", |message: String| -> Result<Value, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
     });
@@ -126,7 +130,7 @@ fn environment() -> Environment<'static> {
     environment
 }
 
-fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
+fn to_json(value: &Value, options: &Kwargs) -> Result<Value, minijinja::Error> {
     let indent: Option<Value> = options.get("indent")?;
     let layout = json::Layout {
         indent: match indent.filter(|indent| !indent.is_none()) {
@@ -135,7 +139,9 @@ fn to_json(value: &Value, options: Kwargs) -> Result<Value, minijinja::Error> {
         },
         is_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
         sorts_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-        separators: options.get::<Option<Vec<String>>>("separators")?.and_then(|both| <[String; 2]>::try_from(both).ok()),
+        separators: options
+            .get::<Option<Vec<String>>>("separators")?
+            .and_then(|both| <[String; 2]>::try_from(both).ok()),
     };
     options.assert_all_used()?;
     Ok(Value::from(json::dumps(&values::to_json(value)?, &layout)))

@@ -7,7 +7,7 @@ mod decoder;
 mod gguf;
 mod json;
 mod pieces;
-mod pretokenize;
+pub(crate) mod pretokenize;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::config::fields::parse_object;
 use crate::error::{Error, Result};
+use crate::gguf::Metadata;
 pub use decoder::TextDecoder;
 use pieces::Pieces;
 
@@ -56,10 +58,14 @@ impl Tokenizer {
     }
 
     /// Special tokens that appear in the text are recognized, as in transformers. `add_special` adds what the model
-    /// wants around a text (usually the first token); text from a chat template has it already.
+    /// wants around a text (usually the first token); text from a chat template has it already. Some published
+    /// tokenizers have more tokens than their model: ids are the caller's to check against the spec.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT_BYTES {
-            return Err(Error::Tokenizer(format!("text of {} bytes is over the limit of {MAX_TEXT_BYTES}", text.len())));
+            return Err(Error::Tokenizer(format!(
+                "text of {} bytes is over the limit of {MAX_TEXT_BYTES}",
+                text.len()
+            )));
         }
         let processed = add_special && self.affixes == Affixes::PostProcessor;
         let encoding = guarded(|| self.inner.encode_fast(text, processed))?;
@@ -119,6 +125,17 @@ impl Tokenizer {
     pub fn template_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.special.text.iter().map(|(name, text)| (*name, text.as_str()))
     }
+}
+
+/// The template variables that tokenizer_config.json gives, without building the tokenizer.
+pub(crate) fn config_roles(config: &str) -> Result<BTreeMap<String, String>> {
+    Ok(json::roles(&parse_object(json::CONFIG_FILE, config)?))
+}
+
+/// The template variables that GGUF metadata gives, without building the tokenizer.
+pub(crate) fn metadata_roles(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
+    let special = gguf::special_tokens(metadata)?;
+    Ok(special.text.into_iter().map(|(role, text)| (role.to_owned(), text)).collect())
 }
 
 /// Runs a part of the `tokenizers` crate, which panics where a hostile regex exhausts its retries.

@@ -1,7 +1,10 @@
-//! What the Runtime asks of the Catalog: the row behind a name.
+//! What the Runtime asks of the Catalog: the row behind a name, and which names change.
 
 use millm_kit::{Conn, ModelRef, Reason, ServiceError};
-use millm_proto::catalog::v1::{GetModelRequest, Model, catalog_service_client::CatalogServiceClient, model};
+use millm_proto::catalog::v1::{
+    GetModelRequest, Model, WatchModelsRequest, WatchModelsResponse,
+    catalog_service_client::CatalogServiceClient, model,
+};
 
 #[derive(Debug, Clone)]
 pub struct Catalog(CatalogServiceClient<Conn>);
@@ -22,7 +25,12 @@ impl Catalog {
         })
     }
 
-    /// The same, and only when it can be loaded: else MODEL_NOT_READY.
+    /// All rows, then each change, until the Catalog goes away.
+    pub async fn watch(&self) -> Result<tonic::Streaming<WatchModelsResponse>, ServiceError> {
+        Ok(self.0.clone().watch_models(WatchModelsRequest {}).await?.into_inner())
+    }
+
+    /// The row of a name, only when the model can be loaded: else MODEL_NOT_READY.
     pub async fn ready(&self, name: &str) -> Result<Model, ServiceError> {
         let model = self.find(name).await?;
         match model.state() {

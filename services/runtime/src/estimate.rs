@@ -4,15 +4,13 @@ use std::path::PathBuf;
 
 use millm_engine::EngineOptions;
 use millm_kit::ServiceError;
-use millm_model::{Checkpoint, TensorInfo};
+use millm_model::{
+    Checkpoint,
+    memory::{self, Workload},
+};
 use millm_proto::{catalog::v1::Model, runtime::v1::MemoryEstimate};
 
 use crate::{devices, failure, loader::Ground};
-
-/// Kept for the tokenizer, the batch being assembled, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 16 << 20;
-/// The vocabulary in the tokenizer's maps, for each token.
-const TOKEN_BYTES: u64 = 512;
 
 /// A checkpoint with the options it would run with, and what that takes.
 pub struct Opened {
@@ -60,21 +58,21 @@ pub fn against(mut estimate: MemoryEstimate, available_bytes: u64) -> MemoryEsti
 
 fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate {
     let spec = checkpoint.spec();
-    let memory = options.memory(spec);
-    // The engine keeps matrices as they are stored and vectors as f32.
-    let held = |tensor: &TensorInfo| match tensor.shape.len() {
-        1 => tensor.elements() * 4,
-        _ => tensor.bytes,
+    let workload = Workload {
+        context_length: options.context_length(spec),
+        slots: options.slots,
+        prefill_chunk: options.prefill_chunk,
+        kv_element_bytes: options.kv_type.bytes(),
     };
-    let weights: u64 = checkpoint.tensors().map(held).sum();
-    let overhead = OVERHEAD_BYTES + TOKEN_BYTES * spec.vocabulary_size as u64;
-    let total = weights + memory.kv_bytes + memory.activation_bytes + overhead;
+    let estimate = memory::estimate(spec, memory::held_bytes(checkpoint.tensors()), &workload);
+    // What no machine has is as good as the most that can be said.
+    let wire = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     MemoryEstimate {
-        weights_bytes: weights as i64,
-        kv_cache_bytes: memory.kv_bytes as i64,
-        activations_bytes: memory.activation_bytes as i64,
-        overhead_bytes: overhead as i64,
-        total_bytes: total as i64,
+        weights_bytes: wire(estimate.weights),
+        kv_cache_bytes: wire(estimate.kv_cache),
+        activations_bytes: wire(estimate.activations),
+        overhead_bytes: wire(estimate.overhead),
+        total_bytes: wire(estimate.total()),
         device: devices::CPU.to_owned(),
         ..MemoryEstimate::default()
     }

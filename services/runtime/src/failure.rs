@@ -23,8 +23,6 @@ pub fn of_model(error: millm_model::Error) -> ServiceError {
         Error::Tokenizer(why) => ServiceError::invalid_model_file("tokenizer", why),
         Error::Cancelled => ServiceError::cancelled(),
         error @ Error::Io { .. } => ServiceError::load_failed(error),
-        #[allow(unreachable_patterns, reason = "a reason that the model crate adds is still told")]
-        error => ServiceError::load_failed(error),
     }
 }
 

@@ -11,6 +11,7 @@ mod failure;
 mod generate;
 mod language;
 mod loader;
+mod renames;
 mod service;
 mod status;
 #[cfg(test)]
@@ -75,6 +76,8 @@ impl Runtime {
             let stopping = host.shutdown.stopping.clone();
             host.tasks.spawn(stopping.run_until_cancelled_owned(loading));
         }
+        let following = renames::follow(catalog.clone(), loader.clone());
+        host.tasks.spawn(host.shutdown.stopping.clone().run_until_cancelled_owned(following));
         let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
         let service = RuntimeServiceServer::new(service)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)

@@ -18,7 +18,7 @@ use crate::{
     catalog::Catalog,
     estimate, failure,
     generate::generate,
-    loader::{self, Entry, Loader, Models, Phase, Plan, Resident},
+    loader::{Entry, Loader, Models, Phase, Plan, Resident},
     status,
 };
 
@@ -57,8 +57,7 @@ impl RuntimeService for Service {
         let model = self.catalog.ready(&model).await?;
         let ground = &self.loader.ground;
         let opened = estimate::open(&model, ground, given(context_length)).await?;
-        let leaving = loader::leaving(&self.loader.state().borrow(), model.id, ground.capacity);
-        let back: u64 = leaving.iter().map(|leaving| leaving.bytes).sum();
+        let back = self.loader.given_back_bytes(model.id);
         let free = ground.devices.cpu().free_bytes as u64;
         Ok(Response::new(estimate::against(opened.estimate, free + back)))
     }
@@ -102,8 +101,8 @@ impl RuntimeService for Service {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = request.into_inner();
-        let resident = self.resident(&request.model).await?;
-        Ok(Response::new(Box::pin(generate(resident, request).await?)))
+        let (resident, handle) = self.resident(&request.model).await?;
+        Ok(Response::new(Box::pin(generate(resident, handle, request).await?)))
     }
 
     async fn tokenize(
@@ -111,7 +110,7 @@ impl RuntimeService for Service {
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
         let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
-        let language = Arc::clone(&self.resident(&model).await?.language);
+        let language = Arc::clone(&self.resident(&model).await?.0.language);
         let work = move || language.encode(&text, add_special_tokens);
         let token_ids = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
         Ok(Response::new(TokenizeResponse { token_ids }))
@@ -122,7 +121,7 @@ impl RuntimeService for Service {
         request: Request<DetokenizeRequest>,
     ) -> Result<Response<DetokenizeResponse>, Status> {
         let DetokenizeRequest { model, token_ids } = request.into_inner();
-        let language = Arc::clone(&self.resident(&model).await?.language);
+        let language = Arc::clone(&self.resident(&model).await?.0.language);
         let work = move || language.decode(&token_ids);
         let text = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
         Ok(Response::new(DetokenizeResponse { text }))
@@ -139,10 +138,10 @@ impl Service {
     fn the_one(&self) -> Result<(i64, String), ServiceError> {
         let state = self.loader.state();
         let models = state.borrow();
-        let used = |resident: &Resident| resident.requests.last_used().unwrap_or(resident.load_time);
         let loaded = models.iter().filter_map(|(id, entry)| Some((id, entry, entry.resident()?)));
-        let latest = loaded
-            .max_by_key(|(_, entry, resident)| (matches!(entry.phase, Phase::Loaded(_)), used(resident)));
+        let latest = loaded.max_by_key(|(_, entry, resident)| {
+            (matches!(entry.phase, Phase::Loaded(_)), resident.last_used())
+        });
         if let Some((id, entry, _)) = latest {
             return Ok((*id, entry.handle.clone()));
         }
@@ -174,14 +173,14 @@ impl Service {
         }
     }
 
-    /// The loaded model of this name; empty: the one that is loaded. MODEL_NOT_FOUND, MODEL_NOT_LOADED,
-    /// MODEL_LOADING.
-    async fn resident(&self, name: &str) -> Result<Arc<Resident>, ServiceError> {
+    /// The loaded model of this name (empty: the one that is loaded) and what it is called now. MODEL_NOT_FOUND,
+    /// MODEL_NOT_LOADED, MODEL_LOADING.
+    async fn resident(&self, name: &str) -> Result<(Arc<Resident>, String), ServiceError> {
         let (id, handle) = if name.is_empty() { self.the_one()? } else { self.named(name).await? };
         let state = self.loader.state();
         let models: &Models = &state.borrow();
         match models.get(&id) {
-            Some(Entry { phase: Phase::Loaded(resident), .. }) => Ok(Arc::clone(resident)),
+            Some(Entry { phase: Phase::Loaded(resident), .. }) => Ok((Arc::clone(resident), handle)),
             Some(Entry { phase: Phase::Loading(_), .. }) => Err(ServiceError::loading(handle)),
             _ => Err(ServiceError::not_loaded(handle)),
         }

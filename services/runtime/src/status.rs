@@ -36,7 +36,7 @@ pub fn watch(loader: Loader, shutdown: Shutdown) -> impl Stream<Item = RuntimeSt
         let mut last: Option<RuntimeStatus> = None;
         let mut sent = Instant::now();
         while !shutdown.stopping.is_cancelled() {
-            let busy = state.borrow_and_update().values().any(|entry| !matches!(entry.phase, Phase::Loaded(_)));
+            let busy = state.borrow_and_update().values().any(under_way);
             let now = now(&loader);
             if last.as_ref().is_none_or(|last| differ(last, &now)) {
                 last = Some(now.clone());
@@ -54,6 +54,10 @@ pub fn watch(loader: Loader, shutdown: Shutdown) -> impl Stream<Item = RuntimeSt
             }
         }
     }
+}
+
+fn under_way(entry: &Entry) -> bool {
+    matches!(entry.phase, Phase::Loading(_) | Phase::Unloading(..))
 }
 
 fn differ(last: &RuntimeStatus, now: &RuntimeStatus) -> bool {

@@ -1,7 +1,7 @@
 //! What can go wrong when the hub is asked, and whether asking again makes sense: the protocol's table of
 //! statuses and `X-Error-Code` on one side, the error table on the other.
 
-use std::{error::Error as _, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use millm_kit::{ServiceError, names::RepoId};

@@ -94,7 +94,12 @@ impl Hub {
     }
 
     /// What a revision is now: its commit, gating, licence.
-    pub async fn info(&self, repo: &RepoId, revision: &str, token: Option<&Secret>) -> Result<RepoInfo, ServiceError> {
+    pub async fn info(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        token: Option<&Secret>,
+    ) -> Result<RepoInfo, ServiceError> {
         let url = format!("{}/api/models/{repo}/revision/{}", self.0.endpoint, encode_segment(revision));
         let asked = self.asked(repo, What::Revision(revision), token);
         let (body, _) = self.api(&url, asked, token).await?;
@@ -102,8 +107,14 @@ impl Hub {
     }
 
     /// All files of a commit, page by page.
-    pub async fn tree(&self, repo: &RepoId, commit: &str, token: Option<&Secret>) -> Result<Vec<RemoteFile>, ServiceError> {
-        let mut url = format!("{}/api/models/{repo}/tree/{commit}?recursive=true&expand=false", self.0.endpoint);
+    pub async fn tree(
+        &self,
+        repo: &RepoId,
+        commit: &str,
+        token: Option<&Secret>,
+    ) -> Result<Vec<RemoteFile>, ServiceError> {
+        let mut url =
+            format!("{}/api/models/{repo}/tree/{commit}?recursive=true&expand=false", self.0.endpoint);
         let mut files = Vec::new();
         for _ in 0..MOST_PAGES {
             let asked = self.asked(repo, What::Revision(commit), token);
@@ -150,7 +161,8 @@ impl Hub {
 
     /// One attempt at a file or a part of it, redirects followed: 200, 206 or 416. An open end is `u64::MAX`.
     pub async fn open(&self, file: FileAt<'_>, range: Option<Range<u64>>) -> Result<Response, HubFault> {
-        let url = format!("{}/{}/resolve/{}/{}", self.0.endpoint, file.repo, file.commit, file.path.encoded());
+        let url =
+            format!("{}/{}/resolve/{}/{}", self.0.endpoint, file.repo, file.commit, file.path.encoded());
         let asked = self.asked(file.repo, What::File(file.path.as_str()), file.token);
         let sent = self.send(&url, asked, file.token, range.as_ref());
         let answer = tokio::time::timeout(self.0.policy.stall_timeout, sent)
@@ -292,9 +304,9 @@ struct Answer {
 
 fn redirect_target(from: &Url, response: &Response) -> Result<Url, HubFault> {
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-    location.and_then(|location| from.join(location).ok()).ok_or_else(|| {
-        HubFault::Final(ServiceError::download_failed("the hub redirected to nowhere"))
-    })
+    location
+        .and_then(|location| from.join(location).ok())
+        .ok_or_else(|| HubFault::Final(ServiceError::download_failed("the hub redirected to nowhere")))
 }
 
 async fn body(response: Response, most: u64) -> Result<Vec<u8>, HubFault> {

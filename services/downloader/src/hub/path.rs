@@ -25,7 +25,10 @@ impl RepoPath {
             return Ok(Self(text.to_owned()));
         }
         let shown: String = text.chars().take(120).flat_map(char::escape_debug).collect();
-        Err(ServiceError::invalid_model_file(format!("'{shown}'"), "is not a safe file name, the repository is refused"))
+        Err(ServiceError::invalid_model_file(
+            format!("'{shown}'"),
+            "is not a safe file name, the repository is refused",
+        ))
     }
 
     pub fn as_str(&self) -> &str {
@@ -91,7 +94,9 @@ mod tests {
 
     #[test]
     fn only_plain_relative_paths_pass() {
-        for bad in ["", "/abs", "../x", "a/../b", "a//b", "a/", "./a", "C:\\x", "C:x", "\\\\host\\x", "a\0b", "a\nb"] {
+        for bad in
+            ["", "/abs", "../x", "a/../b", "a//b", "a/", "./a", "C:\\x", "C:x", "\\\\host\\x", "a\0b", "a\nb"]
+        {
             assert!(RepoPath::parse(bad).is_err(), "{bad:?}");
         }
         assert!(RepoPath::parse(&"a".repeat(2000)).is_err());

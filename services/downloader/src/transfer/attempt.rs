@@ -27,7 +27,10 @@ pub(super) enum Ended {
 }
 
 /// Asks for what `partial` lacks and appends it. Errors only with the disk's.
-pub(super) async fn attempt(transfer: &Transfer, mut partial: Partial) -> Result<(Partial, Ended), ServiceError> {
+pub(super) async fn attempt(
+    transfer: &Transfer,
+    mut partial: Partial,
+) -> Result<(Partial, Ended), ServiceError> {
     if partial.is_complete() {
         return Ok((partial, Ended::Complete));
     }
@@ -57,7 +60,9 @@ fn begins_at(response: &Response, start: u64, size: u64) -> Result<u64, String> 
         StatusCode::PARTIAL_CONTENT => {
             let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
             match range.and_then(content_range) {
-                Some((first, total)) if first == start && total.is_none_or(|total| total == size) => Ok(start),
+                Some((first, total)) if first == start && total.is_none_or(|total| total == size) => {
+                    Ok(start)
+                }
                 _ => Err("the server sent another part than was asked for".to_owned()),
             }
         }
@@ -107,7 +112,12 @@ async fn receive(
 }
 
 /// Passes at most `left` bytes on. A transfer that brings too little for too long is given up.
-async fn stream(transfer: &Transfer, response: Response, mut left: u64, frames: &mpsc::Sender<Bytes>) -> Ended {
+async fn stream(
+    transfer: &Transfer,
+    response: Response,
+    mut left: u64,
+    frames: &mpsc::Sender<Bytes>,
+) -> Ended {
     let policy = transfer.hub.policy();
     let mut body = response.bytes_stream();
     let mut deadline = Instant::now() + policy.stall_timeout;
@@ -118,7 +128,9 @@ async fn stream(transfer: &Transfer, response: Response, mut left: u64, frames: 
             Ok(Some(Err(error))) => return Ended::Broken(error.into()),
             Ok(Some(Ok(frame))) => frame,
             Ok(None) if left == 0 => return Ended::Complete,
-            Ok(None) => return Ended::Broken(HubFault::passing(format!("the body ended {left} bytes early"))),
+            Ok(None) => {
+                return Ended::Broken(HubFault::passing(format!("the body ended {left} bytes early")));
+            }
         };
         if frame.len() as u64 > left {
             frame.truncate(left as usize);

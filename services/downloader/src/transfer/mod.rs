@@ -97,8 +97,7 @@ impl Transfer {
     }
 
     async fn open_partial(&self) -> Result<Partial, ServiceError> {
-        let wanted =
-            Wanted { size: self.file.size, digest: self.file.digest, commit: self.commit.clone() };
+        let wanted = Wanted { size: self.file.size, digest: self.file.digest, commit: self.commit.clone() };
         let path = self.partial.clone();
         self.blocking(move || Partial::open(&path, wanted)).await
     }

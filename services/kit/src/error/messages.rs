@@ -184,6 +184,11 @@ impl ServiceError {
         Self::new(Reason::Conflict, format!("'{name}' has changed since it was read: read it again."))
     }
 
+    /// `what`: "Host 'evil.example'". The setting that would allow it is named.
+    pub fn forbidden(what: impl Display, setting: &str) -> Self {
+        Self::new(Reason::Forbidden, format!("{what} is not allowed here; {setting} allows it."))
+    }
+
     pub fn service_unavailable(service: impl Display) -> Self {
         Self::new(Reason::ServiceUnavailable, format!("The {service} is not answering. Try again soon."))
             .retry_after(Duration::from_secs(1))

@@ -14,7 +14,10 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
     let file = GgufFile::open(path)?;
     let header = file.header();
     if header.metadata.number("split.count")?.is_some_and(|count| count > 1) {
-        return Err(Error::invalid(name, "is one part of a split file: join them with llama-gguf-split --merge"));
+        return Err(Error::invalid(
+            name,
+            "is one part of a split file: join them with llama-gguf-split --merge",
+        ));
     }
     let factors = header.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight");
     let factors = factors.map(|tensor| floats(&file, tensor, &name)).transpose()?;
@@ -43,7 +46,10 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
 /// The values of a small F32 tensor.
 fn floats(file: &GgufFile, tensor: &StoredTensor, name: &str) -> Result<Vec<f32>> {
     if tensor.ty != TensorType::F32 {
-        return Err(Error::invalid(name, format!("tensor '{}' has type {}, expected F32", tensor.name, tensor.ty)));
+        return Err(Error::invalid(
+            name,
+            format!("tensor '{}' has type {}, expected F32", tensor.name, tensor.ty),
+        ));
     }
     let (chunks, _) = file.bytes(tensor).as_chunks::<4>();
     Ok(chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())

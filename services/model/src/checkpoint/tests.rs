@@ -28,8 +28,11 @@ fn refused(path: &Path, expected: &str) {
 
 #[test]
 fn every_safetensors_fixture_opens() {
-    for model in ["tiny-millm", "families/llama", "families/llama3-rope", "families/mistral", "families/qwen2"] {
-        let checkpoint = Checkpoint::open(&fixtures().join(model)).unwrap_or_else(|error| panic!("{model}: {error}"));
+    for model in
+        ["tiny-millm", "families/llama", "families/llama3-rope", "families/mistral", "families/qwen2"]
+    {
+        let checkpoint =
+            Checkpoint::open(&fixtures().join(model)).unwrap_or_else(|error| panic!("{model}: {error}"));
         assert_eq!(checkpoint.parameter_count(), checkpoint.spec().parameter_count());
         for info in checkpoint.tensors() {
             let data = checkpoint.tensor(&info.name).expect("listed");
@@ -64,6 +67,7 @@ fn gguf_says_the_same_as_safetensors() {
 #[test]
 fn shards_are_joined() {
     let folder = copy("families/llama");
+    fs::remove_file(folder.path().join("reference.safetensors")).expect("removable");
     let whole = folder.path().join("model.safetensors");
     let bytes = fs::read(&whole).expect("readable");
     let tensors = ::safetensors::SafeTensors::deserialize(&bytes).expect("good");
@@ -119,20 +123,23 @@ fn damage_is_named() {
     refused(folder.path(), "0 bytes");
     fs::write(&weights, &good).expect("writable");
 
-    fs::write(&config, good_config.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4")).expect("writable");
+    fs::write(&config, good_config.replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4"))
+        .expect("writable");
     refused(folder.path(), "layer_types");
     let longer = good_config
         .replace("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4")
         .replace("\"layer_types\"", "\"_layer_types\"");
     fs::write(&config, longer).expect("writable");
     refused(folder.path(), "'blk.3.attn_norm.weight' (model.layers.3.input_layernorm.weight) is missing");
-    fs::write(&config, good_config.replace("\"intermediate_size\": 128", "\"intermediate_size\": 96")).expect("writable");
+    fs::write(&config, good_config.replace("\"intermediate_size\": 128", "\"intermediate_size\": 96"))
+        .expect("writable");
     refused(folder.path(), "has shape [128, 64], the config asks for [96, 64]");
 
     fs::remove_file(&config).expect("removable");
     refused(folder.path(), "config.json");
     fs::write(&config, &good_config).expect("writable");
     fs::rename(&weights, folder.path().join("pytorch_model.bin")).expect("renamable");
+    fs::remove_file(folder.path().join("reference.safetensors")).expect("removable");
     assert!(matches!(Checkpoint::open(folder.path()), Err(Error::PickleOnly { .. })));
 }
 
@@ -140,10 +147,20 @@ fn damage_is_named() {
 fn a_gguf_file_in_a_folder_uses_what_lies_beside_it() {
     let folder = copy("tiny-millm");
     fs::remove_file(folder.path().join("model.safetensors")).expect("removable");
-    fs::copy(fixtures().join("tiny-millm-gguf/tiny-Q4_0.gguf"), folder.path().join("model.gguf")).expect("copyable");
+    fs::copy(fixtures().join("tiny-millm-gguf/tiny-Q4_0.gguf"), folder.path().join("model.gguf"))
+        .expect("copyable");
     let checkpoint = Checkpoint::open(folder.path()).expect("good");
     assert!(checkpoint.gguf_metadata().is_some());
     assert!(checkpoint.files().len() > 3);
+    let prompt = |checkpoint: &Checkpoint| {
+        let template = checkpoint.chat_template().expect("good").expect("there");
+        let messages = serde_json::json!([{"role": "user", "content": "hi"}]);
+        let text = template.render(&messages, None, true, &serde_json::Map::new()).expect("renders");
+        checkpoint.tokenizer().expect("good").encode(&text, true).expect("encodes")
+    };
+    let alone = Checkpoint::open(&fixtures().join("tiny-millm-gguf/tiny-Q4_0.gguf")).expect("good");
+    assert_eq!(prompt(&checkpoint), prompt(&alone));
+    assert_eq!(checkpoint.generation_defaults(), crate::GenerationDefaults::default());
     let bytes = fs::read(folder.path().join("model.gguf")).expect("readable");
     fs::write(folder.path().join("model.gguf"), &bytes[..bytes.len() / 2]).expect("writable");
     refused(folder.path(), "past the end");

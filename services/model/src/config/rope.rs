@@ -45,11 +45,17 @@ fn scaling(fields: &Fields<'_>, key: &str, config: &Fields<'_>) -> Result<RopeSc
                 Some(context) => context as f32,
                 None => config.required_positive("max_position_embeddings")? as f32,
             };
-            let (low_freq_factor, high_freq_factor) = (number("low_freq_factor")?, number("high_freq_factor")?);
+            let (low_freq_factor, high_freq_factor) =
+                (number("low_freq_factor")?, number("high_freq_factor")?);
             if high_freq_factor <= low_freq_factor {
                 return Err(fields.invalid("high_freq_factor", "must be above low_freq_factor"));
             }
-            Ok(RopeScaling::Llama3 { factor: number("factor")?, low_freq_factor, high_freq_factor, original_context })
+            Ok(RopeScaling::Llama3 {
+                factor: number("factor")?,
+                low_freq_factor,
+                high_freq_factor,
+                original_context,
+            })
         }
         other => Err(Error::UnsupportedField {
             field: format!("{key}.rope_type"),

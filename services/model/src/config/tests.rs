@@ -8,7 +8,8 @@ fn fixture(model: &str, file: &str) -> String {
 }
 
 fn spec(model: &str) -> ModelSpec {
-    ModelSpec::from_config_json(&fixture(model, FILE), Some(&fixture(model, GENERATION_FILE))).expect("a good config")
+    ModelSpec::from_config_json(&fixture(model, FILE), Some(&fixture(model, GENERATION_FILE)))
+        .expect("a good config")
 }
 
 fn base() -> Map<String, Value> {
@@ -87,7 +88,10 @@ fn qwen2_windows_follow_the_layer_types() {
     let upper = read(&[on, window, ("max_window_layers", "3")]).expect("good");
     assert_eq!(upper, vec![None, None, None, Some(16)]);
     let types = r#"["sliding_attention","full_attention","full_attention","sliding_attention"]"#;
-    assert_eq!(read(&[on, window, ("layer_types", types)]).expect("good"), vec![Some(16), None, None, Some(16)]);
+    assert_eq!(
+        read(&[on, window, ("layer_types", types)]).expect("good"),
+        vec![Some(16), None, None, Some(16)]
+    );
     assert!(matches!(read(&[("layer_types", types)]), Err(Error::InvalidFile { .. })));
     assert!(matches!(read(&[("layer_types", r#"["full_attention"]"#)]), Err(Error::InvalidFile { .. })));
 }
@@ -164,13 +168,18 @@ fn what_is_not_implemented_is_refused_by_name() {
             other => panic!("{field} = {value}: {other:?}"),
         }
     }
-    let harmless = with(&[("partial_rotary_factor", "1.0"), ("num_local_experts", "0"), ("quantization_config", "null")]);
+    let harmless = with(&[
+        ("partial_rotary_factor", "1.0"),
+        ("num_local_experts", "0"),
+        ("quantization_config", "null"),
+    ]);
     assert!(ModelSpec::from_config_json(&harmless, None).is_ok());
 }
 
 #[test]
 fn unknown_architectures_list_the_supported() {
-    let error = ModelSpec::from_config_json(&with(&[("architectures", r#"["BertModel"]"#)]), None).expect_err("unknown");
+    let error = ModelSpec::from_config_json(&with(&[("architectures", r#"["BertModel"]"#)]), None)
+        .expect_err("unknown");
     let message = error.to_string();
     assert!(matches!(error, Error::UnsupportedArchitecture { .. }));
     assert!(message.contains("BertModel") && message.contains("Qwen2ForCausalLM"), "{message}");
@@ -178,7 +187,16 @@ fn unknown_architectures_list_the_supported() {
 
 #[test]
 fn what_is_not_json_is_said_with_its_place() {
-    for text in ["", "{", "[]", "null", "\"x\"", r#"{"hidden_size": NaN}"#, r#"{"hidden_size": 1e999}"#, &"[".repeat(100_000)] {
+    for text in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\"x\"",
+        r#"{"hidden_size": NaN}"#,
+        r#"{"hidden_size": 1e999}"#,
+        &"[".repeat(100_000),
+    ] {
         match ModelSpec::from_config_json(text, None) {
             Err(Error::InvalidFile { file, .. }) => assert_eq!(file, FILE),
             other => panic!("{other:?}"),
@@ -196,7 +214,8 @@ fn custom_code_is_seen() {
 
 #[test]
 fn generation_defaults() {
-    let text = r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}"#;
+    let text =
+        r#"{"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.05}"#;
     let defaults = GenerationDefaults::from_json(text).expect("good");
     assert_eq!((defaults.temperature, defaults.top_k, defaults.min_p), (Some(0.6), Some(20), None));
     assert!(GenerationDefaults::from_json(r#"{"temperature": "hot"}"#).is_err());

@@ -17,7 +17,9 @@ pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Resul
         Window::UpperLayers { first } => return upper_layers(config, family, types, (layers, first)),
     };
     // These families do not read the list; one that says otherwise would be a model nobody has run.
-    if types.is_some_and(|types| types.iter().zip(&windows).any(|(&slides, window)| slides != window.is_some())) {
+    if types
+        .is_some_and(|types| types.iter().zip(&windows).any(|(&slides, window)| slides != window.is_some()))
+    {
         return Err(config.unsupported("layer_types"));
     }
     Ok(windows)
@@ -33,16 +35,15 @@ fn upper_layers(
         Some(true) => size(config, family)?,
         _ => None,
     };
-    let slides = match types {
-        Some(types) => types,
-        None => {
-            let first = match config.get("max_window_layers") {
-                None => default_first,
-                Some(value) if value.as_u64() == Some(0) => 0,
-                Some(_) => config.required_count("max_window_layers", cap::LAYERS)?,
-            };
-            (0..layers).map(|layer| window.is_some() && layer >= first).collect()
-        }
+    let slides = if let Some(types) = types {
+        types
+    } else {
+        let first = match config.get("max_window_layers") {
+            None => default_first,
+            Some(value) if value.as_u64() == Some(0) => 0,
+            Some(_) => config.required_count("max_window_layers", cap::LAYERS)?,
+        };
+        (0..layers).map(|layer| window.is_some() && layer >= first).collect()
     };
     if window.is_none() && slides.contains(&true) {
         return Err(config.invalid("layer_types", "names sliding layers, but no sliding window is in use"));

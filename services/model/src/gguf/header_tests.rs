@@ -40,7 +40,8 @@ impl Draft {
     }
 
     fn tensors(tensors: &[(&'static str, &[u64], u32, u64)]) -> Self {
-        let tensors = tensors.iter().map(|(name, shape, kind, at)| (*name, shape.to_vec(), *kind, *at)).collect();
+        let tensors =
+            tensors.iter().map(|(name, shape, kind, at)| (*name, shape.to_vec(), *kind, *at)).collect();
         Self { tensors, ..Self::good() }
     }
 
@@ -57,7 +58,7 @@ impl Draft {
         for (name, shape, kind, offset) in &self.tensors {
             text(&mut bytes, name.as_bytes());
             bytes.extend((shape.len() as u32).to_le_bytes());
-            shape.iter().for_each(|dimension| bytes.extend(dimension.to_le_bytes()));
+            bytes.extend(shape.iter().flat_map(|dimension| dimension.to_le_bytes()));
             bytes.extend(kind.to_le_bytes());
             bytes.extend(offset.to_le_bytes());
         }
@@ -74,7 +75,10 @@ fn parse(bytes: &[u8]) -> Result<Prefix<GgufHeader>> {
 fn a_good_header_is_read() {
     let header = parse(&Draft::good().bytes()).expect("good").complete().expect("whole");
     assert_eq!(header.tensors[0].shape, [2, 4]);
-    assert_eq!((header.tensors[1].ty, header.tensors[1].range.end - header.tensors[1].range.start), (TensorType::Q8_0, 34));
+    assert_eq!(
+        (header.tensors[1].ty, header.tensors[1].range.end - header.tensors[1].range.start),
+        (TensorType::Q8_0, 34)
+    );
     assert_eq!(header.metadata.text("general.architecture").expect("text"), Some("llama"));
     assert!(header.metadata.number("general.architecture").is_err());
 }
@@ -89,12 +93,19 @@ fn a_prefix_says_how_much_it_needs() {
             Prefix::Complete(_) => panic!("complete at {prefix} of {header_bytes}"),
         }
     }
-    assert!(GgufHeader::parse("x", &bytes[..header_bytes], bytes.len() as u64).expect("good").complete().is_some());
+    assert!(
+        GgufHeader::parse("x", &bytes[..header_bytes], bytes.len() as u64)
+            .expect("good")
+            .complete()
+            .is_some()
+    );
 }
 
 fn check(bytes: &[u8], expected: &str) {
     match parse(bytes) {
-        Err(Error::InvalidFile { why, .. }) => assert!(why.contains(expected), "'{why}' does not say '{expected}'"),
+        Err(Error::InvalidFile { why, .. }) => {
+            assert!(why.contains(expected), "'{why}' does not say '{expected}'");
+        }
         other => panic!("{expected}: {other:?}"),
     }
 }

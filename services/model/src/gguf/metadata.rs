@@ -118,9 +118,17 @@ impl Metadata {
         Error::invalid(&*self.file, format!("{key}: {why}"))
     }
 
-    fn read<'a, T>(&'a self, key: &str, wanted: &str, get: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
+    fn read<'a, T>(
+        &'a self,
+        key: &str,
+        wanted: &str,
+        get: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         self.get(key)
-            .map(|value| get(value).ok_or_else(|| self.invalid(key, &format!("expected {wanted}, is {}", value.kind()))))
+            .map(|value| {
+                get(value)
+                    .ok_or_else(|| self.invalid(key, &format!("expected {wanted}, is {}", value.kind())))
+            })
             .transpose()
     }
 
@@ -185,7 +193,10 @@ impl Metadata {
                 let list = self.integers(key)?.unwrap_or_default();
                 let first = list.first().copied().ok_or_else(|| self.invalid(key, "is an empty list"))?;
                 if list.iter().any(|&other| other != first) {
-                    return Err(Error::UnsupportedField { field: key.to_owned(), value: "differs between layers".to_owned() });
+                    return Err(Error::UnsupportedField {
+                        field: key.to_owned(),
+                        value: "differs between layers".to_owned(),
+                    });
                 }
                 u64::try_from(first).ok()
             }

@@ -150,7 +150,11 @@ impl<'a> Scanner<'a> {
     /// `length`, if so many elements of at least `bytes` each can still come.
     fn fitting(&self, length: u64, bytes: u64) -> Scanned<u64> {
         if length.saturating_mul(bytes) > self.remaining() {
-            return Err(format!("array at byte {} claims {length} elements, more than the file holds", self.at).into());
+            return Err(format!(
+                "array at byte {} claims {length} elements, more than the file holds",
+                self.at
+            )
+            .into());
         }
         Ok(length)
     }

@@ -131,7 +131,9 @@ impl<'a> Keys<'a> {
             None => self.required("vocab_size", cap::VOCABULARY)?,
         };
         if size > cap::VOCABULARY {
-            return Err(self.invalid("vocab_size", &format!("{size} is over the limit of {}", cap::VOCABULARY)));
+            return Err(
+                self.invalid("vocab_size", &format!("{size} is over the limit of {}", cap::VOCABULARY))
+            );
         }
         Ok(size)
     }
@@ -169,7 +171,9 @@ fn divide(rope: &mut RopeSpec, factors: &[f32], metadata: &Metadata) -> Result<(
     }
     for (frequency, factor) in rope.inverse_frequencies.iter_mut().zip(factors) {
         if !factor.is_finite() || *factor <= 0.0 {
-            return Err(metadata.invalid("rope_freqs.weight", &format!("{factor} is not a finite number above 0")));
+            return Err(
+                metadata.invalid("rope_freqs.weight", &format!("{factor} is not a finite number above 0"))
+            );
         }
         *frequency /= factor;
     }
@@ -195,7 +199,10 @@ fn refuse_what_would_change_the_result(keys: &Keys<'_>) -> Result<()> {
         if let Some(value) = keys.metadata.get(&key)
             && Some(value) != harmless.as_ref()
         {
-            return Err(Error::UnsupportedField { field: key, value: format!("{value:?}").chars().take(80).collect() });
+            return Err(Error::UnsupportedField {
+                field: key,
+                value: format!("{value:?}").chars().take(80).collect(),
+            });
         }
     }
     Ok(())
@@ -217,7 +224,9 @@ fn add_terminators(spec: &mut ModelSpec, metadata: &Metadata) -> Result<()> {
         (metadata.strings("tokenizer.ggml.tokens")?, metadata.integers("tokenizer.ggml.token_type")?)
     {
         let named = (0_u32..).zip(tokens.iter().zip(types));
-        ids.extend(named.filter(|(_, (text, kind))| *kind == CONTROL && ends_generation(text)).map(|(id, _)| id));
+        ids.extend(
+            named.filter(|(_, (text, kind))| *kind == CONTROL && ends_generation(text)).map(|(id, _)| id),
+        );
     }
     for id in ids {
         if !spec.eos_token_ids.contains(&id) && (id as usize) < spec.vocabulary_size {

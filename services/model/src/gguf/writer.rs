@@ -118,13 +118,18 @@ fn validate(metadata: &[(String, Value)], tensors: &[TensorInfo]) -> io::Result<
             return Err(refused(format!("tensor '{name}' twice")));
         }
         if name.is_empty() || name.len() > LONGEST_NAME {
-            return Err(refused(format!("tensor name '{name}' is empty or longer than {LONGEST_NAME} bytes")));
+            return Err(refused(format!(
+                "tensor name '{name}' is empty or longer than {LONGEST_NAME} bytes"
+            )));
         }
         if tensor.shape.is_empty() || tensor.shape.len() > MOST_DIMENSIONS || tensor.shape.contains(&0) {
             return Err(refused(format!("tensor '{name}' has shape {:?}", tensor.shape)));
         }
         if tensor.ty.bytes_for(&tensor.shape) != Some(tensor.bytes) {
-            return Err(refused(format!("tensor '{name}': {} bytes do not follow from its shape", tensor.bytes)));
+            return Err(refused(format!(
+                "tensor '{name}': {} bytes do not follow from its shape",
+                tensor.bytes
+            )));
         }
     }
     Ok(())

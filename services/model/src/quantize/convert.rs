@@ -19,7 +19,9 @@ pub(super) enum Rows {
     /// Per head of `head_dim` rows, the two halves interleaved: row `2i` is row `i`, row `2i + 1` is row
     /// `head_dim / 2 + i`. This turns Hugging Face's rotary pairs into GGUF's (`permute` in llama.cpp's
     /// converter).
-    Interleaved { head_dim: usize },
+    Interleaved {
+        head_dim: usize,
+    },
 }
 
 impl Rows {
@@ -38,7 +40,10 @@ impl Rows {
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The scheme does not hold its values: a higher one might.
-    Unencodable { row: usize, why: Unencodable },
+    Unencodable {
+        row: usize,
+        why: Unencodable,
+    },
     Stopped(Error),
 }
 
@@ -51,7 +56,11 @@ pub(super) struct Conversion<'a> {
 
 impl Conversion<'_> {
     /// Hands the encoded bytes to `write`, in order, in pieces.
-    pub fn run(&self, cancel: &AtomicBool, mut write: impl FnMut(&[u8]) -> Result<()>) -> Result<(), Failure> {
+    pub fn run(
+        &self,
+        cancel: &AtomicBool,
+        mut write: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(), Failure> {
         let (rows, columns) = self.layout();
         let row_bytes = self.target.bytes as usize / rows;
         let rows_at_once = (CHUNK_BYTES / row_bytes).clamp(1, rows);
@@ -79,7 +88,13 @@ impl Conversion<'_> {
         }
     }
 
-    fn encode(&self, first: usize, columns: usize, row_bytes: usize, chunk: &mut [u8]) -> Result<(), Failure> {
+    fn encode(
+        &self,
+        first: usize,
+        columns: usize,
+        row_bytes: usize,
+        chunk: &mut [u8],
+    ) -> Result<(), Failure> {
         let source_bytes = columns * element_bytes(self.source.info.ty);
         chunk.par_chunks_mut(row_bytes).enumerate().with_min_len(4).try_for_each_init(
             || vec![0.0; columns],
@@ -87,7 +102,8 @@ impl Conversion<'_> {
                 let row = self.rows.source(first + at);
                 let bytes = &self.source.bytes[row * source_bytes..(row + 1) * source_bytes];
                 decode_row(self.source.info.ty, bytes, scratch);
-                encode_row(self.target.ty, scratch, None, out).map_err(|why| Failure::Unencodable { row, why })
+                encode_row(self.target.ty, scratch, None, out)
+                    .map_err(|why| Failure::Unencodable { row, why })
             },
         )
     }
@@ -118,7 +134,8 @@ mod tests {
             shape: shape.to_vec(),
             bytes: bytes.len() as u64,
         };
-        let conversion = Conversion { source: TensorData { info: &info, bytes: &bytes }, target: &info, rows };
+        let conversion =
+            Conversion { source: TensorData { info: &info, bytes: &bytes }, target: &info, rows };
         let mut out = Vec::new();
         conversion
             .run(&AtomicBool::new(false), |piece| {
@@ -141,8 +158,11 @@ mod tests {
     #[test]
     fn a_set_flag_stops_before_the_next_piece() {
         let info = TensorInfo { name: "t".into(), ty: TensorType::F32, shape: vec![2], bytes: 8 };
-        let conversion =
-            Conversion { source: TensorData { info: &info, bytes: &[0; 8] }, target: &info, rows: Rows::AsStored };
+        let conversion = Conversion {
+            source: TensorData { info: &info, bytes: &[0; 8] },
+            target: &info,
+            rows: Rows::AsStored,
+        };
         let end = conversion.run(&AtomicBool::new(true), |_| panic!("nothing may be written"));
         assert!(matches!(end, Err(Failure::Stopped(Error::Cancelled))));
     }
@@ -153,11 +173,17 @@ mod tests {
         bytes[64 * 4 * 2 + 12..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
         let source = TensorInfo { name: "t".into(), ty: TensorType::F32, shape: vec![3, 64], bytes: 768 };
         let target = TensorInfo { ty: TensorType::Q8_0, bytes: 3 * 68, ..source.clone() };
-        let conversion =
-            Conversion { source: TensorData { info: &source, bytes: &bytes }, target: &target, rows: Rows::AsStored };
+        let conversion = Conversion {
+            source: TensorData { info: &source, bytes: &bytes },
+            target: &target,
+            rows: Rows::AsStored,
+        };
         let end = conversion.run(&AtomicBool::new(false), |_| Ok(()));
         assert!(
-            matches!(end, Err(Failure::Unencodable { row: 2, why: Unencodable::NotFinite { column: 3, .. } })),
+            matches!(
+                end,
+                Err(Failure::Unencodable { row: 2, why: Unencodable::NotFinite { column: 3, .. } })
+            ),
             "{end:?}"
         );
     }

@@ -73,13 +73,32 @@ pub fn encode_row(
     Ok(())
 }
 
-const Q2_K: affine::Range = affine::Range { levels: 3.0, scales: 15.0, sweep: Sweep { from: -0.9, step: 0.1, tries: 20 } };
-const Q4_K: affine::Range = affine::Range { levels: 15.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
-const Q5_K: affine::Range = affine::Range { levels: 31.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
-const Q3_K: signed::Range = signed::Range { levels: 4.0, scales: 32.0, sweep: Sweep { from: -0.9, step: 0.15, tries: 13 } };
-const Q6_K: signed::Range = signed::Range { levels: 32.0, scales: 128.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 10 } };
-const Q4_0: signed::Range = signed::Range { levels: 8.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
-const Q5_0: signed::Range = signed::Range { levels: 16.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
+const Q2_K: affine::Range = affine::Range {
+    levels: 3.0,
+    scales: 15.0,
+    sweep: Sweep { from: -0.9, step: 0.1, tries: 20 },
+    stretches: &[1.0, 0.8, 0.9, 1.1, 1.2],
+};
+const Q4_K: affine::Range = affine::Range {
+    levels: 15.0,
+    scales: 63.0,
+    sweep: Sweep { from: -1.0, step: 0.1, tries: 21 },
+    stretches: &[1.0],
+};
+const Q5_K: affine::Range = affine::Range {
+    levels: 31.0,
+    scales: 63.0,
+    sweep: Sweep { from: -1.0, step: 0.1, tries: 21 },
+    stretches: &[1.0],
+};
+const Q3_K: signed::Range =
+    signed::Range { levels: 4.0, scales: 32.0, sweep: Sweep { from: -0.9, step: 0.15, tries: 13 } };
+const Q6_K: signed::Range =
+    signed::Range { levels: 32.0, scales: 128.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 10 } };
+const Q4_0: signed::Range =
+    signed::Range { levels: 8.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
+const Q5_0: signed::Range =
+    signed::Range { levels: 16.0, scales: 0.0, sweep: Sweep { from: -0.9, step: 0.2, tries: 12 } };
 
 /// Assignments of levels that a search tries: the values spread over `levels + offset` steps, for these offsets.
 #[derive(Clone, Copy)]
@@ -110,7 +129,9 @@ impl Row<'_> {
         encode: impl Fn(&Panel<L, N>, &mut [u8]),
     ) {
         assert_eq!(out.len() * SUPER, self.values.len() * bytes, "row and output do not fit");
-        for (at, (values, out)) in self.values.chunks_exact(SUPER).zip(out.chunks_exact_mut(bytes)).enumerate() {
+        for (at, (values, out)) in
+            self.values.chunks_exact(SUPER).zip(out.chunks_exact_mut(bytes)).enumerate()
+        {
             let weights = self.weights(at * SUPER, values);
             encode(&Panel::new(values, &weights), out);
         }
@@ -122,7 +143,7 @@ impl Row<'_> {
         let variance = values.iter().map(|x| x * x).sum::<f32>() / SUPER as f32;
         let mut weights = [0.0; SUPER];
         for (w, x) in weights.iter_mut().zip(values) {
-            *w = (2.0_f32.mul_add(variance, x * x)).sqrt();
+            *w = x.mul_add(*x, variance).sqrt();
         }
         if let Some(importance) = self.importance {
             for (w, i) in weights.iter_mut().zip(&importance[start..]) {
@@ -163,7 +184,8 @@ fn q8_0(values: &[f32], out: &mut [u8]) {
         let extreme = values.iter().fold(0.0_f32, |a, &x| if x.abs() > a { x.abs() } else { a });
         let stored = lanes::half(extreme / 127.0);
         let inverse = if stored > 0.0 { 1.0 / stored } else { 0.0 };
-        let levels = std::array::from_fn(|j| (values[j] * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
+        let levels =
+            std::array::from_fn(|j| (values[j] * inverse).round_ties_even().clamp(-127.0, 127.0) as i8);
         pack::q8_0(f16::from_f32(stored), &levels, out);
     }
 }
@@ -181,7 +203,8 @@ fn check(ty: TensorType, row: &[f32]) -> Result<(), Unencodable> {
     if row.iter().all(|v| v.abs() <= limit) {
         return Ok(());
     }
-    let (column, value) = row.iter().copied().enumerate().find(|(_, v)| !(v.abs() <= limit)).expect("one is not");
+    let (column, value) =
+        row.iter().copied().enumerate().find(|(_, v)| !(v.abs() <= limit)).expect("one is not");
     Err(if value.is_finite() {
         Unencodable::TooLarge { column, value }
     } else {

@@ -77,7 +77,11 @@ impl std::fmt::Display for Scheme {
 
 /// Plans every tensor. Goes to the next higher scheme while no matrix could have a type that the one at hand
 /// promises (rows too short or odd).
-pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo> + Clone, spec: &ModelSpec) -> Plan {
+pub fn plan<'a>(
+    scheme: Scheme,
+    tensors: impl IntoIterator<Item = &'a TensorInfo> + Clone,
+    spec: &ModelSpec,
+) -> Plan {
     let mut actual = scheme;
     loop {
         let planned: Vec<_> =
@@ -86,8 +90,9 @@ pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo
         match actual.next() {
             Some(next) if !kept => actual = next,
             _ => {
-                let reason = (actual != scheme)
-                    .then(|| format!("no matrix has rows that {scheme} can be applied to; {actual} was used"));
+                let reason = (actual != scheme).then(|| {
+                    format!("no matrix has rows that {scheme} can be applied to; {actual} was used")
+                });
                 return Plan { scheme: actual, reason, tensors: planned };
             }
         }
@@ -118,9 +123,12 @@ fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> Planned
         }
     };
     let columns = tensor.shape.last().copied().unwrap_or(1);
-    let reason =
-        (ty != wanted).then(|| format!("{wanted} needs rows of whole {}s, these have {columns}", wanted.block_size()));
-    PlannedTensor { info: TensorInfo { name: tensor.name.clone(), ty, shape: tensor.shape.clone(), bytes }, reason }
+    let reason = (ty != wanted)
+        .then(|| format!("{wanted} needs rows of whole {}s, these have {columns}", wanted.block_size()));
+    PlannedTensor {
+        info: TensorInfo { name: tensor.name.clone(), ty, shape: tensor.shape.clone(), bytes },
+        reason,
+    }
 }
 
 /// What llama.cpp takes for rows that are not whole blocks; F16 has no blocks.
@@ -153,9 +161,13 @@ enum Role {
     /// Makes the logits: the output matrix, or the embedding where the two are one.
     Output,
     Embedding,
-    Value { layer: usize },
+    Value {
+        layer: usize,
+    },
     AttentionOutput,
-    Down { layer: usize },
+    Down {
+        layer: usize,
+    },
     Other,
 }
 

@@ -21,7 +21,9 @@ fn tensors(spec: &ModelSpec, ty: TensorType) -> Vec<TensorInfo> {
 
 fn types(scheme: Scheme, spec: &ModelSpec, part: &str) -> Vec<TensorType> {
     let plan = plan(scheme, &tensors(spec, BF16), spec);
-    let of_part = |name: &str| name == part || name.ends_with(&format!(".{part}")) || part == "norm" && name.contains("norm");
+    let of_part = |name: &str| {
+        name == part || name.ends_with(&format!(".{part}")) || part == "norm" && name.contains("norm")
+    };
     plan.tensors.iter().filter(|t| of_part(&t.info.name)).map(|t| t.info.ty).collect()
 }
 
@@ -29,7 +31,8 @@ fn types(scheme: Scheme, spec: &ModelSpec, part: &str) -> Vec<TensorType> {
 #[test]
 fn mixes_are_llama_cpps() {
     let tiny = spec(4, 256, 8, 4, true);
-    let check = |scheme, part, expected: &[TensorType]| assert_eq!(types(scheme, &tiny, part), expected, "{part}");
+    let check =
+        |scheme, part, expected: &[TensorType]| assert_eq!(types(scheme, &tiny, part), expected, "{part}");
     check(Scheme::Q4, "token_embd.weight", &[Q6K]);
     check(Scheme::Q4, "attn_v.weight", &[Q4K, Q4K, Q6K, Q6K]);
     check(Scheme::Q4, "ffn_down.weight", &[Q4K, Q4K, Q6K, Q6K]);

@@ -2,37 +2,10 @@
 
 use serde_json::Value as Json;
 
-/// A name and the patterns of tokenizers that it stands for.
-struct Known {
-    name: &'static str,
-    patterns: &'static [&'static str],
-}
+use crate::tokenizer::pretokenize::{LLAMA3, QWEN2, TEKKEN};
 
-/// The split patterns of published tokenizers, as they are written in tokenizer.json.
-const KNOWN: &[Known] = &[
-    Known {
-        name: "llama-bpe",
-        patterns: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
-    },
-    Known {
-        name: "qwen2",
-        patterns: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
-    },
-    Known {
-        name: "tekken",
-        patterns: &[
-            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
-    },
-    Known {
-        name: "gpt-2",
-        patterns: &[r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"],
-    },
-];
+/// Split patterns that have a name of their own, as they are written in tokenizer.json.
+const KNOWN: [(&str, &str); 3] = [(LLAMA3, "llama-bpe"), (QWEN2, "qwen2"), (TEKKEN, "tekken")];
 
 /// The steps of the pre-tokenizer, a sequence opened.
 fn steps(tokenizer: &Json) -> Vec<&Json> {
@@ -60,10 +33,11 @@ pub(super) fn name(tokenizer: &Json) -> &'static str {
         .collect();
     let splits_as_gpt2 = steps.iter().any(|step| step["type"] == "ByteLevel" && step["use_regex"] != false);
     if !patterns.is_empty() {
-        let known = KNOWN.iter().find(|known| known.patterns == patterns.as_slice());
-        return known.filter(|_| !splits_as_gpt2 && !has("Digits")).map_or("default", |known| known.name);
+        let known = KNOWN.iter().find(|(pattern, _)| patterns == [*pattern]);
+        return known.filter(|_| !splits_as_gpt2 && !has("Digits")).map_or("default", |(_, name)| name);
     }
-    let single_digits = steps.iter().any(|step| step["type"] == "Digits" && step["individual_digits"] == true);
+    let single_digits =
+        steps.iter().any(|step| step["type"] == "Digits" && step["individual_digits"] == true);
     match (splits_as_gpt2, has("Digits")) {
         (true, false) => "gpt-2",
         (true, true) if single_digits => "smollm",
@@ -105,10 +79,11 @@ mod tests {
         let check = |pre: Json, expected: &str| {
             assert_eq!(name(&json!({ "pre_tokenizer": pre })), expected, "{pre}");
         };
-        let bytes = |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": regex });
+        let bytes =
+            |regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": regex });
         let split = |known: &str| {
-            let known = KNOWN.iter().find(|k| k.name == known).unwrap();
-            json!({ "type": "Split", "pattern": { "Regex": known.patterns[0] }, "behavior": "Isolated" })
+            let (pattern, _) = KNOWN.iter().find(|(_, name)| *name == known).unwrap();
+            json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated" })
         };
         let sequence = |steps: &[Json]| json!({ "type": "Sequence", "pretokenizers": steps });
         check(bytes(true), "gpt-2");
@@ -120,10 +95,7 @@ mod tests {
         check(sequence(&[split("qwen2"), bytes(true)]), "default");
         check(sequence(&[json!({ "type": "Digits", "individual_digits": true }), bytes(true)]), "smollm");
         check(sequence(&[json!({ "type": "Digits", "individual_digits": false }), bytes(true)]), "default");
-        check(
-            sequence(&[json!({ "type": "Split", "pattern": { "Regex": "x" } }), bytes(false)]),
-            "default",
-        );
+        check(sequence(&[json!({ "type": "Split", "pattern": { "Regex": "x" } }), bytes(false)]), "default");
         check(Json::Null, "default");
     }
 
@@ -144,10 +116,15 @@ mod tests {
 
     #[test]
     fn space_prefixes() {
-        let check = |tokenizer: Json, expected: bool| assert_eq!(adds_space_prefix(&tokenizer), expected, "{tokenizer}");
+        let check = |tokenizer: Json, expected: bool| {
+            assert_eq!(adds_space_prefix(&tokenizer), expected, "{tokenizer}")
+        };
         let prepend = json!({ "type": "Prepend", "prepend": "▁" });
         check(json!({ "normalizer": { "type": "Sequence", "normalizers": [prepend] } }), true);
-        check(json!({ "normalizer": null, "pre_tokenizer": { "type": "Metaspace", "prepend_scheme": "first" } }), true);
+        check(
+            json!({ "normalizer": null, "pre_tokenizer": { "type": "Metaspace", "prepend_scheme": "first" } }),
+            true,
+        );
         check(json!({ "pre_tokenizer": { "type": "Metaspace", "prepend_scheme": "never" } }), false);
         check(json!({ "normalizer": null, "pre_tokenizer": null }), false);
     }

@@ -113,7 +113,10 @@ enum Attempt {
 impl<'a> Run<'a> {
     fn new(source: &'a Checkpoint, request: &'a Request<'a>) -> Result<Self> {
         if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty)) {
-            let why = format!("tensor '{}' is {} already: only F32, F16 and BF16 are quantized", tensor.name, tensor.ty);
+            let why = format!(
+                "tensor '{}' is {} already: only F32, F16 and BF16 are quantized",
+                tensor.name, tensor.ty
+            );
             return Err(Error::invalid("model", why));
         }
         let config = source.config_json().and_then(|text| serde_json::from_str(text).ok());
@@ -178,7 +181,7 @@ impl<'a> Run<'a> {
                 Ok(())
             });
             match end {
-                Ok(()) => {}
+                Ok(()) => self.source.release(name),
                 Err(Failure::Stopped(error)) => return Err(error),
                 Err(Failure::Unencodable { row, why }) => {
                     let text = format!("tensor '{name}', row {row}: {why}");
@@ -196,7 +199,8 @@ impl<'a> Run<'a> {
     /// Hugging Face's q and k rows into the order of the family's GGUF files; a GGUF source has it.
     fn rows(&self, tensor: TensorData<'_>) -> Rows {
         let spec = self.source.spec();
-        let turned = spec.rope.layout != spec.family.gguf_rope && spec.family.gguf_rope == RopeLayout::Interleaved;
+        let turned =
+            spec.rope.layout != spec.family.gguf_rope && spec.family.gguf_rope == RopeLayout::Interleaved;
         let part = tensor.info.name.rsplit_once('.').map_or("", |(head, _)| head);
         if turned && (part.ends_with(".attn_q") || part.ends_with(".attn_k")) {
             Rows::Interleaved { head_dim: spec.head_dim }
@@ -252,7 +256,13 @@ fn outcome(plan: &Plan, bytes: u64) -> Outcome {
     let changed = tensors.iter().filter(|tensor| tensor.reason.is_some());
     let example = changed.clone().next().map(|first| {
         let why = first.reason.as_deref().unwrap_or_default();
-        format!("{} of {} tensors have another type: {} is {}: {why}", changed.count(), tensors.len(), first.name, first.ty)
+        format!(
+            "{} of {} tensors have another type: {} is {}: {why}",
+            changed.count(),
+            tensors.len(),
+            first.name,
+            first.ty
+        )
     });
     let reason = match (&plan.reason, example) {
         (Some(whole), Some(example)) => Some(format!("{whole}; {example}")),

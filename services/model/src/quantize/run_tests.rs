@@ -32,7 +32,11 @@ fn values(tensor: TensorData<'_>) -> Vec<f32> {
         TensorType::F32 => GgmlDType::F32,
         TensorType::F16 => GgmlDType::F16,
         TensorType::BF16 => {
-            return tensor.bytes.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+            return tensor
+                .bytes
+                .chunks_exact(2)
+                .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+                .collect();
         }
         TensorType::Q5_0 => GgmlDType::Q5_0,
         TensorType::Q8_0 => GgmlDType::Q8_0,
@@ -43,7 +47,8 @@ fn values(tensor: TensorData<'_>) -> Vec<f32> {
         other => panic!("no scheme makes {other} of these"),
     };
     let storage = QStorage::from_data(tensor.bytes.to_vec().into(), &Device::Cpu, dtype).unwrap();
-    let tensor = QTensor::new(storage, tensor.info.shape.as_slice()).unwrap().dequantize(&Device::Cpu).unwrap();
+    let tensor =
+        QTensor::new(storage, tensor.info.shape.as_slice()).unwrap().dequantize(&Device::Cpu).unwrap();
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -52,7 +57,8 @@ fn error(source: &Checkpoint, made: &Checkpoint, name: &str) -> f64 {
     let (a, b) = (source.tensor(name).unwrap(), made.tensor(name).unwrap());
     let (head_dim, columns) = (source.spec().head_dim, a.info.shape.get(1).copied().unwrap_or(1));
     let (a, b) = (values(a), values(b));
-    let turned = source.spec().rope.layout != made.spec().rope.layout && (name.contains("attn_q.") || name.contains("attn_k."));
+    let turned = source.spec().rope.layout != made.spec().rope.layout
+        && (name.contains("attn_q.") || name.contains("attn_k."));
     let (mut wrong, mut size) = (0.0, 0.0);
     for (at, b) in b.iter().enumerate() {
         let (row, column) = (at / columns, at % columns);
@@ -110,6 +116,22 @@ fn the_file_alone_says_what_the_model_is() {
     assert_eq!(a.rope.inverse_frequencies, b.rope.inverse_frequencies);
     assert_eq!(a.eos_token_ids, b.eos_token_ids);
     assert_eq!((a.layers, a.head_dim, a.tied_embeddings), (b.layers, b.head_dim, b.tied_embeddings));
+}
+
+/// Without tokenizer.json beside it: the reference's prompts, rendered by transformers, and its ids.
+#[test]
+fn the_file_alone_tokenizes_and_renders() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, made) = run(&fixture("tiny-millm"), Scheme::Q8, &folder);
+    let tokenizer = made.tokenizer().unwrap();
+    assert!(made.chat_template().unwrap().is_some());
+    let reference = std::fs::read(fixture("tiny-millm/reference_greedy.json")).unwrap();
+    let reference: Vec<serde_json::Value> = serde_json::from_slice(&reference).unwrap();
+    assert!(!reference.is_empty());
+    for prompt in reference {
+        let ids = tokenizer.encode(prompt["prompt"].as_str().unwrap(), false).unwrap();
+        assert_eq!(serde_json::json!(ids), prompt["prompt_ids"]);
+    }
 }
 
 /// The same weights from llama.cpp's F16 file and from safetensors give the same blocks.
@@ -172,7 +194,10 @@ fn llama3_scaling_survives_in_ggufs_own_terms() {
     assert_eq!(factors.last(), Some(&8.0));
     for (i, (factor, frequency)) in factors.iter().zip(&source.spec().rope.inverse_frequencies).enumerate() {
         let plain = 10_000_f32.powf(-(i as f32) / factors.len() as f32);
-        assert!((plain / factor / frequency - 1.0).abs() < 1e-6, "{i}: {plain} / {factor} is not {frequency}");
+        assert!(
+            (plain / factor / frequency - 1.0).abs() < 1e-6,
+            "{i}: {plain} / {factor} is not {frequency}"
+        );
     }
     assert_eq!(made.tensor("blk.0.attn_v.weight").unwrap().info.ty, TensorType::F16);
 }

@@ -177,7 +177,8 @@ fn scores(table: &Table, merges: &[(&str, &str)]) -> Vec<f32> {
     }
     let last = merges.len() as f32;
     let normal = |text: &String| rank.get(text).map_or(-last, |rank| -(*rank as f32));
-    let scored = |(text, kind): (&String, &i32)| if *kind == Kind::Normal as i32 { normal(text) } else { 0.0 };
+    let scored =
+        |(text, kind): (&String, &i32)| if *kind == Kind::Normal as i32 { normal(text) } else { 0.0 };
     table.texts.iter().zip(&table.kinds).map(scored).collect()
 }
 

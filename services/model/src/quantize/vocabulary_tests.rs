@@ -84,7 +84,9 @@ fn what_gguf_cannot_say_is_left_to_tokenizer_json() {
     };
     let bytes = json!({ "type": "ByteLevel" });
     check(&json!({ "model": { "type": "WordLevel", "vocab": { "a": 0 } } }));
-    check(&json!({ "model": { "type": "BPE", "vocab": { "a": 0 } }, "pre_tokenizer": { "type": "Whitespace" } }));
+    check(
+        &json!({ "model": { "type": "BPE", "vocab": { "a": 0 } }, "pre_tokenizer": { "type": "Whitespace" } }),
+    );
     check(&json!({ "model": { "type": "BPE", "vocab": { "a": 4 } }, "pre_tokenizer": bytes }));
     check(&json!({ "model": { "type": "BPE", "vocab": { "a": -1 } }, "pre_tokenizer": bytes }));
     check(&json!({

@@ -107,8 +107,8 @@ impl SafetensorsHeader {
         if !json.starts_with('{') {
             return Err(invalid("header does not begin with '{'".to_owned()));
         }
-        let Pairs(entries) =
-            serde_json::from_str::<Pairs<Value>>(json).map_err(|error| invalid(format!("header is not JSON: {error}")))?;
+        let Pairs(entries) = serde_json::from_str::<Pairs<Value>>(json)
+            .map_err(|error| invalid(format!("header is not JSON: {error}")))?;
         let header = Self::from_entries(entries, data_start).map_err(invalid)?;
         header.check_tiling(data_start, file_len).map_err(invalid)?;
         Ok(Prefix::Complete(header))
@@ -124,7 +124,8 @@ impl SafetensorsHeader {
             if name == "__metadata__" {
                 header.metadata = metadata(&value)?;
             } else {
-                let tensor = stored(&name, &value, data_start).map_err(|why| format!("tensor '{}': {why}", shown(&name)))?;
+                let tensor = stored(&name, &value, data_start)
+                    .map_err(|why| format!("tensor '{}': {why}", shown(&name)))?;
                 header.tensors.push(tensor);
             }
         }
@@ -137,14 +138,20 @@ impl SafetensorsHeader {
         for tensor in &self.tensors {
             let (name, start) = (shown(&tensor.name), tensor.range.start);
             match start.cmp(&end) {
-                std::cmp::Ordering::Less => return Err(format!("tensor '{name}' overlaps the one before it at byte {start}")),
-                std::cmp::Ordering::Greater => return Err(format!("hole of {} bytes before tensor '{name}'", start - end)),
+                std::cmp::Ordering::Less => {
+                    return Err(format!("tensor '{name}' overlaps the one before it at byte {start}"));
+                }
+                std::cmp::Ordering::Greater => {
+                    return Err(format!("hole of {} bytes before tensor '{name}'", start - end));
+                }
                 std::cmp::Ordering::Equal => end = tensor.range.end,
             }
         }
         match end.cmp(&file_len) {
             std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => Err(format!("data ends at byte {end}, after the file of {file_len}")),
+            std::cmp::Ordering::Greater => {
+                Err(format!("data ends at byte {end}, after the file of {file_len}"))
+            }
             std::cmp::Ordering::Less => Err(format!("{} bytes follow the last tensor", file_len - end)),
         }
     }
@@ -158,9 +165,7 @@ fn shown(name: &str) -> String {
 fn metadata(value: &Value) -> Result<Vec<(String, String)>, String> {
     let wrong = || "__metadata__ is not an object of strings".to_owned();
     let map = value.as_object().ok_or_else(wrong)?;
-    map.iter()
-        .map(|(key, value)| Ok((key.clone(), value.as_str().ok_or_else(wrong)?.to_owned())))
-        .collect()
+    map.iter().map(|(key, value)| Ok((key.clone(), value.as_str().ok_or_else(wrong)?.to_owned()))).collect()
 }
 
 fn stored(name: &str, value: &Value, data_start: u64) -> Result<StoredTensor, String> {
@@ -177,7 +182,9 @@ fn stored(name: &str, value: &Value, data_start: u64) -> Result<StoredTensor, St
     let [start, end] = numbers(entry.get("data_offsets"))
         .and_then(|offsets| <[usize; 2]>::try_from(offsets).ok())
         .ok_or("has no data_offsets of two whole numbers")?;
-    let bits = elements(&shape).and_then(|count| count.checked_mul(dtype.bits)).ok_or("size of the shape overflows")?;
+    let bits = elements(&shape)
+        .and_then(|count| count.checked_mul(dtype.bits))
+        .ok_or("size of the shape overflows")?;
     if !bits.is_multiple_of(8) {
         return Err(format!("{bits} bits are not whole bytes"));
     }

@@ -2,8 +2,7 @@
 
 use super::*;
 
-const GOOD: &str =
-    r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#;
+const GOOD: &str = r#"{"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},"b":{"dtype":"BF16","shape":[4],"data_offsets":[24,32]}}"#;
 
 fn file(json: &str, data: usize) -> Vec<u8> {
     let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
@@ -31,10 +30,11 @@ fn a_good_header_is_read_and_agrees_with_the_reference_reader() {
 fn a_prefix_says_how_much_it_needs() {
     let bytes = file(GOOD, 32);
     let len = bytes.len() as u64;
-    let needed = |prefix: usize| match SafetensorsHeader::parse("f", &bytes[..prefix], len).expect("good so far") {
-        Prefix::NeedMore(count) => count,
-        Prefix::Complete(_) => panic!("complete at {prefix}"),
-    };
+    let needed =
+        |prefix: usize| match SafetensorsHeader::parse("f", &bytes[..prefix], len).expect("good so far") {
+            Prefix::NeedMore(count) => count,
+            Prefix::Complete(_) => panic!("complete at {prefix}"),
+        };
     assert_eq!(needed(0), 8);
     assert_eq!(needed(7), 8);
     assert_eq!(needed(8), 8 + GOOD.len() as u64);
@@ -80,8 +80,10 @@ fn lies_are_told() {
     check(&tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#, 3), "after the file");
     check(&tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#, 5), "1 bytes follow");
     check(&tensor(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#, 8), "hole of 4");
-    let two = |first: &str, second: &str| file(&format!(r#"{{{first},{second}}}"#), 8);
-    let entry = |name: &str, offsets: &str| format!(r#""{name}":{{"dtype":"F32","shape":[1],"data_offsets":{offsets}}}"#);
+    let two = |first: &str, second: &str| file(&format!("{{{first},{second}}}"), 8);
+    let entry = |name: &str, offsets: &str| {
+        format!(r#""{name}":{{"dtype":"F32","shape":[1],"data_offsets":{offsets}}}"#)
+    };
     check(&two(&entry("a", "[0,4]"), &entry("b", "[2,6]")), "overlaps");
     check(&two(&entry("a", "[0,4]"), &entry("b", "[0,4]")), "overlaps");
     check(&two(&entry("a", "[0,4]"), &entry("a", "[4,8]")), "twice");

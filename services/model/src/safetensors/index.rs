@@ -34,7 +34,10 @@ impl ShardIndex {
         let mut seen = std::collections::HashSet::new();
         for (tensor, shard) in raw.weight_map.0 {
             if !is_plain_file_name(&shard) {
-                return Err(invalid(format!("shard '{}' is not a plain .safetensors file name", shown(&shard))));
+                return Err(invalid(format!(
+                    "shard '{}' is not a plain .safetensors file name",
+                    shown(&shard)
+                )));
             }
             let place = *place_of.entry(shard.clone()).or_insert_with(|| {
                 index.shards.push(shard);
@@ -85,7 +88,16 @@ mod tests {
             Err(Error::InvalidFile { why, .. }) => assert!(why.contains(expected), "{why}"),
             other => panic!("{text}: {other:?}"),
         };
-        for shard in ["../x.safetensors", "/x.safetensors", "a/b.safetensors", "C:\\\\x.safetensors", "x.bin", ".safetensors", "a\\u0000.safetensors", ""] {
+        for shard in [
+            "../x.safetensors",
+            "/x.safetensors",
+            "a/b.safetensors",
+            "C:\\\\x.safetensors",
+            "x.bin",
+            ".safetensors",
+            "a\\u0000.safetensors",
+            "",
+        ] {
             check(&format!(r#"{{"weight_map":{{"a":"{shard}"}}}}"#), "plain");
         }
         check(r#"{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}"#, "two shards");

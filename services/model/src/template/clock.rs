@@ -4,7 +4,17 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
@@ -48,12 +58,19 @@ fn strftime(format: &str, seconds: u64) -> String {
             Some('A') => text.push_str(day_name),
             Some('a') => text.push_str(&day_name[..3]),
             Some('p') => text.push_str(if hour < 12 { "AM" } else { "PM" }),
-            Some('F') => text.push_str(&format!("{year}-{month:02}-{day:02}")),
-            Some('T') => text.push_str(&format!("{hour:02}:{minute:02}:{second:02}")),
+            Some('F') => {
+                text.extend([&*year.to_string(), "-", &format!("{month:02}"), "-", &format!("{day:02}")])
+            }
+            Some('T') => text.extend([
+                &*format!("{hour:02}"),
+                ":",
+                &format!("{minute:02}"),
+                ":",
+                &format!("{second:02}"),
+            ]),
             Some('Z') => text.push_str("UTC"),
-            Some('%') => text.push('%'),
+            Some('%') | None => text.push('%'),
             Some(other) => text.extend(['%', other]),
-            None => text.push('%'),
         }
     }
     text
@@ -77,7 +94,8 @@ mod tests {
 
     #[test]
     fn dates() {
-        let check = |seconds: u64, format: &str, expected: &str| assert_eq!(strftime(format, seconds), expected);
+        let check =
+            |seconds: u64, format: &str, expected: &str| assert_eq!(strftime(format, seconds), expected);
         check(0, "%A %d %B %Y %H:%M:%S", "Thursday 01 January 1970 00:00:00");
         check(951_827_696, "%F %T %p %I", "2000-02-29 12:34:56 PM 12");
         check(1_721_952_000, "%d %b %Y, %a %-d %-m %y", "26 Jul 2024, Fri 26 7 24");

@@ -140,7 +140,10 @@ mod tests {
         let check = |value: Value, expected: &str| assert_eq!(dumps(&value, &Layout::default()), expected);
         check(json!({"a": [1, 2.0, null, true], "b": {}}), r#"{"a": [1, 2.0, null, true], "b": {}}"#);
         check(json!("<a href='x'>&\"é\u{1f}\u{7f}"), "\"<a href='x'>&\\\"é\\u001f\u{7f}\"");
-        check(json!([1e16, 1.5e-5, 123.456, 1e-4, -1e22, 0.0]), "[1e+16, 1.5e-05, 123.456, 0.0001, -1e+22, 0.0]");
+        check(
+            json!([1e16, 1.5e-5, 123.456, 1e-4, -1e22, 0.0]),
+            "[1e+16, 1.5e-05, 123.456, 0.0001, -1e+22, 0.0]",
+        );
     }
 
     #[test]

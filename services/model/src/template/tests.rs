@@ -45,8 +45,14 @@ fn as_transformers_does() {
     check("{{ {'a': '<b>&', 'n': 1.0} | tojson }}", r#"{"a": "<b>&", "n": 1.0}"#);
     check("{{ [1] | tojson(indent=2) }}", "[\n  1\n]");
     check("{{ none }} {{ true }}", "None True");
-    check("{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "02");
-    check("{% set ns = namespace(x=1) %}{% for i in [1, 2] %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x }}", "4");
+    check(
+        "{% for i in range(5) %}{% if i == 1 %}{% continue %}{% endif %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}",
+        "02",
+    );
+    check(
+        "{% set ns = namespace(x=1) %}{% for i in [1, 2] %}{% set ns.x = ns.x + i %}{% endfor %}{{ ns.x }}",
+        "4",
+    );
     check("{%- generation -%} a {%- endgeneration %}b{% generation %}c{% endgeneration %}", "abc");
     check("{{ strftime_now('%%') }}", "%");
     check("{{ messages[-1:][0].content[::-1] }}", "ih");
@@ -61,8 +67,11 @@ fn named_templates() {
         {"name": "default", "template": "plain"},
         {"name": "tool_use", "template": "{{ tools | length }} tools"},
     ]});
-    let template = ChatTemplate::from_tokenizer_config(&config.to_string(), BTreeMap::new()).expect("good").expect("there");
-    let render = |tools: Option<&Json>| template.render(&json!([]), tools, false, &Map::new()).expect("renders");
+    let template = ChatTemplate::from_tokenizer_config(&config.to_string(), BTreeMap::new())
+        .expect("good")
+        .expect("there");
+    let render =
+        |tools: Option<&Json>| template.render(&json!([]), tools, false, &Map::new()).expect("renders");
     assert_eq!(render(None), "plain");
     assert_eq!(render(Some(&json!([1, 2]))), "2 tools");
     let none = |config: &str| ChatTemplate::from_tokenizer_config(config, BTreeMap::new());
@@ -87,7 +96,8 @@ fn hostile_templates_end_with_a_reason() {
     check("{% for a in range(100000) %}{{ 'twenty bytes of text.' * 2 }}{% endfor %}", "over the limit");
     check("{{ 'x' * 1000000000 }}", "");
     check("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "");
-    let nested = "{% set ns = namespace(x=[]) %}{% for a in range(60000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    let nested =
+        "{% set ns = namespace(x=[]) %}{% for a in range(60000) %}{% set ns.x = [ns.x] %}{% endfor %}";
     check(&format!("{nested}{{{{ ns.x | tojson }}}}"), "nested so deep");
     check("{% include '/etc/passwd' %}", "");
     check(&"{% if true %}".repeat(20_000), "");

@@ -13,7 +13,9 @@ pub(super) fn from_json(json: &Json) -> Value {
         Json::Bool(flag) => Value::from(*flag),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(from_json).collect(),
-        Json::Object(map) => Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
+        Json::Object(map) => {
+            Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), from_json(value))))
+        }
         Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
             (Some(signed), _, _) => Value::from(signed),
             (None, Some(unsigned), _) => Value::from(unsigned),
@@ -27,18 +29,23 @@ pub(super) fn to_json(value: &Value) -> Result<Json, Error> {
 }
 
 fn below(value: &Value, depth: usize) -> Result<Json, Error> {
-    let unserializable = |what: &str| Error::new(ErrorKind::BadSerialization, format!("{what} is not JSON serializable"));
+    let unserializable =
+        |what: &str| Error::new(ErrorKind::BadSerialization, format!("{what} is not JSON serializable"));
     if depth > MAX_DEPTH {
         return Err(unserializable("a value nested so deep"));
     }
     Ok(match value.kind() {
         ValueKind::None => Json::Null,
         ValueKind::Bool => Json::Bool(value.is_true()),
-        ValueKind::Number => Json::Number(number(value).ok_or_else(|| unserializable("a number beyond 64 bits"))?),
-        ValueKind::String => Json::String(value.to_string()),
-        ValueKind::Seq | ValueKind::Iterable => {
-            value.try_iter()?.map(|item| below(&item, depth + 1)).collect::<Result<_, _>>().map(Json::Array)?
+        ValueKind::Number => {
+            Json::Number(number(value).ok_or_else(|| unserializable("a number beyond 64 bits"))?)
         }
+        ValueKind::String => Json::String(value.to_string()),
+        ValueKind::Seq | ValueKind::Iterable => value
+            .try_iter()?
+            .map(|item| below(&item, depth + 1))
+            .collect::<Result<_, _>>()
+            .map(Json::Array)?,
         ValueKind::Map => {
             let mut map = Map::new();
             for key in value.try_iter()? {

@@ -43,7 +43,9 @@ impl<'a> Vocabulary<'a> {
     /// Text to id; padding of the table has no text. Of two equal tokens the first is meant.
     pub(super) fn ids(&self) -> Vocab {
         let mut ids = Vocab::default();
-        for (id, token, _) in self.entries().filter(|&(_, token, kind)| kind != kind::UNUSED && !token.is_empty()) {
+        for (id, token, _) in
+            self.entries().filter(|&(_, token, kind)| kind != kind::UNUSED && !token.is_empty())
+        {
             ids.entry(token.clone()).or_insert(id);
         }
         ids
@@ -63,7 +65,9 @@ impl<'a> Vocabulary<'a> {
             .filter(|&(_, token, kind)| {
                 !token.is_empty() && matches!(kind, kind::CONTROL | kind::USER_DEFINED | kind::UNKNOWN)
             })
-            .map(|(_, token, kind)| AddedToken::from(token.clone(), kind != kind::USER_DEFINED).normalized(false))
+            .map(|(_, token, kind)| {
+                AddedToken::from(token.clone(), kind != kind::USER_DEFINED).normalized(false)
+            })
             .collect()
     }
 }
@@ -87,7 +91,7 @@ impl Tokenizer {
             }
         };
         guarded(|| inner.add_tokens(vocabulary.added()))?;
-        let special = special_tokens(metadata, &vocabulary)?;
+        let special = special_tokens(metadata)?;
         let flag = |key: &str, default: bool| metadata.flag(key).map(|flag| flag.unwrap_or(default));
         let adds_bos = flag("tokenizer.ggml.add_bos_token", adds_bos)?;
         let adds_eos = flag("tokenizer.ggml.add_eos_token", false)?;
@@ -99,8 +103,9 @@ impl Tokenizer {
     }
 }
 
-fn special_tokens(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<SpecialTokens> {
+pub(super) fn special_tokens(metadata: &Metadata) -> Result<SpecialTokens> {
     let mut special = SpecialTokens::default();
+    let tokens = metadata.strings("tokenizer.ggml.tokens")?.unwrap_or_default();
     for (role, key) in [
         ("bos_token", "bos_token_id"),
         ("eos_token", "eos_token_id"),
@@ -109,8 +114,8 @@ fn special_tokens(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Sp
     ] {
         let key = format!("tokenizer.ggml.{key}");
         let Some(id) = metadata.number(&key)? else { continue };
-        let Some(token) = vocabulary.tokens.get(id as usize) else {
-            return Err(metadata.invalid(&key, &format!("{id} is beyond the {} tokens", vocabulary.tokens.len())));
+        let Some(token) = tokens.get(id as usize) else {
+            return Err(metadata.invalid(&key, &format!("{id} is beyond the {} tokens", tokens.len())));
         };
         special.text.insert(role, token.clone());
         match role {
@@ -134,11 +139,14 @@ fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary<'_>, pre: &Pre) -> Re
         };
         let is_known = |token: &str| ids.contains_key(token);
         if !is_known(left) || !is_known(right) || !is_known(&format!("{left}{right}")) {
-            return Err(metadata.invalid(MERGES, &format!("entry {number} merges what is not in the vocabulary")));
+            return Err(
+                metadata.invalid(MERGES, &format!("entry {number} merges what is not in the vocabulary"))
+            );
         }
         merges.push((left.to_owned(), right.to_owned()));
     }
-    let model = guarded(|| BPE::builder().vocab_and_merges(ids, merges).ignore_merges(pre.ignores_merges).build())?;
+    let model =
+        guarded(|| BPE::builder().vocab_and_merges(ids, merges).ignore_merges(pre.ignores_merges).build())?;
     let mut tokenizer = tokenizers::Tokenizer::new(model);
     if pre.composes {
         guarded(|| tokenizer.with_normalizer(Some(NormalizerWrapper::NFC(NFC))).map(|_| ()))?;

@@ -1,5 +1,7 @@
 //! tokenizer.json with tokenizer_config.json.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
@@ -7,7 +9,7 @@ use super::{Affixes, SpecialTokens, Tokenizer, guarded};
 use crate::config::fields::parse_object;
 use crate::error::{Error, Result};
 
-const CONFIG_FILE: &str = "tokenizer_config.json";
+pub(super) const CONFIG_FILE: &str = "tokenizer_config.json";
 const ROLES: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
 
 impl Tokenizer {
@@ -21,32 +23,37 @@ impl Tokenizer {
         inner.with_padding(None);
         let special = special_tokens(&config, &inner);
         // Roles make a token special even where tokenizer.json lists it as a word.
-        let roles: Vec<AddedToken> = special.text.values().map(|text| AddedToken::from(text.clone(), true)).collect();
+        let roles: Vec<AddedToken> =
+            special.text.values().map(|text| AddedToken::from(text.clone(), true)).collect();
         guarded(|| inner.add_special_tokens(roles))?;
         let affixes = affixes(&config, &special);
         Self::new(inner, special, affixes)
     }
 }
 
+/// Tokens with a role, by the names that templates use.
+pub(super) fn roles(config: &Map<String, Value>) -> BTreeMap<String, String> {
+    let text = |role: &str| match config.get(role)? {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(token) => token.get("content")?.as_str().map(str::to_owned),
+        _ => None,
+    };
+    ROLES.into_iter().filter_map(|role| Some((role.to_owned(), text(role)?))).collect()
+}
+
 fn special_tokens(config: &Map<String, Value>, inner: &tokenizers::Tokenizer) -> SpecialTokens {
     let mut special = SpecialTokens::default();
+    let texts = roles(config);
     for role in ROLES {
-        let text = match config.get(role) {
-            Some(Value::String(text)) => Some(text),
-            Some(Value::Object(token)) => match token.get("content") {
-                Some(Value::String(text)) => Some(text),
-                _ => None,
-            },
-            _ => None,
-        };
         // A token outside of the vocabulary has no row in the embedding.
-        if let Some((text, id)) = text.and_then(|text| Some((text, inner.token_to_id(text)?))) {
-            special.text.insert(role, text.clone());
-            match role {
-                "bos_token" => special.bos = Some(id),
-                "eos_token" => special.eos = Some(id),
-                _ => {}
-            }
+        let Some((text, id)) = texts.get(role).and_then(|text| Some((text, inner.token_to_id(text)?))) else {
+            continue;
+        };
+        special.text.insert(role, text.clone());
+        match role {
+            "bos_token" => special.bos = Some(id),
+            "eos_token" => special.eos = Some(id),
+            _ => {}
         }
     }
     special

@@ -46,11 +46,13 @@ impl Pieces {
         for token in by_id {
             // Ids without a token are pieces of no bytes.
             rule.append(&token.unwrap_or_default(), &mut bytes);
-            let end = u32::try_from(bytes.len()).map_err(|_| Error::Tokenizer("vocabulary is too large".to_owned()))?;
+            let end = u32::try_from(bytes.len())
+                .map_err(|_| Error::Tokenizer("vocabulary is too large".to_owned()))?;
             ends.push(end);
         }
         let added = tokenizer.get_added_tokens_decoder();
-        let mut special: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
+        let mut special: Vec<u32> =
+            added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         special.sort_unstable();
         Ok(Self { bytes, ends, special, start: rule.start, separator: rule.separator })
     }
@@ -121,13 +123,16 @@ impl Rule {
             Some("ByteFallback") => self.byte_fallback = true,
             Some("Fuse") => *is_fused = true,
             Some("Replace") => {
-                let pattern = step.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
+                let pattern =
+                    step.get("pattern").and_then(|pattern| pattern.get("String")).and_then(Value::as_str);
                 let (pattern, content) = pattern.zip(text("content")).ok_or_else(unsupported)?;
                 self.replacements.push((pattern.to_owned(), content.to_owned()));
             }
             Some("Strip") if *is_fused && text("content") == Some(" ") => {
                 let count = |key: &str| step.get(key).and_then(Value::as_u64);
-                let (Some(start), Some(0)) = (count("start"), count("stop")) else { return Err(unsupported()) };
+                let (Some(start), Some(0)) = (count("start"), count("stop")) else {
+                    return Err(unsupported());
+                };
                 self.start = Start::Spaces(start as usize);
             }
             Some("Metaspace") => {

@@ -28,9 +28,9 @@ enum Step {
     Gpt2,
 }
 
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(crate) const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 
 const PLAIN: Pre = Pre { steps: &[Step::Gpt2], ignores_merges: false, adds_bos: false, composes: false };
@@ -38,7 +38,8 @@ const PLAIN: Pre = Pre { steps: &[Step::Gpt2], ignores_merges: false, adds_bos: 
 impl Pre {
     pub(super) fn by_name(name: &str) -> Result<Self> {
         Ok(match name {
-            "gpt-2" | "gpt2" | "mpt" | "olmo" | "phi-2" | "jina-es" | "jina-de" | "roberta-bpe" | "exaone" => PLAIN,
+            "gpt-2" | "gpt2" | "mpt" | "olmo" | "phi-2" | "jina-es" | "jina-de" | "roberta-bpe"
+            | "exaone" => PLAIN,
             "default" => Self {
                 steps: &[
                     Step::Pattern(r"[\p{P}\$\+<=>\^~\|]+"),
@@ -52,7 +53,9 @@ impl Pre {
                 Self { steps: &[Step::Pattern(LLAMA3)], ignores_merges: true, adds_bos: true, ..PLAIN }
             }
             "qwen2" | "deepseek-r1-qwen" => Self { steps: &[Step::Pattern(QWEN2)], composes: true, ..PLAIN },
-            "tekken" => Self { steps: &[Step::Pattern(TEKKEN)], ignores_merges: true, adds_bos: true, ..PLAIN },
+            "tekken" => {
+                Self { steps: &[Step::Pattern(TEKKEN)], ignores_merges: true, adds_bos: true, ..PLAIN }
+            }
             "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" => {
                 Self { steps: &[Step::EachDigit, Step::Gpt2], ..PLAIN }
             }

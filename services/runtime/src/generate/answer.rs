@@ -16,7 +16,8 @@ pub struct Answer {
     language: Arc<Language>,
     decoder: TextDecoder,
     stops: StopMatcher,
-    start: GenerateStart,
+    /// Until it is sent.
+    start: Option<GenerateStart>,
     asked: Instant,
     first_token: Option<Instant>,
     prompt_tokens: usize,
@@ -33,7 +34,7 @@ impl Answer {
             language,
             stops: StopMatcher::new(stop),
             prompt_tokens: start.prompt_token_ids.len(),
-            start,
+            start: Some(start),
             asked,
             first_token: None,
             generated: 0,
@@ -49,12 +50,7 @@ impl Answer {
     /// INTERNAL when the engine failed.
     pub fn absorb(&mut self, event: Event) -> Result<Vec<GenerateResponse>, ServiceError> {
         match event {
-            Event::Started { prompt } => {
-                let mut start = std::mem::take(&mut self.start);
-                start.prompt_logprobs =
-                    prompt.into_iter().flatten().map(|token| self.language.logprob(token)).collect();
-                Ok(vec![GenerateResponse { start: Some(start), ..GenerateResponse::default() }])
-            }
+            Event::Started { prompt } => Ok(self.begin(prompt.unwrap_or_default()).into_iter().collect()),
             Event::Token(token) => Ok(self.token(token)),
             Event::End { reason, generated, .. } => {
                 // The engine counts the stop token, which has no text and is not sent.
@@ -65,9 +61,18 @@ impl Answer {
                     EndReason::Cancelled => FinishReason::Cancelled,
                     EndReason::Failed(why) => return Err(ServiceError::internal(why)),
                 };
-                Ok(self.finish(finish))
+                // What is cancelled while it waits has not begun.
+                let begin = self.begin(Vec::new());
+                Ok(begin.into_iter().chain(self.finish(finish)).collect())
             }
         }
+    }
+
+    /// The first message, once.
+    fn begin(&mut self, prompt: Vec<Token>) -> Option<GenerateResponse> {
+        let mut start = self.start.take()?;
+        start.prompt_logprobs = prompt.into_iter().map(|token| self.language.logprob(token)).collect();
+        Some(GenerateResponse { start: Some(start), ..GenerateResponse::default() })
     }
 
     fn token(&mut self, token: Token) -> Vec<GenerateResponse> {

@@ -23,10 +23,11 @@ const MAX_LOGPROBS: u32 = 20;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 
-/// Takes a request on. Errors before anything runs: INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED,
+/// Takes a request on; `handle` is what the model is called now. Errors before anything runs: INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED,
 /// QUEUE_FULL, MODEL_NOT_LOADED when it is just leaving. Dropping the stream stops the generation.
 pub async fn generate(
     resident: Arc<Resident>,
+    handle: String,
     request: GenerateRequest,
 ) -> Result<impl Stream<Item = Result<GenerateResponse, Status>> + Send, ServiceError> {
     let asked = Instant::now();
@@ -44,7 +45,7 @@ pub async fn generate(
     }
     let start = GenerateStart {
         model_id: resident.id,
-        handle: resident.handle.clone(),
+        handle: handle.clone(),
         prompt_tokens: prompt.len() as u32,
         prompt_token_ids: prompt.clone(),
         prompt_logprobs: Vec::new(),
@@ -60,7 +61,7 @@ pub async fn generate(
         logprobs: request.logprobs.map(|top| top as usize),
         prompt_logprobs: request.prompt_logprobs,
     };
-    resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(error, &resident.handle))?;
+    resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(error, &handle))?;
     // From here on the stream must not keep the model in memory.
     drop(resident);
 

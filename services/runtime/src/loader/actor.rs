@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use super::{
     Admitted, Loader, Order, Outcome, Plan,
     admission::{Admission, admit},
-    entry::{Entry, Models, Phase, Resident},
+    entry::{Entry, Models, Phase, Resident, seats},
     gone, load, unload,
 };
 
@@ -67,6 +67,15 @@ impl Actor {
             Order::Unload { id, handle, drain, answer } => {
                 drop(answer.send(self.unload(id, &handle, drain)));
             }
+            Order::Rename { id, handle } => {
+                self.models.send_if_modified(|models| match models.get_mut(&id) {
+                    Some(entry) if entry.handle != handle => {
+                        entry.handle = handle;
+                        true
+                    }
+                    _ => false,
+                });
+            }
             Order::Commit { id, outcome, done } => {
                 self.commit(id, outcome);
                 let _ = done.send(());
@@ -76,7 +85,7 @@ impl Actor {
 
     fn load(&self, plan: Plan) -> Result<Admitted, ServiceError> {
         let (id, handle) = (plan.model.id, plan.model.handle.clone());
-        let admission = admit(&self.models.borrow(), id, self.loader.ground.capacity)?;
+        let admission = admit(seats(&self.models.borrow()), id, self.loader.ground.capacity)?;
         let Admission::Go { leaving } = admission else {
             return Ok(Admitted::Leaving);
         };

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use millm_engine::Engine;
-use millm_proto::runtime::v1::{LoadProgress, MemoryEstimate, UnloadProgress};
+use millm_proto::runtime::v1::{LoadProgress, LoadState, MemoryEstimate, UnloadProgress};
 use tokio::sync::watch;
 
-use super::meter::Meter;
+use super::{admission::Seat, meter::Meter};
 use crate::language::Language;
 
 /// By model id.
@@ -34,6 +34,30 @@ impl Entry {
             Phase::Loading(_) | Phase::Failed(_) => None,
         }
     }
+
+    pub fn state(&self) -> LoadState {
+        match &self.phase {
+            Phase::Loading(_) => LoadState::Loading,
+            Phase::Loaded(_) => LoadState::Loaded,
+            Phase::Unloading(..) => LoadState::Unloading,
+            Phase::Failed(_) => LoadState::Failed,
+        }
+    }
+}
+
+/// What admission decides from.
+pub fn seats(models: &Models) -> Vec<Seat> {
+    let seat = |(id, entry): (&i64, &Entry)| {
+        let resident = entry.resident();
+        Seat {
+            id: *id,
+            handle: entry.handle.clone(),
+            state: entry.state(),
+            bytes: resident.map_or(0, |resident| resident.held_bytes()),
+            last_used: resident.map_or(SystemTime::UNIX_EPOCH, |resident| resident.last_used()),
+        }
+    };
+    models.iter().map(seat).collect()
 }
 
 /// A model in memory, with all that a request needs of it.
@@ -52,6 +76,11 @@ pub struct Resident {
 }
 
 impl Resident {
+    /// Counts as used when it is loaded.
+    pub fn last_used(&self) -> SystemTime {
+        self.requests.last_used().unwrap_or(self.load_time)
+    }
+
     /// What unloading it gives back.
     pub fn held_bytes(&self) -> u64 {
         match self.meter.peak_bytes() {

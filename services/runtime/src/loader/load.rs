@@ -10,7 +10,7 @@ use millm_kit::{ServiceError, Shutdown};
 use millm_proto::runtime::v1::{LoadProgress, LoadState, load_progress::Stage};
 use tokio::sync::{oneshot, watch};
 
-use super::{Loader, Outcome, Plan, Requests, Resident, admission::Leaving, gone, meter::Meter};
+use super::{Loader, Outcome, Plan, Requests, Resident, admission::Seat, gone, meter::Meter};
 use crate::{
     estimate::{self, Opened},
     failure,
@@ -25,7 +25,7 @@ const WARMING_UP: f64 = 0.95;
 pub struct Job {
     pub loader: Loader,
     pub plan: Plan,
-    pub leaving: Vec<Leaving>,
+    pub leaving: Vec<Seat>,
     /// This job is its only writer; the last value is written once.
     pub progress: watch::Sender<LoadProgress>,
     pub shutdown: Shutdown,
@@ -74,7 +74,7 @@ impl Job {
         let ground = &self.loader.ground;
         let mut opened = estimate::open(model, ground, *context_length).await?;
         let free = ground.devices.cpu().free_bytes as u64;
-        let available = free + self.leaving.iter().map(|leaving| leaving.bytes).sum::<u64>();
+        let available = free + self.leaving.iter().map(|seat| seat.bytes).sum::<u64>();
         opened.estimate = estimate::against(opened.estimate, available);
         if !opened.estimate.fits {
             let required = opened.estimate.total_bytes as u64;
@@ -149,7 +149,7 @@ impl Job {
     }
 
     async fn make_room(&self) -> Result<(), ServiceError> {
-        for Leaving { id, handle, .. } in &self.leaving {
+        for Seat { id, handle, .. } in &self.leaving {
             // It may have been unloaded meanwhile: all the better.
             let Ok(mut seen) = self.loader.unload((*id, handle.clone()), self.plan.drain).await else {
                 continue;

@@ -19,7 +19,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::devices::Devices;
-pub use admission::leaving;
 pub use entry::{Entry, Models, Phase, Requests, Resident, Turn};
 
 /// Orders that may wait for the owner; each is answered without delay.
@@ -74,6 +73,10 @@ enum Order {
         handle: String,
         drain: Duration,
         answer: Answer<watch::Receiver<UnloadProgress>>,
+    },
+    Rename {
+        id: i64,
+        handle: String,
     },
     /// A job has ended; `done` when everybody can see it.
     Commit {
@@ -145,6 +148,18 @@ impl Loader {
         drain: Duration,
     ) -> Result<watch::Receiver<UnloadProgress>, ServiceError> {
         self.order(|answer| Order::Unload { id, handle, drain, answer }).await
+    }
+
+    /// What model `id` could use beyond what is free: what those that leave for it give back.
+    pub fn given_back_bytes(&self, id: i64) -> u64 {
+        let seats = entry::seats(&self.state.borrow());
+        admission::leaving(seats, id, self.ground.capacity).iter().map(|seat| seat.bytes).sum()
+    }
+
+    /// A loaded model is called otherwise now.
+    pub async fn rename(&self, id: i64, handle: String) {
+        // An owner that has ended needs no names.
+        let _ = self.orders.send(Order::Rename { id, handle }).await;
     }
 
     async fn commit(&self, id: i64, outcome: Outcome) {

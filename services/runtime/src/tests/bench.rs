@@ -15,6 +15,7 @@ use millm_proto::{
         Model, UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
         catalog_service_server::{CatalogService, CatalogServiceServer},
         model::State,
+        watch_models_response::Kind,
     },
     runtime::v1::{
         GenerateEnd, GenerateRequest, GenerateResponse, LoadModelRequest, LoadProgress, LoadState,
@@ -22,6 +23,7 @@ use millm_proto::{
         runtime_service_client::RuntimeServiceClient,
     },
 };
+use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::Runtime;
@@ -32,7 +34,7 @@ pub fn fixtures() -> PathBuf {
 
 /// Models by id; only finding them is asked for here.
 #[derive(Clone, Default)]
-pub struct Shelf(Arc<Mutex<BTreeMap<i64, Model>>>);
+pub struct Shelf(Arc<Mutex<BTreeMap<i64, Model>>>, Arc<Notify>);
 
 impl Shelf {
     pub fn put(&self, id: i64, handle: &str, path: PathBuf, state: State) {
@@ -40,6 +42,7 @@ impl Shelf {
         let model =
             Model { id, handle: handle.into(), storage_path, state: state.into(), ..Model::default() };
         self.0.lock().unwrap().insert(id, model);
+        self.1.notify_one();
     }
 }
 
@@ -78,7 +81,17 @@ impl CatalogService for Shelf {
         &self,
         _: Request<WatchModelsRequest>,
     ) -> Result<Response<Self::WatchModelsStream>, Status> {
-        Err(Status::unimplemented("not here"))
+        let Self(models, changed) = self.clone();
+        let all = async_stream::stream! {
+            loop {
+                let models: Vec<Model> = models.lock().unwrap().values().cloned().collect();
+                for model in models {
+                    yield Ok(WatchModelsResponse { kind: Kind::Put.into(), model: Some(model) });
+                }
+                changed.notified().await;
+            }
+        };
+        Ok(Response::new(Box::pin(all)))
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) struct Range {
     pub scales: f32,
     /// Assignments tried: the range of values is spread over `levels + offset` steps.
     pub sweep: Sweep,
+    /// Starting points for the shared factors: the largest scale gets the highest integer divided by this. Where
+    /// integers are few, a factor that is good for the others beats one that is exact for the largest.
+    pub stretches: &'static [f32],
 }
 
 /// One super-block as the format stores it, levels in natural order.
@@ -45,26 +48,43 @@ struct State<const L: usize> {
     mins: Lanes<L>,
 }
 
-/// Rounds of fitting integers and factors in turn; the third rarely changes anything.
+/// Rounds of fitting integers and factors in turn; later ones rarely change anything.
 const ROUNDS: usize = 4;
 
 #[inline(always)]
 pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Fit<L> {
     let (scale, min) = search(panel, range);
-    let mut state = share(scale, min, range);
-    let mut best = state;
+    let mut best = share(scale, min, range, 1.0);
     let mut least = f32::INFINITY;
-    for round in 0..=ROUNDS {
-        let sums = assign(panel, state.d_scales(), state.d_mins(), range.levels);
-        let error = error(panel, &sums, state.d_scales(), state.d_mins()).sum();
+    for stretch in range.stretches {
+        let (state, error) = settle(panel, share(scale, min, range, *stretch), range);
         if error < least {
             (least, best) = (error, state);
-        } else if round > 0 {
-            break;
         }
-        state = refit(panel, &sums, state, range);
     }
     finish(panel, best, range)
+}
+
+/// Fits integers and factors in turn until that gains nothing. The best state and its error.
+#[inline(always)]
+fn settle<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    start: State<L>,
+    range: &Range,
+) -> (State<L>, f32) {
+    let mut state = start;
+    let mut best = state;
+    let mut least = f32::INFINITY;
+    for _ in 0..=ROUNDS {
+        let sums = assign(panel, state.d_scales(), state.d_mins(), range.levels);
+        let error = error(panel, &sums, state.d_scales(), state.d_mins()).sum();
+        if error >= least {
+            break;
+        }
+        (least, best) = (error, state);
+        state = refit(panel, &sums, state, range);
+    }
+    (best, least)
 }
 
 /// The best real-valued scale and minimum (as a subtracted, non-negative number) of each sub-block alone.
@@ -128,13 +148,23 @@ fn error<const L: usize, const N: usize>(
 
 /// Nearest levels for given scales and minimums.
 #[inline(always)]
-fn assign<const L: usize, const N: usize>(panel: &Panel<L, N>, scale: Lanes<L>, min: Lanes<L>, top: f32) -> Sums<L> {
+fn assign<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    scale: Lanes<L>,
+    min: Lanes<L>,
+    top: f32,
+) -> Sums<L> {
     levels(panel, scale.inverse(), min, top)
 }
 
 /// Sums under `level = round((x + min) * inverse)`.
 #[inline(always)]
-fn levels<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>, min: Lanes<L>, top: f32) -> Sums<L> {
+fn levels<const L: usize, const N: usize>(
+    panel: &Panel<L, N>,
+    inverse: Lanes<L>,
+    min: Lanes<L>,
+    top: f32,
+) -> Sums<L> {
     let mut sums = Sums { q: Lanes::ZERO, qq: Lanes::ZERO, xq: Lanes::ZERO };
     let shift = min * inverse;
     for (x, w) in panel.x.iter().zip(&panel.w) {
@@ -147,11 +177,11 @@ fn levels<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>
     sums
 }
 
-/// The first shared state: the largest scale and minimum get the highest integer.
+/// A first shared state: the largest scale and minimum get the highest integer, or one near it.
 #[inline(always)]
-fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State<L> {
-    let d = half_covering(scale.top() / range.scales);
-    let dmin = half_covering(min.top() / range.scales);
+fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range, stretch: f32) -> State<L> {
+    let d = half_covering(stretch * scale.top() / range.scales);
+    let dmin = half_covering(stretch * min.top() / range.scales);
     State {
         d,
         dmin,

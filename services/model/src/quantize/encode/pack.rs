@@ -39,7 +39,13 @@ pub(super) struct Factors {
 
 /// 16 bytes of (scale, minimum) nibbles, 64 of levels, the factors.
 #[inline(always)]
-pub(super) fn q2_k(factors: &Factors, scales: &[u8; 16], mins: &[u8; 16], levels: &[u8; 256], out: &mut [u8]) {
+pub(super) fn q2_k(
+    factors: &Factors,
+    scales: &[u8; 16],
+    mins: &[u8; 16],
+    levels: &[u8; 256],
+    out: &mut [u8],
+) {
     for j in 0..16 {
         out[j] = scales[j] | (mins[j] << 4);
     }

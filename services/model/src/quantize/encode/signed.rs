@@ -47,15 +47,14 @@ pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &R
     let mut scales = integers(scale, d, range);
     let mut best = (d, scales);
     let mut least = f32::INFINITY;
-    for round in 0..=ROUNDS {
+    for _ in 0..=ROUNDS {
         let sums = levels(panel, (scales * Lanes::splat(d)).inverse(), range.levels);
         let scaled = scales * Lanes::splat(d);
         let error = (panel.sum_wxx + scaled * (scaled * sums.qq - Lanes::splat(2.0) * sums.xq)).sum();
-        if error < least {
-            (least, best) = (error, (d, scales));
-        } else if round > 0 {
+        if error >= least {
             break;
         }
+        (least, best) = (error, (d, scales));
         let weight = (scales * scales * sums.qq).sum();
         if weight > 0.0 {
             d = half((scales * sums.xq).sum() / weight);

@@ -1,0 +1,186 @@
+//! Prompts: a chat's messages, or texts and token ids.
+
+use millm_kit::ServiceError;
+use millm_proto::runtime::v1::{Message, TokenIds, generate_request::Prompt};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::body::Fields;
+
+/// Prompts of one request.
+const MOST_PROMPTS: usize = 1024;
+
+/// A message as it comes: `content` is text, or parts of which only text is supported.
+#[derive(Deserialize)]
+struct ChatMessage {
+    role: String,
+    #[serde(default)]
+    content: Option<Content>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<Vec<Value>>,
+    #[serde(default)]
+    tool_call_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+struct Part {
+    r#type: String,
+    #[serde(default)]
+    text: Option<String>,
+}
+
+pub fn messages(fields: &mut Fields) -> Result<Vec<Message>, ServiceError> {
+    let given: Vec<Value> = fields.take("messages")?.unwrap_or_default();
+    if given.is_empty() {
+        return Err(ServiceError::invalid_argument("messages", "must have at least one message"));
+    }
+    given.into_iter().enumerate().map(|(n, value)| message(&format!("messages[{n}]"), value)).collect()
+}
+
+fn message(field: &str, value: Value) -> Result<Message, ServiceError> {
+    let invalid = |part: &str, why: &str| ServiceError::invalid_argument(&format!("{field}{part}"), why);
+    let given = ChatMessage::deserialize(value)
+        .map_err(|error| ServiceError::invalid_argument(field, format!("is wrong: {error}")))?;
+    let role = match given.role.as_str() {
+        "developer" => "system",
+        "system" | "user" | "assistant" | "tool" => &given.role,
+        _ => return Err(invalid(".role", "must be system, developer, user, assistant or tool")),
+    };
+    if given.tool_calls.is_some() && role != "assistant" {
+        return Err(invalid(".tool_calls", "are an assistant's"));
+    }
+    let calls = given.tool_calls.filter(|calls| !calls.is_empty());
+    let content = match given.content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => text_of(parts, &format!("{field}.content"))?,
+        None if role == "assistant" => String::new(),
+        None => return Err(invalid(".content", "must be given")),
+    };
+    Ok(Message {
+        role: role.to_owned(),
+        content,
+        tool_calls_json: calls.map(|calls| Value::from(calls).to_string()).unwrap_or_default(),
+        tool_call_id: given.tool_call_id.unwrap_or_default(),
+        name: given.name.unwrap_or_default(),
+    })
+}
+
+fn text_of(parts: Vec<Part>, field: &str) -> Result<String, ServiceError> {
+    let mut joined = String::new();
+    for part in parts {
+        match part.text {
+            Some(text) if part.r#type == "text" => joined.push_str(&text),
+            _ => {
+                let kind: String = part.r#type.chars().take(40).flat_map(char::escape_debug).collect();
+                let why = format!("must have parts of type 'text' only, not '{kind}'; nothing is fetched");
+                return Err(ServiceError::invalid_argument(field, why));
+            }
+        }
+    }
+    Ok(joined)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Given {
+    Text(String),
+    Texts(Vec<String>),
+    Ids(Vec<u32>),
+    ManyIds(Vec<Vec<u32>>),
+}
+
+/// `prompt` of a plain completion, in each of its four shapes.
+pub fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ServiceError> {
+    let invalid = |why: &str| ServiceError::invalid_argument("prompt", why);
+    let value = fields.take_value("prompt").ok_or_else(|| invalid("must be given"))?;
+    let given = Given::deserialize(value)
+        .map_err(|_| invalid("must be text, token ids, or a list of texts or of lists of token ids"))?;
+    let ids = |ids| Prompt::TokenIds(TokenIds { ids });
+    let prompts: Vec<Prompt> = match given {
+        Given::Text(text) => vec![Prompt::Text(text)],
+        Given::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
+        Given::Ids(given) => vec![ids(given)],
+        Given::ManyIds(lists) => lists.into_iter().map(ids).collect(),
+    };
+    let empty = |prompt: &Prompt| matches!(prompt, Prompt::TokenIds(list) if list.ids.is_empty());
+    if prompts.is_empty() || prompts.iter().any(empty) {
+        return Err(invalid("must not be empty"));
+    }
+    if prompts.len() > MOST_PROMPTS {
+        return Err(invalid("must be at most 1024 prompts"));
+    }
+    Ok(prompts)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: &Value) -> Fields {
+        Fields::parse(value.to_string().as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn messages_of_every_kind() {
+        let read = messages(&mut fields(&json!({"messages": [
+            {"role": "developer", "content": "be kind"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "me"},
+            {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "content": "42", "tool_call_id": "1"},
+        ]})))
+        .unwrap();
+        let roles: Vec<_> = read.iter().map(|message| message.role.as_str()).collect();
+        assert_eq!(roles, ["system", "user", "assistant", "tool"]);
+        assert_eq!((read[1].content.as_str(), read[1].name.as_str()), ("ab", "me"));
+        assert_eq!(read[2].tool_calls_json, r#"[{"id":"1"}]"#);
+        assert_eq!(read[3].tool_call_id, "1");
+    }
+
+    #[test]
+    fn bad_messages_name_their_place() {
+        let check = |value: Value, field: &str| {
+            let error = messages(&mut fields(&json!({"messages": value}))).unwrap_err();
+            assert_eq!(error.details["field"], field, "{}", error.message);
+        };
+        check(json!([]), "messages");
+        check(json!(null), "messages");
+        check(json!("hi"), "messages");
+        check(json!(["hi"]), "messages[0]");
+        check(
+            json!([{"role": "user", "content": "a"}, {"role": "robot", "content": "a"}]),
+            "messages[1].role",
+        );
+        check(json!([{"content": "a"}]), "messages[0]");
+        check(json!([{"role": "user"}]), "messages[0].content");
+        check(json!([{"role": "user", "content": 5}]), "messages[0]");
+        let image = json!({"type": "image_url", "image_url": {"url": "http://x/y.png"}});
+        check(json!([{"role": "user", "content": [image]}]), "messages[0].content");
+        check(json!([{"role": "user", "content": "a", "tool_calls": []}]), "messages[0].tool_calls");
+    }
+
+    #[test]
+    fn prompts_of_every_shape() {
+        let read = |value: Value| prompts(&mut fields(&json!({"prompt": value})));
+        let ids = |ids: &[u32]| Prompt::TokenIds(TokenIds { ids: ids.to_vec() });
+        assert_eq!(read(json!("a")).unwrap(), [Prompt::Text("a".into())]);
+        assert_eq!(read(json!(["a", "b"])).unwrap().len(), 2);
+        assert_eq!(read(json!([1, 2])).unwrap(), [ids(&[1, 2])]);
+        assert_eq!(read(json!([[1], [2, 3]])).unwrap(), [ids(&[1]), ids(&[2, 3])]);
+        for bad in
+            [json!(null), json!([]), json!([[]]), json!([-1]), json!(["a", 1]), json!({"a": 1}), json!(7)]
+        {
+            assert_eq!(read(bad.clone()).unwrap_err().details["field"], "prompt", "{bad}");
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `/api` as the seeds have it.
+
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use millm_kit::ServiceError;
+use millm_proto::{
+    catalog::v1::{Architecture, Model, Quantization, Source, model},
+    downloader::v1::{Download, ModelPreview, QuantizationEstimate, download, start_download_request},
+    runtime::v1::{
+        Device, LoadProgress, LoadState, LoadedModel, MemoryEstimate, RuntimeStatus, UnloadProgress,
+    },
+};
+use serde_json::{Value, json};
+use tower::ServiceExt as _;
+
+use super::world::{World, request};
+
+fn row(id: i64, handle: &str, state: model::State) -> Model {
+    Model {
+        name: format!("models/{id}"),
+        id,
+        handle: handle.into(),
+        source: Source::Huggingface.into(),
+        repo_id: format!("owner/{handle}"),
+        requested_quantization: Quantization::Q4.into(),
+        parameter_count: 2_506_172_416,
+        disk_size_bytes: 1_800_000_000,
+        state: state.into(),
+        ..Model::default()
+    }
+}
+
+fn arriving(id: i64, state: download::State) -> Download {
+    let name = format!("downloads/{id}");
+    Download { name, model_id: id, state: state.into(), fraction: 0.5, ..Download::default() }
+}
+
+fn loaded(id: i64, state: LoadState) -> LoadedModel {
+    LoadedModel { model_id: id, state: state.into(), ..LoadedModel::default() }
+}
+
+async fn world() -> World {
+    let world = World::new().await;
+    *world.stage.models.lock().unwrap() =
+        vec![row(1, "a", model::State::Ready), row(2, "b", model::State::Pending)];
+    *world.stage.downloads.lock().unwrap() = vec![arriving(2, download::State::Downloading)];
+    world.stage.status.lock().unwrap().models = vec![loaded(1, LoadState::Loaded)];
+    world
+}
+
+#[tokio::test]
+async fn lists_join_what_three_services_know() {
+    let world = world().await;
+    let (status, answer) = world.get("/api/models").await;
+    assert_eq!((status, &answer["success"], &answer["error"]), (200, &json!(true), &Value::Null));
+    let models = answer["data"].as_array().unwrap();
+    assert_eq!((&models[0]["status"], &models[1]["status"]), (&json!("loaded"), &json!("downloading")));
+    assert_eq!((&models[1]["download_progress"], &models[0]["params"]), (&json!(50.0), &json!("2.5B")));
+    assert_eq!((&models[0]["name"], &models[0]["quantization"]), (&json!("a"), &json!("Q4")));
+    assert_eq!(models[0]["disk_size_mb"], 1800);
+    assert_eq!(world.get("/api/models?status=loaded").await.1["data"].as_array().unwrap().len(), 1);
+    for name in ["/api/models/b", "/api/models/2"] {
+        assert_eq!(world.get(name).await.1["data"]["id"], 2);
+    }
+    let (status, answer) = world.get("/api/models/zzz").await;
+    assert_eq!(status, 404);
+    assert_eq!(
+        answer,
+        json!({"success": false, "data": null, "error":
+            {"code": "MODEL_NOT_FOUND", "message": "Model not found: 'zzz'.", "details": {}}})
+    );
+}
+
+#[tokio::test]
+async fn downloads_start_and_are_cancelled_and_removed() {
+    let world = world().await;
+    let body =
+        json!({"source": "huggingface", "repo_id": "owner/b", "quantization": "Q4", "hf_token": "hf_x"});
+    let (status, answer) = world.call("POST", "/api/models", body).await;
+    assert_eq!(
+        (status, &answer["data"]["status"], &answer["data"]["id"]),
+        (200, &json!("downloading"), &json!(2))
+    );
+    let started = world.stage.started.lock().unwrap().remove(0);
+    let Some(start_download_request::Source::Hub(hub)) = started.source else { panic!() };
+    assert_eq!((hub.repo_id.as_str(), hub.hf_token.as_str()), ("owner/b", "hf_x"));
+    let nothing = json!({"success": true, "data": null, "error": null});
+    assert_eq!(world.call("POST", "/api/models/2/cancel", json!({})).await, (200, nothing.clone()));
+    assert_eq!(world.call("DELETE", "/api/models/a", json!({})).await, (200, nothing));
+    assert_eq!(*world.stage.named.lock().unwrap(), ["2", "a"]);
+    let (status, answer) =
+        world.call("POST", "/api/models", json!({"repo_id": "a/b", "quantization": "Q9"})).await;
+    assert_eq!((status, &answer["error"]["details"]["field"]), (400, &json!("quantization")));
+}
+
+#[tokio::test]
+async fn every_reason_has_its_status() {
+    let world = world().await;
+    for (error, status) in [
+        (ServiceError::model_already_exists(7, "b", "Q4"), 409),
+        (ServiceError::invalid_repo_id("x"), 400),
+        (ServiceError::repo_not_found("a/b"), 404),
+        (ServiceError::gated_no_token("a/b"), 401),
+        (ServiceError::gated_no_access("a/b", "u"), 403),
+        (ServiceError::download_failed("x"), 502),
+        (ServiceError::insufficient_disk(9, 5), 507),
+        (ServiceError::in_use("b"), 409),
+        (ServiceError::service_unavailable("downloader"), 503),
+    ] {
+        *world.stage.refusal.lock().unwrap() = Some(error.clone());
+        let (got, answer) = world.call("POST", "/api/models", json!({"repo_id": "a/b"})).await;
+        assert_eq!((got, &answer["error"]["code"]), (status, &json!(error.reason.name())));
+        assert_eq!(answer["error"]["message"], error.message);
+    }
+    *world.stage.refusal.lock().unwrap() = Some(ServiceError::insufficient_disk(9, 5));
+    let (_, answer) = world.call("POST", "/api/models", json!({"repo_id": "a/b"})).await;
+    assert_eq!(answer["error"]["details"], json!({"available_bytes": 5, "required_bytes": 9}));
+}
+
+#[tokio::test]
+async fn previews() {
+    let world = world().await;
+    let architecture = Architecture { name: "Gemma2ForCausalLM".into(), ..Architecture::default() };
+    let estimate = QuantizationEstimate {
+        quantization: Quantization::Q4.into(),
+        disk_size_bytes: 1_800_000_000,
+        memory_bytes: 2_000_000_000,
+        peak_disk_bytes: 9,
+    };
+    *world.stage.preview.lock().unwrap() = ModelPreview {
+        handle: "gemma-2-2b".into(),
+        parameter_count: 2_506_172_416,
+        architecture: Some(architecture),
+        gated: true,
+        supported: true,
+        estimates: vec![estimate],
+        ..ModelPreview::default()
+    };
+    let (status, answer) =
+        world.call("POST", "/api/models/preview", json!({"repo_id": "g/gemma-2-2b"})).await;
+    let data = &answer["data"];
+    assert_eq!(status, 200);
+    assert_eq!((&data["name"], &data["params"]), (&json!("gemma-2-2b"), &json!("2.5B")));
+    assert_eq!((&data["architecture"], &data["is_gated"]), (&json!("Gemma2ForCausalLM"), &json!(true)));
+    assert_eq!(data["requires_trust_remote_code"], false);
+    assert_eq!(
+        (&data["estimated_sizes"]["Q4"]["disk_mb"], &data["estimated_sizes"]["Q4"]["memory_mb"]),
+        (&json!(1800), &json!(2000))
+    );
+    assert_eq!(world.call("POST", "/api/models/preview", json!({})).await.0, 400);
+}
+
+#[tokio::test]
+async fn loading_answers_with_the_new_state() {
+    let world = world().await;
+    world.stage.status.lock().unwrap().models.clear();
+    let progress =
+        |state: LoadState| LoadProgress { model_id: 1, state: state.into(), ..LoadProgress::default() };
+    *world.stage.load.lock().unwrap() = vec![progress(LoadState::Loading), progress(LoadState::Loaded)];
+    for body in [Body::empty(), Body::from("{}")] {
+        let (status, _, bytes) = world
+            .send(
+                request("POST", "/api/models/a/load")
+                    .header("content-type", "application/json")
+                    .body(body)
+                    .unwrap(),
+            )
+            .await;
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!((status.as_u16(), &answer["data"]["status"]), (200, &json!("loading")));
+    }
+    let failed = LoadProgress {
+        error: Some(ServiceError::load_out_of_memory().to_rpc()),
+        ..progress(LoadState::Failed)
+    };
+    *world.stage.load.lock().unwrap() = vec![failed];
+    let (status, answer) = world.call("POST", "/api/models/1/load", json!({})).await;
+    assert_eq!((status, &answer["error"]["code"]), (500, &json!("MODEL_LOAD_FAILED")));
+    let unloading =
+        UnloadProgress { model_id: 1, state: LoadState::Unloading.into(), ..UnloadProgress::default() };
+    *world.stage.unload.lock().unwrap() = vec![unloading];
+    let (status, answer) = world.call("POST", "/api/models/1/unload", json!({})).await;
+    assert_eq!((status, &answer["data"]["status"]), (200, &json!("unloading")));
+    let unloaded =
+        UnloadProgress { model_id: 1, state: LoadState::Unloaded.into(), ..UnloadProgress::default() };
+    *world.stage.unload.lock().unwrap() = vec![unloaded];
+    assert_eq!(world.call("POST", "/api/models/1/unload", json!({})).await.1["data"]["status"], "ready");
+    *world.stage.refusal.lock().unwrap() = Some(ServiceError::not_loaded("a"));
+    let (status, answer) = world.call("POST", "/api/models/1/unload", json!({})).await;
+    assert_eq!((status, &answer["error"]["code"]), (400, &json!("MODEL_NOT_LOADED")));
+}
+
+#[tokio::test]
+async fn memory_and_system() {
+    let world = world().await;
+    *world.stage.estimate.lock().unwrap() =
+        MemoryEstimate { total_bytes: 2_000_000_000, warning: "tight".into(), ..MemoryEstimate::default() };
+    let (_, answer) = world.get("/api/models/a/memory?context_length=512").await;
+    assert_eq!((&answer["data"]["total_mb"], &answer["data"]["warning"]), (&json!(2000), &json!("tight")));
+    assert_eq!(world.get("/api/models/a/memory?context_length=x").await.0, 400);
+    let device = Device { id: "cpu".into(), total_bytes: 5, ..Device::default() };
+    world.stage.status.lock().unwrap().devices = vec![device];
+    let (_, answer) = world.get("/api/system").await;
+    assert_eq!(
+        (&answer["data"]["devices"][0]["id"], &answer["data"]["model_count"]),
+        (&json!("cpu"), &json!(2))
+    );
+    assert_eq!(answer["data"]["cache_size_bytes"], 3_600_000_000_i64);
+    let (_, answer) = world.get("/api/models/a/architecture").await;
+    assert_eq!((&answer["data"]["name"], &answer["data"]["config"]), (&json!("a"), &Value::Null));
+}
+
+#[tokio::test]
+async fn events_have_the_seeds_names() {
+    let world = world().await;
+    world.stage.downloads.lock().unwrap().push(arriving(9, download::State::Succeeded));
+    let response = world
+        .routes
+        .clone()
+        .oneshot(request("GET", "/api/events").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut body = response.into_body();
+    let mut next = async || {
+        let frame = body.frame().await?.unwrap().into_data().unwrap();
+        let text = String::from_utf8(frame.to_vec()).unwrap();
+        let (name, data) = text.strip_prefix("event: ").unwrap().trim_end().split_once("\ndata: ").unwrap();
+        Some((name.to_owned(), serde_json::from_str::<Value>(data).unwrap()))
+    };
+    // What ended before is no news.
+    let (name, data) = next().await.unwrap();
+    assert_eq!(
+        (name.as_str(), &data["model_id"], &data["progress"]),
+        ("model:download:progress", &json!(2), &json!(50.0))
+    );
+    world.stage.download_news.send(arriving(2, download::State::Succeeded)).unwrap();
+    let (name, data) = next().await.unwrap();
+    assert_eq!((name.as_str(), &data["model"]["name"]), ("model:download:complete", &json!("b")));
+    let failed = Download {
+        error: Some(ServiceError::insufficient_disk(9, 5).to_rpc()),
+        ..arriving(2, download::State::Failed)
+    };
+    world.stage.download_news.send(failed).unwrap();
+    let (name, data) = next().await.unwrap();
+    assert_eq!(
+        (name.as_str(), &data["error"]["code"]),
+        ("model:download:error", &json!("INSUFFICIENT_DISK"))
+    );
+    while world.stage.status_news.receiver_count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let status = |state| RuntimeStatus { models: vec![loaded(2, state)], ..RuntimeStatus::default() };
+    world.stage.status_news.send(status(LoadState::Loading)).unwrap();
+    let mut names = Vec::new();
+    while !names.contains(&"model:load:progress".to_owned()) {
+        names.push(next().await.unwrap().0);
+    }
+    world.stage.status_news.send(status(LoadState::Loaded)).unwrap();
+    let (name, data) = next().await.unwrap();
+    assert_eq!((name.as_str(), &data["model"]["id"]), ("model:load:complete", &json!(2)));
+    world.host.shutdown.stopping.cancel();
+    assert!(next().await.is_none());
+}

@@ -1,0 +1,373 @@
+//! `/v1` as the official clients know it.
+
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use http_body_util::BodyExt as _;
+use millm_kit::ServiceError;
+use millm_proto::runtime::v1::{
+    FinishReason, GenerateEnd, GenerateResponse, GenerateStart, LoadState, LoadedModel, TokenLogprob,
+    generate_request::Prompt,
+};
+use serde_json::{Value, json};
+use tonic::Status;
+use tower::ServiceExt as _;
+
+use super::world::{World, request};
+
+type Said = Vec<Result<GenerateResponse, Status>>;
+
+fn token(text: &str, logprob: Option<f32>) -> TokenLogprob {
+    let other = TokenLogprob { text: "other".into(), logprob: Some(-5.0), ..TokenLogprob::default() };
+    TokenLogprob { text: text.into(), raw: text.as_bytes().to_vec(), logprob, top: vec![other], token_id: 1 }
+}
+
+/// "Hello wörld": two tokens, of a prompt of three.
+fn hello(reason: FinishReason) -> Said {
+    let start = GenerateStart {
+        handle: "tiny".into(),
+        prompt_tokens: 3,
+        prompt_logprobs: vec![token("a", None), token("b", Some(-1.0))],
+        ..GenerateStart::default()
+    };
+    let text = |text: &str| GenerateResponse {
+        text: text.into(),
+        logprobs: vec![token(text, Some(-0.5))],
+        ..GenerateResponse::default()
+    };
+    let end = GenerateEnd {
+        finish_reason: reason.into(),
+        prompt_tokens: 3,
+        generated_tokens: 2,
+        ..GenerateEnd::default()
+    };
+    vec![
+        Ok(GenerateResponse { start: Some(start), ..GenerateResponse::default() }),
+        Ok(text("Hello")),
+        Ok(GenerateResponse { end: Some(end), ..text(" wörld") }),
+    ]
+}
+
+async fn world(said: Said) -> World {
+    let world = World::new().await;
+    world.stage.generations.lock().unwrap().push(said);
+    world
+}
+
+fn chat(more: Value) -> Value {
+    merged(json!({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}), more)
+}
+
+fn completion(more: Value) -> Value {
+    merged(json!({"model": "tiny", "prompt": "ab"}), more)
+}
+
+fn merged(mut base: Value, more: Value) -> Value {
+    base.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    base
+}
+
+/// What differs from call to call is checked for its form and taken out.
+fn settled(mut value: Value, id: &str) -> Value {
+    assert!(value["id"].as_str().unwrap().starts_with(id), "{value}");
+    assert!(value["created"].as_u64().unwrap() > 1_700_000_000);
+    assert_eq!(value["system_fingerprint"], concat!("millm-", env!("CARGO_PKG_VERSION")));
+    for key in ["id", "created", "system_fingerprint"] {
+        value.as_object_mut().unwrap().shift_remove(key);
+    }
+    value
+}
+
+#[tokio::test]
+async fn a_chat_completion() {
+    let world = world(hello(FinishReason::Stop)).await;
+    let body =
+        chat(json!({"max_tokens": 5, "temperature": 0, "logprobs": true, "top_logprobs": 1, "stop": "x"}));
+    let (status, answer) = world.call("POST", "/v1/chat/completions", body).await;
+    assert_eq!(status, 200, "{answer}");
+    let entry = |text: &str| {
+        json!({"token": text, "logprob": -0.5, "bytes": text.as_bytes(),
+            "top_logprobs": [{"token": "other", "logprob": -5.0, "bytes": []}]})
+    };
+    assert_eq!(
+        settled(answer, "chatcmpl-"),
+        json!({
+            "object": "chat.completion", "model": "tiny",
+            "choices": [{
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello wörld", "refusal": null},
+                "logprobs": {"content": [entry("Hello"), entry(" wörld")], "refusal": null},
+                "finish_reason": "stop",
+            }],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 0}},
+        })
+    );
+    let asked = world.stage.asked.lock().unwrap().remove(0);
+    assert_eq!((asked.model.as_str(), asked.max_tokens, asked.logprobs), ("tiny", Some(5), Some(1)));
+    assert_eq!((asked.stop, asked.sampling.unwrap().temperature), (vec!["x".to_owned()], Some(0.0)));
+    let Some(Prompt::Messages(messages)) = asked.prompt else { panic!("no messages") };
+    assert_eq!((messages.messages[0].role.as_str(), messages.messages[0].content.as_str()), ("user", "hi"));
+}
+
+#[tokio::test]
+async fn a_chat_stream_has_the_events_in_their_order() {
+    let world = world(hello(FinishReason::Length)).await;
+    let body = chat(json!({"stream": true, "stream_options": {"include_usage": true}}));
+    let mut events = world.stream("/v1/chat/completions", body).await;
+    assert_eq!(events.pop().unwrap(), "[DONE]");
+    let chunks: Vec<Value> =
+        events.iter().map(|e| settled(serde_json::from_str(e).unwrap(), "chatcmpl-")).collect();
+    let chunk = |delta: Value, reason: Option<&str>| {
+        json!({"object": "chat.completion.chunk", "model": "tiny", "usage": null,
+            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": reason}]})
+    };
+    let expected = [
+        chunk(json!({"role": "assistant", "content": "", "refusal": null}), None),
+        chunk(json!({"content": "Hello"}), None),
+        chunk(json!({"content": " wörld"}), None),
+        chunk(json!({}), Some("length")),
+        json!({"object": "chat.completion.chunk", "model": "tiny", "choices": [],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 0}}}),
+    ];
+    assert_eq!(chunks, expected);
+}
+
+#[tokio::test]
+async fn several_choices() {
+    let world = world(hello(FinishReason::Stop)).await;
+    let (status, answer) = world.call("POST", "/v1/chat/completions", chat(json!({"n": 3, "seed": 5}))).await;
+    assert_eq!(status, 200);
+    assert_eq!(answer["choices"].as_array().unwrap().len(), 3);
+    assert_eq!(answer["choices"][2]["index"], 2);
+    assert_eq!(
+        (&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]),
+        (&json!(3), &json!(6))
+    );
+    let asked = world.stage.asked.lock().unwrap();
+    let mut seeds: Vec<_> = asked.iter().map(|asked| asked.sampling.as_ref().unwrap().seed).collect();
+    seeds.sort();
+    assert_eq!(seeds, [Some(5), Some(6), Some(7)]);
+}
+
+#[tokio::test]
+async fn tool_calls() {
+    let call = "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"Oslo\"}}</tool_call>";
+    let mut said = hello(FinishReason::Stop);
+    for (n, text) in [(1, &call[..7]), (2, &call[7..])] {
+        said[n].as_mut().unwrap().text = text.to_owned();
+    }
+    let world = world(said).await;
+    let tools = json!({"tools": [{"type": "function", "function": {"name": "weather"}}]});
+    let (_, answer) = world.call("POST", "/v1/chat/completions", chat(tools.clone())).await;
+    let choice = &answer["choices"][0];
+    assert_eq!(
+        (&choice["finish_reason"], &choice["message"]["content"]),
+        (&json!("tool_calls"), &Value::Null)
+    );
+    let called = &choice["message"]["tool_calls"][0];
+    assert_eq!(called["function"], json!({"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}));
+    let streamed = world.stream("/v1/chat/completions", merged(chat(tools), json!({"stream": true}))).await;
+    assert!(!streamed.concat().contains("<tool_call"), "{streamed:?}");
+    assert!(streamed[1].contains(r#""tool_calls":[{"id":"call_"#) && streamed[1].contains(r#""index":0"#));
+    assert!(streamed[2].contains(r#""finish_reason":"tool_calls""#));
+    let Some(Prompt::Messages(messages)) = world.stage.asked.lock().unwrap().remove(0).prompt else {
+        panic!()
+    };
+    assert!(messages.tools_json.contains("weather"));
+}
+
+#[tokio::test]
+async fn a_plain_completion_scores_its_prompt() {
+    let world = world(hello(FinishReason::Length)).await;
+    let body = completion(json!({"echo": true, "logprobs": 1, "max_tokens": 2}));
+    let (status, answer) = world.call("POST", "/v1/completions", body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!(
+        settled(answer, "cmpl-"),
+        json!({
+            "object": "text_completion", "model": "tiny",
+            "choices": [{
+                "text": "abHello wörld", "index": 0,
+                "logprobs": {
+                    "tokens": ["a", "b", "Hello", " wörld"],
+                    "token_logprobs": [null, -1.0, -0.5, -0.5],
+                    "top_logprobs": [null, {"other": -5.0, "b": -1.0}, {"other": -5.0, "Hello": -0.5},
+                        {"other": -5.0, " wörld": -0.5}],
+                    "text_offset": [0, 1, 2, 7],
+                },
+                "finish_reason": "length",
+            }],
+            "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5,
+                "prompt_tokens_details": {"cached_tokens": 0}},
+        })
+    );
+    assert!(world.stage.asked.lock().unwrap()[0].prompt_logprobs);
+    let none = completion(json!({"echo": true, "max_tokens": 0, "logprobs": 0}));
+    assert_eq!(world.call("POST", "/v1/completions", none).await.0, 200);
+    assert_eq!(world.stage.asked.lock().unwrap()[1].max_tokens, Some(0));
+}
+
+#[tokio::test]
+async fn plain_completions_of_many_prompts() {
+    let world = world(hello(FinishReason::Stop)).await;
+    let body = completion(json!({"prompt": [[1, 2], [3]], "n": 2, "echo": true}));
+    let (_, answer) = world.call("POST", "/v1/completions", body).await;
+    let texts: Vec<_> =
+        answer["choices"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, ["<1><2>Hello wörld", "<1><2>Hello wörld", "<3>Hello wörld", "<3>Hello wörld"]);
+    assert_eq!(answer["usage"]["prompt_tokens"], 6);
+    assert_eq!(world.stage.asked.lock().unwrap()[0].max_tokens, Some(16));
+}
+
+#[tokio::test]
+async fn a_plain_stream() {
+    let world = world(hello(FinishReason::Stop)).await;
+    let body = completion(json!({"stream": true, "echo": true, "logprobs": 0}));
+    let mut events = world.stream("/v1/completions", body).await;
+    assert_eq!(events.pop().unwrap(), "[DONE]");
+    let chunks: Vec<Value> =
+        events.iter().map(|e| settled(serde_json::from_str(e).unwrap(), "cmpl-")).collect();
+    let choices: Vec<_> = chunks.iter().map(|c| &c["choices"][0]).collect();
+    let texts: String = choices.iter().map(|c| c["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, "abHello wörld");
+    let offsets: Vec<_> = choices.iter().map(|c| c["logprobs"]["text_offset"].clone()).collect();
+    assert_eq!(offsets, [json!([0, 1]), json!([2]), json!([7])]);
+    assert_eq!(choices[2]["finish_reason"], "stop");
+    assert_eq!(choices[0]["finish_reason"], Value::Null);
+}
+
+#[tokio::test]
+async fn models_are_those_that_are_loaded() {
+    let world = World::new().await;
+    assert_eq!(world.get("/v1/models").await, (200, json!({"object": "list", "data": []})));
+    let model = |handle: &str, state: LoadState| LoadedModel {
+        handle: handle.into(),
+        state: state.into(),
+        load_time: Some(prost_types::Timestamp { seconds: 1_706_627_200, nanos: 0 }),
+        ..LoadedModel::default()
+    };
+    world.stage.status.lock().unwrap().models =
+        vec![model("in", LoadState::Loaded), model("coming", LoadState::Loading)];
+    let expected = json!({"id": "in", "object": "model", "created": 1_706_627_200, "owned_by": "miLLM"});
+    assert_eq!(world.get("/v1/models").await.1["data"], json!([expected]));
+    assert_eq!(world.get("/v1/models/in").await, (200, expected));
+    let (status, answer) = world.get("/v1/models/coming").await;
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("model_not_found")));
+}
+
+#[tokio::test]
+async fn errors_have_openais_body() {
+    let world = world(hello(FinishReason::Stop)).await;
+    let refuse = |error: ServiceError| *world.stage.refusal.lock().unwrap() = Some(error);
+    for (error, status, kind, code) in [
+        (ServiceError::model_not_found("tiny"), 404, "invalid_request_error", "model_not_found"),
+        (ServiceError::not_loaded("tiny"), 400, "invalid_request_error", "model_not_loaded"),
+        (ServiceError::loading("tiny"), 503, "server_error", "model_loading"),
+        (ServiceError::queue_full(64), 429, "rate_limit_error", "queue_full"),
+        (
+            ServiceError::context_length_exceeded(9, 5),
+            400,
+            "invalid_request_error",
+            "context_length_exceeded",
+        ),
+    ] {
+        let message = error.message.clone();
+        let retry = error.retry_after.map(|after| after.as_secs().to_string());
+        refuse(error);
+        for stream in [false, true] {
+            let request = request("POST", "/v1/chat/completions").header("content-type", "application/json");
+            let body = Body::from(chat(json!({"stream": stream})).to_string());
+            let (got, headers, bytes) = world.send(request.body(body).unwrap()).await;
+            assert_eq!(got.as_u16(), status);
+            let answer: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!(
+                answer,
+                json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+            );
+            assert_eq!(headers.get("retry-after").map(|v| v.to_str().unwrap().to_owned()), retry);
+        }
+    }
+}
+
+#[tokio::test]
+async fn bad_requests_name_their_field() {
+    let world = world(hello(FinishReason::Stop)).await;
+    for (path, body, field) in [
+        ("/v1/chat/completions", json!({"messages": []}), "model"),
+        ("/v1/chat/completions", json!({"model": "m"}), "messages"),
+        ("/v1/chat/completions", chat(json!({"max_tokens": 0})), "max_tokens"),
+        ("/v1/chat/completions", chat(json!({"max_completion_tokens": -1})), "max_completion_tokens"),
+        ("/v1/chat/completions", chat(json!({"top_logprobs": 2})), "top_logprobs"),
+        ("/v1/chat/completions", chat(json!({"logprobs": true, "top_logprobs": 21})), "top_logprobs"),
+        ("/v1/chat/completions", chat(json!({"chat_template": "{{ x }}"})), "chat_template"),
+        (
+            "/v1/chat/completions",
+            chat(json!({"response_format": {"type": "json_object"}})),
+            "response_format",
+        ),
+        ("/v1/chat/completions", chat(json!({"functions": []})), "functions"),
+        ("/v1/completions", json!({"model": "m"}), "prompt"),
+        ("/v1/completions", completion(json!({"suffix": "x"})), "suffix"),
+        ("/v1/completions", completion(json!({"best_of": 2})), "best_of"),
+        ("/v1/completions", completion(json!({"max_tokens": 0})), "max_tokens"),
+        ("/v1/completions", completion(json!({"logprobs": true})), "logprobs"),
+    ] {
+        let (status, answer) = world.call("POST", path, body.clone()).await;
+        assert_eq!((status, &answer["error"]["param"]), (400, &json!(field)), "{body}");
+        assert_eq!(answer["error"]["type"], "invalid_request_error");
+    }
+    assert!(world.stage.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_told_so() {
+    let world = World::new().await;
+    let send = async |kind: &str, body: Body| {
+        let request = request("POST", "/v1/chat/completions").header("content-type", kind);
+        let (status, _, bytes) = world.send(request.body(body).unwrap()).await;
+        let answer: Value = serde_json::from_slice(&bytes).unwrap();
+        (status.as_u16(), answer["error"]["message"].as_str().unwrap().to_owned())
+    };
+    let (status, message) = send("application/json; charset=utf-8", Body::from("{\"model\": }")).await;
+    assert!(status == 400 && message.contains("line 1 column 11"), "{message}");
+    assert_eq!(send("text/plain", Body::from("{}")).await.0, 415);
+    assert_eq!(send("application/json", Body::from(vec![b' '; (8 << 20) + 1])).await.0, 413);
+    let (status, answer) = world.get("/v1/chat/completions").await;
+    assert_eq!((status, answer["error"]["type"].as_str()), (405, Some("invalid_request_error")));
+    let (status, answer) = world.get("/v1/nothing").await;
+    assert_eq!((status, answer["error"]["code"].as_str()), (404, Some("not_found")));
+}
+
+#[tokio::test]
+async fn an_error_in_mid_stream_is_the_last_event() {
+    let mut said = hello(FinishReason::Stop);
+    said.truncate(2);
+    said.push(Err(ServiceError::load_failed("the engine died").into()));
+    let world = world(said).await;
+    let events = world.stream("/v1/chat/completions", chat(json!({"stream": true}))).await;
+    assert_eq!(events.len(), 3);
+    assert!(events[2].starts_with(r#"{"error":{"message":"Failed to load"#), "{}", events[2]);
+    let (status, _) = world.call("POST", "/v1/chat/completions", chat(json!({}))).await;
+    assert_eq!(status, 500);
+    world.stage.generations.lock().unwrap()[0] = hello(FinishReason::Cancelled);
+    let (status, _) = world.call("POST", "/v1/chat/completions", chat(json!({}))).await;
+    assert_eq!(status, 503);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_stops_its_generations() {
+    let mut said = hello(FinishReason::Stop);
+    said.truncate(2);
+    let world = world(said).await;
+    let body = Body::from(chat(json!({"stream": true, "n": 2})).to_string());
+    let request = request("POST", "/v1/chat/completions").header("content-type", "application/json");
+    let response = world.routes.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let mut body = response.into_body();
+    while world.stage.running.load(Ordering::SeqCst) < 2 {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    assert_eq!(world.stage.running.load(Ordering::SeqCst), 0);
+}

@@ -1,0 +1,202 @@
+//! Downloads that go well: what is fetched, what is left, what the row says.
+
+use std::fs;
+
+use fake_hub::{Content, Host, RepoSpec};
+use millm_model::Checkpoint;
+use millm_proto::{
+    catalog::v1::{Quantization, model},
+    downloader::v1::{PreviewModelRequest, WatchDownloadsRequest, download::State},
+};
+use serde_json::{Value, json};
+
+use super::world::{FIXTURES, World, pull, synthetic, tiny};
+
+#[tokio::test]
+async fn a_model_arrives_quantized_and_verified() {
+    let world = World::new([tiny("millm/tiny")]);
+    let mut downloader = world.start().await;
+    let first = downloader.pull(pull("millm/tiny", Quantization::Q4)).await.unwrap();
+    assert_eq!(first.name, format!("downloads/{}", first.model_id));
+    let seen = downloader.until_end(first.model_id).await;
+    let end = seen.last().unwrap();
+    assert_eq!((end.state(), end.fraction), (State::Succeeded, 1.0));
+    assert_eq!(end.downloaded_bytes, end.total_bytes);
+    assert!(end.files.iter().all(|file| file.verified));
+
+    let row = world.catalog.row(first.model_id);
+    assert_eq!(row.state(), model::State::Ready);
+    assert_eq!((row.actual_quantization(), row.handle.as_str()), (Quantization::Q4, "tiny"));
+    assert_eq!(row.architecture.unwrap().name, "LlamaForCausalLM");
+    assert!(row.has_chat_template && row.config_json.contains("LlamaForCausalLM"));
+    assert!(row.memory_estimate_bytes > row.disk_size_bytes);
+    assert_eq!(world.names("huggingface"), ["millm--tiny--Q4"]);
+    let folder = world.models().join("huggingface/millm--tiny--Q4");
+    assert_eq!(row.storage_path, folder.canonicalize().unwrap().display().to_string());
+    let names = world.names("huggingface/millm--tiny--Q4");
+    assert!(
+        names.contains(&"model.gguf".to_owned()) && !names.iter().any(|name| name.ends_with(".safetensors"))
+    );
+    assert!(Checkpoint::open(&folder).unwrap().parameter_count() == row.parameter_count as u64);
+    let meta: Value = serde_json::from_slice(&fs::read(folder.join(".millm_meta.json")).unwrap()).unwrap();
+    assert_eq!(
+        (meta["commit"].as_str(), &meta["actual_quantization"]),
+        (Some(row.commit.as_str()), &json!("Q4"))
+    );
+    assert_eq!(row.files.len(), meta["files"].as_array().unwrap().len());
+    let gguf = row.files.iter().find(|file| file.path == "model.gguf").unwrap();
+    assert_eq!(gguf.sha256.len(), 64);
+}
+
+#[tokio::test]
+async fn native_keeps_what_was_published_and_nothing_else_is_fetched() {
+    let repo = tiny("millm/tiny").file("consolidated.safetensors", "x").file("README.md", "x");
+    let world = World::new([repo]);
+    let mut downloader = world.start().await;
+    downloader.fetch(pull("millm/tiny", Quantization::Native)).await;
+    let folder = world.models().join("huggingface/millm--tiny--NATIVE");
+    let published = fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap();
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), published);
+    for unwanted in ["consolidated.safetensors", "README.md"] {
+        assert!(!folder.join(unwanted).exists());
+        assert_eq!(world.bytes_sent(unwanted), 0);
+    }
+    assert_eq!(world.bytes_sent("model.safetensors"), published.len() as u64);
+    let cdn: Vec<_> = world.hub.log().into_iter().filter(|entry| entry.host == Host::Cdn).collect();
+    assert!(!cdn.is_empty());
+}
+
+#[tokio::test]
+async fn sources_are_kept_on_request() {
+    let world = World::new([tiny("millm/tiny")]);
+    let mut downloader = world.start().await;
+    let mut request = pull("millm/tiny", Quantization::Q8);
+    request.keep_source = true;
+    let end = downloader.fetch(request).await;
+    let folder = world.models().join("huggingface/millm--tiny--Q8");
+    assert!(folder.join("model.gguf").exists() && folder.join("source/model.safetensors").exists());
+    let row = world.catalog.row(end.model_id);
+    let source = row.files.iter().find(|file| file.path == "source/model.safetensors").unwrap();
+    assert_eq!(
+        source.size_bytes,
+        fs::metadata(folder.join("source/model.safetensors")).unwrap().len() as i64
+    );
+}
+
+#[tokio::test]
+async fn a_gguf_repository_is_kept_as_it_is() {
+    let ggufs: Vec<_> =
+        fs::read_dir(format!("{FIXTURES}/tiny-millm-gguf")).unwrap().map(|e| e.unwrap().path()).collect();
+    let repo = ggufs
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "gguf"))
+        .fold(RepoSpec::new("millm/gguf"), |repo, path| {
+            repo.file(path.file_name().unwrap().to_str().unwrap(), Content::Disk(path.clone()))
+        });
+    assert!(repo.files.len() > 1, "the fixtures hold several");
+    let world = World::new([repo]);
+    let mut downloader = world.start().await;
+    let end = downloader.fetch(pull("millm/gguf", Quantization::Q8)).await;
+    let row = world.catalog.row(end.model_id);
+    assert_eq!(row.actual_quantization(), Quantization::Native);
+    assert!(row.quantization_reason.contains("GGUF") && row.file.to_uppercase().contains("Q8_0"));
+    assert_eq!(row.files.len(), 1);
+    let other = downloader.pull(pull("millm/gguf", Quantization::Native)).await.unwrap_err();
+    assert!(other.message.contains(".gguf"), "{}", other.message);
+}
+
+#[tokio::test]
+async fn a_sharded_model_arrives_whole() {
+    let bytes = fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let (mut shards, mut map) = (Vec::new(), serde_json::Map::new());
+    let entries: Vec<_> =
+        tensors.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__").collect();
+    for (place, part) in entries.chunks(entries.len().div_ceil(2)).enumerate() {
+        let name = format!("model-{:05}-of-00002.safetensors", place + 1);
+        let (mut table, mut data) = (serde_json::Map::new(), Vec::new());
+        for (tensor, entry) in part {
+            let offsets = &entry["data_offsets"];
+            let range = offsets[0].as_u64().unwrap() as usize..offsets[1].as_u64().unwrap() as usize;
+            let start = data.len();
+            data.extend_from_slice(&bytes[8 + header..][range]);
+            let entry = json!({"dtype": entry["dtype"], "shape": entry["shape"], "data_offsets": [start, data.len()]});
+            table.insert((*tensor).clone(), entry);
+            map.insert((*tensor).clone(), json!(name));
+        }
+        let table = Value::Object(table).to_string();
+        let mut file = (table.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(table.as_bytes());
+        file.extend_from_slice(&data);
+        shards.push((name, file));
+    }
+    let mut repo =
+        tiny("millm/sharded").file("model.safetensors.index.json", json!({"weight_map": map}).to_string());
+    repo.files.retain(|(name, _)| name != "model.safetensors");
+    for (name, file) in shards {
+        repo = repo.file(name, Content::Bytes(file.into()));
+    }
+    let world = World::new([repo]);
+    let mut downloader = world.start().await;
+    let native = downloader.fetch(pull("millm/sharded", Quantization::Native)).await;
+    let quantized = downloader.fetch(pull("millm/sharded", Quantization::Q8)).await;
+    let count = |id| world.catalog.row(id).parameter_count;
+    assert_eq!(count(native.model_id), count(quantized.model_id));
+    assert_eq!(world.names("huggingface"), ["millm--sharded--NATIVE", "millm--sharded--Q8"]);
+    let left = world.names("huggingface/millm--sharded--Q8");
+    assert!(!left.iter().any(|name| name.contains("safetensors")), "{left:?}");
+}
+
+#[tokio::test]
+async fn others_wait_in_their_order() {
+    let world = World::new([synthetic("a/first"), tiny("a/second"), tiny("a/third")]);
+    let mut downloader = world.start().await;
+    let pause = world.hub.pause_at("*first*/model.safetensors", 1 << 20);
+    let mut ids = Vec::new();
+    for repo in ["a/first", "a/second", "a/third"] {
+        ids.push(downloader.pull(pull(repo, Quantization::Native)).await.unwrap().model_id);
+    }
+    pause.reached().await;
+    let positions = |list: Vec<millm_proto::downloader::v1::Download>| {
+        list.iter().map(|d| (d.model_id, d.queue_position)).collect::<Vec<_>>()
+    };
+    let list = positions(downloader.list().await);
+    assert_eq!(list, [(ids[0], 0), (ids[1], 1), (ids[2], 2)]);
+    let all = downloader.client.watch_downloads(WatchDownloadsRequest {}).await.unwrap();
+    downloader.cancel(ids[1]).await.unwrap();
+    let third = downloader.list().await.into_iter().find(|d| d.model_id == ids[2]).unwrap();
+    assert_eq!((third.state(), third.queue_position), (State::Queued, 1));
+    pause.release();
+    assert_eq!(downloader.end_of(ids[2]).await.state(), State::Succeeded);
+    let mut all = all.into_inner();
+    let mut ended = std::collections::BTreeMap::new();
+    while ended.len() < 3 {
+        let snapshot = all.message().await.unwrap().unwrap();
+        if crate::progress::is_final(snapshot.state()) {
+            ended.insert(snapshot.model_id, snapshot.state());
+        }
+    }
+    let expected = [(ids[0], State::Succeeded), (ids[1], State::Cancelled), (ids[2], State::Succeeded)];
+    assert_eq!(ended.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_preview_is_exact_from_headers_alone() {
+    let repo = synthetic("liar/tiny-70b").info("safetensors", Value::Null);
+    let world = World::new([repo, tiny("odd/arch")]);
+    let mut downloader = world.start().await;
+    let request =
+        PreviewModelRequest { repo_id: "liar/tiny-70b".to_owned(), ..PreviewModelRequest::default() };
+    let preview = downloader.client.preview_model(request).await.unwrap().into_inner();
+    assert!(preview.supported && !preview.gated);
+    let weights = preview.files.iter().find(|file| file.path == "model.safetensors").unwrap();
+    assert!(weights.selected);
+    assert!(world.bytes_sent("model.safetensors") < (weights.size_bytes / 4) as u64);
+    let sizes: Vec<_> = preview.estimates.iter().map(|estimate| estimate.disk_size_bytes).collect();
+    assert_eq!(sizes.len(), 5);
+    assert!(sizes[..4].windows(2).all(|pair| pair[0] < pair[1]), "{sizes:?}");
+    // The whole model says the same.
+    let end = downloader.fetch(pull("liar/tiny-70b", Quantization::Native)).await;
+    assert_eq!(world.catalog.row(end.model_id).parameter_count, preview.parameter_count);
+}

@@ -1,0 +1,127 @@
+//! What is refused before anything is fetched or written: the typed error, no row, no file.
+
+use std::sync::Arc;
+
+use fake_hub::{Fault, FaultKind, Gated, READER_TOKEN, RepoSpec, synthetic::Shape};
+use millm_kit::Reason;
+use millm_proto::{
+    catalog::v1::Quantization,
+    downloader::v1::{StartDownloadRequest, download::State},
+};
+
+use super::world::{FIXTURES, Free, World, pull, tiny, with_token};
+
+async fn refused(world: &World, request: StartDownloadRequest, expected: Reason) -> String {
+    let mut downloader = world.start().await;
+    let error = downloader.pull(request).await.unwrap_err();
+    assert_eq!(error.reason, expected, "{}", error.message);
+    assert!(world.catalog.rows().is_empty());
+    assert!(world.names("huggingface").is_empty());
+    error.message
+}
+
+fn with_config(id: &str, change: impl Fn(&mut serde_json::Value)) -> RepoSpec {
+    let mut config = Shape::of_mib(1, 1).config();
+    change(&mut config);
+    RepoSpec::new(id).file("config.json", config.to_string()).file("model.safetensors", "x")
+}
+
+#[tokio::test]
+async fn bad_requests() {
+    let world = World::new([tiny("o/n")]);
+    for repo in ["../x", "a/b/c", "a--b/c", "x.git", "http://h/a/b", "é/x"] {
+        refused(&world, pull(repo, Quantization::Q4), Reason::InvalidRepoId).await;
+    }
+    refused(&world, pull("o/missing", Quantization::Q4), Reason::RepoNotFound).await;
+    let mut request = pull("o/n", Quantization::Q4);
+    request.quantization = 99;
+    refused(&world, request.clone(), Reason::InvalidArgument).await;
+    request.quantization = 0;
+    request.handle = "a b".to_owned();
+    refused(&world, request.clone(), Reason::InvalidArgument).await;
+    request.source = None;
+    refused(&world, request, Reason::InvalidArgument).await;
+}
+
+#[tokio::test]
+async fn gates() {
+    let world = World::new([tiny("o/n").gated(Gated::Manual).access("hf_good"), tiny("o/private").private()]);
+    let request = || pull("o/n", Quantization::Native);
+    refused(&world, request(), Reason::GatedModelNoToken).await;
+    let message = refused(&world, with_token(request(), READER_TOKEN), Reason::GatedModelNoAccess).await;
+    assert!(message.contains(world.hub.url()), "{message}");
+    let message = refused(&world, with_token(request(), "hf_wrong"), Reason::InvalidHfToken).await;
+    assert!(!message.contains("hf_wrong"));
+    refused(&world, pull("o/private", Quantization::Q4), Reason::RepoNotFound).await;
+    world.start().await.fetch(with_token(request(), "hf_good")).await;
+}
+
+#[tokio::test]
+async fn models_that_cannot_or_must_not_be_used() {
+    let strange =
+        with_config("o/strange", |config| config["architectures"] = serde_json::json!(["MambaForCausalLM"]));
+    let custom =
+        with_config("o/custom", |config| config["auto_map"] = serde_json::json!({"AutoModel": "x.Y"}));
+    let pickle = RepoSpec::new("o/pickle").file("config.json", "{}").file("pytorch_model.bin", "x");
+    let sneaky = tiny("o/sneaky").file("../../evil.safetensors", "x");
+    let broken = RepoSpec::new("o/broken").file("config.json", "{ nope").file("model.safetensors", "x");
+    let world = World::new([strange, custom, pickle, sneaky, broken]);
+    let check = async |repo: &str, reason, part: &str| {
+        let message = refused(&world, pull(repo, Quantization::Q4), reason).await;
+        assert!(message.contains(part), "{message}");
+    };
+    check("o/strange", Reason::UnsupportedArchitecture, "LlamaForCausalLM").await;
+    check("o/custom", Reason::RemoteCodeRequired, "trust_remote_code").await;
+    check("o/pickle", Reason::InvalidModelFile, "unsafe").await;
+    check("o/sneaky", Reason::InvalidModelFile, "not a safe file name").await;
+    check("o/broken", Reason::InvalidModelFile, "config.json").await;
+    assert_eq!(world.bytes_sent(".safetensors"), 0);
+}
+
+#[tokio::test]
+async fn no_room() {
+    let enormous = Shape::enormous().repo("o/enormous", format!("{FIXTURES}/tiny-millm").as_ref()).unwrap();
+    let mut world = World::new([enormous, tiny("o/n")]);
+    refused(&world, pull("o/enormous", Quantization::Q4), Reason::InsufficientDisk).await;
+    world.disk = Some(Arc::new(Free(20 << 20)));
+    let message = refused(&world, pull("o/n", Quantization::Native), Reason::InsufficientDisk).await;
+    assert!(message.starts_with("Insufficient disk space. Need 0.02 GB, only 0.02 GB"), "{message}");
+    world.disk = Some(Arc::new(Free(64 << 20)));
+    world.start().await.fetch(pull("o/n", Quantization::Native)).await;
+}
+
+#[tokio::test]
+async fn what_is_no_hub_or_not_there() {
+    let mut world = World::new([tiny("o/n")]);
+    world.settings.push(("MILLM_DOWNLOAD_RETRIES", "1".to_owned()));
+    let id = world.hub.fault(Fault::new("/api/*", FaultKind::NotAHub));
+    let message = refused(&world, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
+    assert!(message.contains("not a Hugging Face hub"), "{message}");
+    assert_eq!(world.hub.fault_uses(id), 1, "that is not asked again");
+    world.hub.clear_faults();
+    world.hub.fault(Fault::new("*/resolve/*", FaultKind::NotAHub));
+    refused(&world, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
+    world.hub.take_down();
+    let message = refused(&world, pull("o/n", Quantization::Q4), Reason::HubUnavailable).await;
+    assert!(message.contains("127.0.0.1"), "{message}");
+}
+
+#[tokio::test]
+async fn the_same_again() {
+    let world = World::new([tiny("o/n")]);
+    let mut downloader = world.start().await;
+    let pause = world.hub.pause_at("*/model.safetensors", 1 << 20);
+    let id = downloader.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
+    pause.reached().await;
+    let again = downloader.pull(pull("O/N", Quantization::Native)).await.unwrap_err();
+    assert_eq!(
+        (again.reason, again.details["model_id"].clone()),
+        (Reason::ModelAlreadyExists, id.to_string())
+    );
+    pause.release();
+    assert_eq!(downloader.end_of(id).await.state(), State::Succeeded);
+    let again = downloader.pull(pull("o/n", Quantization::Native)).await.unwrap_err();
+    assert_eq!(again.reason, Reason::ModelAlreadyExists);
+    let other = downloader.fetch(pull("o/n", Quantization::Q2)).await;
+    assert_ne!(other.model_id, id);
+}

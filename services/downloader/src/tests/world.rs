@@ -1,0 +1,200 @@
+//! What the tests stand on: a hub, a catalogue, a runtime, a models folder, and Downloaders that come and go.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use fake_hub::{Hub, RepoSpec, RunningHub, synthetic::Shape};
+use millm_kit::{Conn, Host, ServiceError, Settings, Shutdown};
+use millm_proto::{
+    catalog::v1::Quantization,
+    downloader::v1::{
+        CancelDownloadRequest, Download, HubSource, ListDownloadsRequest, RemoveModelRequest,
+        StartDownloadRequest, WatchDownloadRequest, download::State,
+        downloader_service_client::DownloaderServiceClient, start_download_request::Source,
+    },
+};
+use tempfile::TempDir;
+use tonic::Streaming;
+
+use super::{catalog::MemoryCatalog, runtime::IdleRuntime};
+use crate::{DiskSpace, Downloader};
+
+pub const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
+/// Weights of the synthetic models: five ledger chunks and a bit.
+pub const MIB: u64 = 22;
+
+pub struct World {
+    pub hub: RunningHub,
+    pub catalog: MemoryCatalog,
+    pub runtime: IdleRuntime,
+    pub folder: TempDir,
+    /// Settings as the environment has them.
+    pub settings: Vec<(&'static str, String)>,
+    pub disk: Option<Arc<dyn DiskSpace>>,
+}
+
+/// A Downloader that runs.
+pub struct Running {
+    pub client: DownloaderServiceClient<Conn>,
+    host: Host,
+}
+
+/// So many bytes are free, whatever the disk says.
+#[derive(Debug)]
+pub struct Free(pub u64);
+
+impl DiskSpace for Free {
+    fn available(&self, _: &Path) -> io::Result<u64> {
+        Ok(self.0)
+    }
+}
+
+pub fn tiny(id: &str) -> RepoSpec {
+    RepoSpec::folder(id, &PathBuf::from(FIXTURES).join("tiny-millm")).unwrap()
+}
+
+pub fn synthetic(id: &str) -> RepoSpec {
+    Shape::of_mib(7, MIB).repo(id, &PathBuf::from(FIXTURES).join("tiny-millm")).unwrap()
+}
+
+impl World {
+    pub fn new(repos: impl IntoIterator<Item = RepoSpec>) -> Self {
+        let hub = repos.into_iter().fold(Hub::builder(), fake_hub::HubBuilder::repo).start().unwrap();
+        Self {
+            hub,
+            catalog: MemoryCatalog::default(),
+            runtime: IdleRuntime::default(),
+            folder: tempfile::tempdir().unwrap(),
+            settings: vec![("MILLM_DOWNLOAD_STALL_TIMEOUT", "2".to_owned())],
+            disk: None,
+        }
+    }
+
+    pub async fn start(&self) -> Running {
+        let env = |name: &str| match name {
+            "HF_ENDPOINT" => Some(self.hub.url().to_owned()),
+            "MODEL_CACHE_DIR" => Some(self.models().display().to_string()),
+            _ => self.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()),
+        };
+        let settings = Settings::load(None, env, &[]).unwrap();
+        let mut downloader = Downloader::build(&settings, self.catalog.conn(), self.runtime.conn()).unwrap();
+        if let Some(disk) = &self.disk {
+            downloader = downloader.with_disk(Arc::clone(disk));
+        }
+        let mut host = Host::new(Shutdown::default());
+        let conn = downloader.mount(&mut host).await;
+        Running { client: DownloaderServiceClient::new(conn), host }
+    }
+
+    pub fn models(&self) -> PathBuf {
+        self.folder.path().join("models")
+    }
+
+    /// Names in one of the cache's folders, sorted.
+    pub fn names(&self, below: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.models().join(below)).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Bytes of bodies that the hub sent for files with this name.
+    pub fn bytes_sent(&self, file: &str) -> u64 {
+        self.hub.log().iter().filter(|entry| entry.path.ends_with(file)).map(|entry| entry.bytes_sent).sum()
+    }
+}
+
+pub fn pull(repo: &str, quantization: Quantization) -> StartDownloadRequest {
+    StartDownloadRequest {
+        source: Some(Source::Hub(HubSource { repo_id: repo.to_owned(), ..HubSource::default() })),
+        quantization: quantization.into(),
+        ..StartDownloadRequest::default()
+    }
+}
+
+pub fn with_token(mut request: StartDownloadRequest, token: &str) -> StartDownloadRequest {
+    if let Some(Source::Hub(hub)) = &mut request.source {
+        token.clone_into(&mut hub.hf_token);
+    }
+    request
+}
+
+pub fn local(path: &Path, quantization: Quantization) -> StartDownloadRequest {
+    StartDownloadRequest {
+        source: Some(Source::LocalPath(path.display().to_string())),
+        quantization: quantization.into(),
+        ..StartDownloadRequest::default()
+    }
+}
+
+impl Running {
+    pub async fn pull(&mut self, request: StartDownloadRequest) -> Result<Download, ServiceError> {
+        Ok(self.client.start_download(request).await?.into_inner())
+    }
+
+    pub async fn watch(&mut self, id: i64) -> Streaming<Download> {
+        let request = WatchDownloadRequest { name: format!("downloads/{id}") };
+        self.client.watch_download(request).await.unwrap().into_inner()
+    }
+
+    /// Every snapshot to the final one; each is checked against the one before.
+    pub async fn until_end(&mut self, id: i64) -> Vec<Download> {
+        let mut stream = self.watch(id).await;
+        let collect = async {
+            let mut seen: Vec<Download> = Vec::new();
+            while let Some(snapshot) = stream.message().await.unwrap() {
+                if let Some(last) = seen.last() {
+                    assert!(snapshot.fraction >= last.fraction, "{} < {}", snapshot.fraction, last.fraction);
+                    assert!(snapshot.downloaded_bytes >= last.downloaded_bytes);
+                }
+                seen.push(snapshot);
+            }
+            seen
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(60), collect).await.expect("a download hangs");
+        assert!(crate::progress::is_final(seen.last().unwrap().state()));
+        seen
+    }
+
+    pub async fn end_of(&mut self, id: i64) -> Download {
+        self.until_end(id).await.pop().unwrap()
+    }
+
+    /// Starts and waits for success.
+    pub async fn fetch(&mut self, request: StartDownloadRequest) -> Download {
+        let id = self.pull(request).await.unwrap().model_id;
+        let end = self.end_of(id).await;
+        assert_eq!(end.state(), State::Succeeded, "{:?}", end.error);
+        end
+    }
+
+    pub async fn cancel(&mut self, name: impl ToString) -> Result<(), ServiceError> {
+        let request = CancelDownloadRequest { name: name.to_string() };
+        self.client.cancel_download(request).await?;
+        Ok(())
+    }
+
+    pub async fn remove(&mut self, name: impl ToString) -> Result<(), ServiceError> {
+        self.client.remove_model(RemoveModelRequest { name: name.to_string() }).await?;
+        Ok(())
+    }
+
+    pub async fn list(&mut self) -> Vec<Download> {
+        self.client.list_downloads(ListDownloadsRequest {}).await.unwrap().into_inner().downloads
+    }
+
+    /// Ends as a stopping process does: nothing is finished, nothing cleaned.
+    pub async fn stop(self) {
+        self.host.shutdown.stopping.cancel();
+        self.host.tasks.close();
+        self.host.tasks.wait().await;
+    }
+}
+
+pub fn reason(download: &Download) -> millm_kit::Reason {
+    ServiceError::from_rpc(download.error.as_ref().expect("it failed")).reason
+}

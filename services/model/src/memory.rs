@@ -1,0 +1,134 @@
+//! What a model takes on disk and in memory, computed from its spec and its tensors' infos alone: before anything
+//! is downloaded, quantized or loaded.
+
+use crate::quantize::{Scheme, planned_bytes};
+use crate::spec::ModelSpec;
+use crate::tensor::TensorInfo;
+
+/// The batch being assembled, the runtime's own tables, and what the allocator rounds up.
+const OVERHEAD_BYTES: u64 = 8 << 20;
+/// A token in the tokenizer's maps.
+const TOKEN_BYTES: u64 = 512;
+
+/// What a model is to be run for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workload {
+    /// Tokens of prompt and answer of one request; never more than the model's own count.
+    pub context_length: usize,
+    /// Requests at the same time, each with room for a whole context.
+    pub slots: usize,
+    /// Prompt tokens in one forward pass.
+    pub prefill_chunk: usize,
+    /// Bytes of one number in the KV cache: 2 for f16.
+    pub kv_element_bytes: usize,
+}
+
+/// In bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryEstimate {
+    pub weights: u64,
+    pub kv_cache: u64,
+    pub activations: u64,
+    pub overhead: u64,
+}
+
+impl MemoryEstimate {
+    pub fn total(&self) -> u64 {
+        [self.kv_cache, self.activations, self.overhead].into_iter().fold(self.weights, u64::saturating_add)
+    }
+}
+
+/// Keys and values of `context` tokens in all layers.
+pub fn kv_cache_bytes(spec: &ModelSpec, context: usize, element_bytes: usize) -> u64 {
+    [spec.kv_heads, spec.head_dim, context, element_bytes]
+        .into_iter()
+        .fold(2 * spec.layers as u64, |product, factor| product.saturating_mul(factor as u64))
+}
+
+/// What the tensors take once loaded: matrices stay as stored, vectors (norms, biases) are held as f32.
+pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 {
+    tensors
+        .into_iter()
+        .map(|tensor| if tensor.shape.len() == 1 { 4 * tensor.elements() } else { tensor.bytes })
+        .sum()
+}
+
+/// `weights_bytes` are those of `held_bytes`, or of a plan (`quantized_sizes`).
+pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> MemoryEstimate {
+    let context = workload.context_length.min(spec.context_length);
+    let slots = workload.slots as u64;
+    // Of each row of a batch: the residual and two states beside it, queries and attention's output, keys and
+    // values, gate and up; of each slot one row of logits. All in f32.
+    let row =
+        3 * spec.hidden_size + 2 * (spec.heads + spec.kv_heads) * spec.head_dim + 2 * spec.intermediate_size;
+    let rows = slots.saturating_add(workload.prefill_chunk as u64);
+    let vocabulary = spec.vocabulary_size as u64;
+    let numbers = rows.saturating_mul(row as u64).saturating_add(slots.saturating_mul(vocabulary));
+    MemoryEstimate {
+        weights: weights_bytes,
+        kv_cache: kv_cache_bytes(spec, context, workload.kv_element_bytes).saturating_mul(slots),
+        activations: numbers.saturating_mul(4),
+        overhead: OVERHEAD_BYTES + TOKEN_BYTES * vocabulary,
+    }
+}
+
+/// Bytes of all tensor data for each way to keep a model, smallest first; `None` is as published.
+pub fn quantized_sizes(spec: &ModelSpec, tensors: &[TensorInfo]) -> Vec<(Option<Scheme>, u64)> {
+    let made = [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16]
+        .map(|scheme| (Some(scheme), planned_bytes(scheme, tensors, spec)));
+    let published = tensors.iter().map(|tensor| tensor.bytes).sum();
+    made.into_iter().chain([(None, published)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checkpoint;
+
+    fn tiny() -> Checkpoint {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-millm");
+        Checkpoint::open(std::path::Path::new(path)).expect("fixtures are in tests/fixtures")
+    }
+
+    #[test]
+    fn an_estimate_is_its_parts() {
+        let checkpoint = tiny();
+        let spec = checkpoint.spec();
+        let workload =
+            Workload { context_length: 1 << 30, slots: 2, prefill_chunk: 256, kv_element_bytes: 2 };
+        let estimate = estimate(spec, held_bytes(checkpoint.tensors()), &workload);
+        // 4 layers, keys and values, 4 heads of 32, 2048 tokens at most, 2 slots, 2 bytes.
+        assert_eq!(estimate.kv_cache, 4 * 2 * 4 * 32 * 2048 * 2 * 2);
+        assert_eq!(estimate.activations, 4 * (258 * (3 * 256 + 2 * 12 * 32 + 2 * 768) + 2 * 2048));
+        let norms = 9 * 256;
+        assert_eq!(estimate.weights, 2 * checkpoint.parameter_count() + 2 * norms);
+        assert_eq!(
+            estimate.total(),
+            estimate.weights + estimate.kv_cache + estimate.activations + estimate.overhead
+        );
+    }
+
+    #[test]
+    fn absurd_workloads_do_not_overflow() {
+        let checkpoint = tiny();
+        let most = usize::MAX;
+        let workload =
+            Workload { context_length: most, slots: most, prefill_chunk: most, kv_element_bytes: most };
+        assert_eq!(estimate(checkpoint.spec(), u64::MAX, &workload).total(), u64::MAX);
+    }
+
+    /// Our mixes are llama.cpp's, so its files of the same model have the same data.
+    #[test]
+    fn sizes_grow_with_the_scheme_and_match_llama_cpp() {
+        let checkpoint = tiny();
+        let tensors: Vec<TensorInfo> = checkpoint.tensors().cloned().collect();
+        let sizes = quantized_sizes(checkpoint.spec(), &tensors);
+        assert!(sizes.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{sizes:?}");
+        for (scheme, file) in [(Scheme::Q2, "Q2_K"), (Scheme::Q4, "Q4_K_M"), (Scheme::Q8, "Q8_0")] {
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-millm-gguf");
+            let theirs = Checkpoint::open(&std::path::Path::new(path).join(format!("tiny-{file}.gguf")))
+                .expect("good");
+            assert!(sizes.contains(&(Some(scheme), theirs.weights_bytes())), "{file}: {sizes:?}");
+        }
+    }
+}
