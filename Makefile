@@ -31,7 +31,7 @@ bench: build tools ## The figures: start time, memory, quantizing, batching
 	@$(PY) tests/tools/bench.py
 
 build: web/dist/index.html ## The binaries
-	cargo build --workspace --bins
+	cargo build --workspace --all-targets
 
 web/dist/index.html: $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts proto -type f -not -path '*/gen/*' 2>/dev/null)
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 1; }
@@ -70,7 +70,7 @@ clients: build tools ## The official clients against the real server
 	$(PY) -m pytest -q tests/clients
 
 browser: build tools ## The page in Chromium
-	@tests/tools/browser.sh
+	@tests/browser/run.sh
 
 clean: ## Remove what was built
 	cargo clean; rm -rf web/dist web/node_modules web/src/gen $(VENV)

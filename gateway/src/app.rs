@@ -106,14 +106,17 @@ impl Facts {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 pub fn from_catalog(status: Status) -> ServiceError {
     from_service("catalog", &status)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 pub fn from_downloader(status: Status) -> ServiceError {
     from_service("downloader", &status)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
 pub fn from_runtime(status: Status) -> ServiceError {
     from_service("runtime", &status)
 }

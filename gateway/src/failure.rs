@@ -1,5 +1,7 @@
 //! Errors on each face: OpenAI's body under `/v1`, the envelope under `/api` and elsewhere, gRPC's own for gRPC.
 
+use std::future::{Ready, ready};
+
 use axum::{
     Json,
     extract::Request,
@@ -133,10 +135,10 @@ failure_of! {
     ApiFailure = Management
 }
 
-pub async fn wrong_method(request: Request) -> Response {
+pub fn wrong_method(request: Request) -> Ready<Response> {
     let face = Face::of(request.uri().path(), request.headers());
     let error = ServiceError::not_found(format!("{} {}", request.method(), request.uri().path()));
-    face.answer(Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, error))
+    ready(face.answer(Failure::with_status(StatusCode::METHOD_NOT_ALLOWED, error)))
 }
 
 #[cfg(test)]

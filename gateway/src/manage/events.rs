@@ -33,7 +33,7 @@ pub async fn follow(State(app): State<Arc<App>>) -> Response {
     let events = notes
         .then(move |note| {
             let app = app.clone();
-            async move { note.into_event(&app).await }
+            async move { Ok::<_, Infallible>(note.into_event(&app).await) }
         })
         .take_until(stopping.cancelled_owned());
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
@@ -59,13 +59,13 @@ impl Note {
         Self { name, model_id, data: json!({"model_id": model_id}), with_model: true }
     }
 
-    async fn into_event(mut self, app: &App) -> Result<Event, Infallible> {
+    async fn into_event(mut self, app: &App) -> Event {
         if self.with_model {
             // Gone again already: the event stands without.
             let model = app.view(&format!("models/{}", self.model_id)).await.ok();
             self.data["model"] = json!(model);
         }
-        Ok(Event::default().event(self.name).data(self.data.to_string()))
+        Event::default().event(self.name).data(self.data.to_string())
     }
 }
 

@@ -92,7 +92,7 @@ async fn answer(app: &App, id: &str, said: Option<LoadedModel>) -> Answer {
             *shown = said;
         }
     }
-    success(facts.view(&model?))
+    Ok(success(facts.view(&model?)))
 }
 
 /// `?context_length=` asks for another context than the server's setting.
@@ -109,7 +109,7 @@ pub async fn memory(
     };
     let request = EstimateMemoryRequest { model: id, context_length };
     let estimate = app.runtime().estimate_memory(request).await.map_err(from_runtime)?.into_inner();
-    success(json!({
+    Ok(success(json!({
         "weights_bytes": estimate.weights_bytes,
         "kv_cache_bytes": estimate.kv_cache_bytes,
         "activations_bytes": estimate.activations_bytes,
@@ -121,5 +121,5 @@ pub async fn memory(
         "available_mb": megabytes(estimate.available_bytes),
         "fits": estimate.fits,
         "warning": (!estimate.warning.is_empty()).then_some(estimate.warning),
-    }))
+    })))
 }

@@ -31,11 +31,11 @@ pub async fn list(State(app): State<Arc<App>>, Query(query): Query<HashMap<Strin
     if let Some(status) = query.get("status") {
         views.retain(|view| view.status == status);
     }
-    success(views)
+    Ok(success(views))
 }
 
 pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
-    success(app.view(&id).await?)
+    Ok(success(app.view(&id).await?))
 }
 
 /// Starts a download, or registers what lies on this machine.
@@ -43,11 +43,10 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Answer {
     let mut fields = Fields::read(request).await?;
     let start = start_request(&mut fields)?;
     let download = app.downloader().start_download(start).await.map_err(from_downloader)?.into_inner();
-    let (model, facts) = futures::join!(app.model(&download.name), app.facts());
-    let mut facts = facts;
+    let (model, mut facts) = futures::join!(app.model(&download.name), app.facts());
     // What was answered is newer than nothing, and the list may be newer than it.
     facts.downloads.entry(download.model_id).or_insert(download);
-    success(facts.view(&model?))
+    Ok(success(facts.view(&model?)))
 }
 
 fn start_request(fields: &mut Fields) -> Result<StartDownloadRequest, ServiceError> {
@@ -82,13 +81,13 @@ fn start_request(fields: &mut Fields) -> Result<StartDownloadRequest, ServiceErr
 pub async fn cancel(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
     let request = CancelDownloadRequest { name: id };
     app.downloader().cancel_download(request).await.map_err(from_downloader)?;
-    success(Value::Null)
+    Ok(success(Value::Null))
 }
 
 pub async fn remove(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
     let request = RemoveModelRequest { name: id };
     app.downloader().remove_model(request).await.map_err(from_downloader)?;
-    success(Value::Null)
+    Ok(success(Value::Null))
 }
 
 #[derive(Serialize)]
@@ -103,13 +102,13 @@ struct Anatomy {
 
 pub async fn architecture(State(app): State<Arc<App>>, Path(id): Path<String>) -> Answer {
     let model = app.model(&id).await?;
-    success(Anatomy {
+    Ok(success(Anatomy {
         id: model.id,
         architecture: model.architecture.as_ref().map(ArchitectureView::from),
         parameter_count: model.parameter_count,
         config: serde_json::from_str(&model.config_json).unwrap_or(Value::Null),
         name: model.handle,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -118,13 +117,13 @@ mod tests {
 
     use super::*;
 
-    fn read(value: Value) -> Result<StartDownloadRequest, ServiceError> {
+    fn read(value: &Value) -> Result<StartDownloadRequest, ServiceError> {
         start_request(&mut Fields::parse(value.to_string().as_bytes()).unwrap())
     }
 
     #[test]
     fn requests_are_read() {
-        let request = read(json!({
+        let request = read(&json!({
             "source": "huggingface", "repo_id": "a/b", "quantization": "Q8", "trust_remote_code": true,
             "hf_token": "hf_x", "custom_name": "mine", "revision": "v1"
         }))
@@ -136,7 +135,7 @@ mod tests {
         );
         assert_eq!((request.quantization(), request.handle.as_str()), (Quantization::Q8, "mine"));
         assert!(request.trust_remote_code);
-        let request = read(json!({"local_path": "/x"})).unwrap();
+        let request = read(&json!({"local_path": "/x"})).unwrap();
         assert_eq!(request.source, Some(Source::LocalPath("/x".into())));
         assert_eq!(request.quantization(), Quantization::Unspecified);
         for (bad, field) in [
@@ -146,7 +145,7 @@ mod tests {
             (json!({"repo_id": "a/b", "quantization": "Q5"}), "quantization"),
             (json!({"repo_id": 5}), "repo_id"),
         ] {
-            assert_eq!(read(bad).unwrap_err().details["field"], field);
+            assert_eq!(read(&bad).unwrap_err().details["field"], field);
         }
     }
 }

@@ -24,7 +24,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Answer {
         hf_token: fields.take("hf_token")?.unwrap_or_default(),
     };
     let preview = app.downloader().preview_model(request).await.map_err(from_downloader)?.into_inner();
-    success(value(&preview))
+    Ok(success(value(&preview)))
 }
 
 fn value(preview: &ModelPreview) -> Value {

@@ -18,14 +18,14 @@ pub async fn show(State(app): State<Arc<App>>) -> Answer {
     // A user's own files are not the cache's.
     let cached = models.iter().filter(|model| model.source() == Source::Huggingface);
     let cache_bytes: i64 = cached.map(|model| model.disk_size_bytes).sum();
-    success(json!({
+    Ok(success(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "devices": status.devices.iter().map(device).collect::<Vec<_>>(),
         "models": status.models.iter().map(loaded).collect::<Vec<_>>(),
         "process_memory_bytes": status.process_memory_bytes,
         "model_count": models.len(),
         "cache_size_bytes": cache_bytes,
-    }))
+    })))
 }
 
 fn device(device: &Device) -> Value {

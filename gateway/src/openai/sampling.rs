@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    fn take(value: Value) -> Result<Settings, ServiceError> {
+    fn take(value: &Value) -> Result<Settings, ServiceError> {
         let mut object = json!({"model": "m"});
         object.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
         Settings::take(&mut Fields::parse(object.to_string().as_bytes()).unwrap())
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_given_is_passed_on() {
-        let settings = take(json!({
+        let settings = take(&json!({
             "temperature": 0, "top_p": 0.5, "seed": -1, "n": 2, "stop": "x", "logit_bias": {"5": -100},
             "frequency_penalty": null, "stream": true, "stream_options": {"include_usage": true}
         }))
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn mistakes_name_their_field() {
         let check = |value: Value, field: &str| {
-            let error = take(value).unwrap_err();
+            let error = take(&value).unwrap_err();
             assert_eq!(error.details["field"], field, "{}", error.message);
         };
         check(json!({"model": null}), "model");

@@ -18,21 +18,21 @@ pub fn answer(chunks: impl Stream<Item = Result<Value, ServiceError>> + Send + '
         let mut chunks = std::pin::pin!(chunks);
         while let Some(chunk) = chunks.next().await {
             match chunk {
-                Ok(chunk) => yield event(&chunk),
+                Ok(chunk) => yield Ok(event(&chunk)),
                 Err(error) => {
-                    yield event(&openai_body(&error));
+                    yield Ok(event(&openai_body(&error)));
                     return;
                 }
             }
         }
-        yield Ok(Event::default().data("[DONE]"));
+        yield Ok::<_, Infallible>(Event::default().data("[DONE]"));
     };
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
     // Proxies must not wait for more.
     ([("x-accel-buffering", "no")], Sse::new(events).keep_alive(keep_alive)).into_response()
 }
 
-fn event(value: &Value) -> Result<Event, Infallible> {
+fn event(value: &Value) -> Event {
     // JSON has no line breaks of its own.
-    Ok(Event::default().data(value.to_string()))
+    Event::default().data(value.to_string())
 }

@@ -214,6 +214,7 @@ async fn memory_and_system() {
 async fn events_have_the_seeds_names() {
     let world = world().await;
     world.stage.downloads.lock().unwrap().push(arriving(9, download::State::Succeeded));
+    world.stage.status.lock().unwrap().models.clear();
     let response = world
         .routes
         .clone()

@@ -1,5 +1,8 @@
 //! The faces over services that are played: what goes out is what the clients of each face expect.
 
+// A body written as json!({…}) reads better without a reference.
+#![allow(clippy::needless_pass_by_value)]
+
 mod faces;
 mod management;
 mod openai;

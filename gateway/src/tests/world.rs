@@ -309,7 +309,7 @@ impl RuntimeService for Played {
         let endless = said.last().is_some_and(|last| last.as_ref().is_ok_and(|last| last.end.is_none()));
         let rest = if endless { stream::pending().boxed() } else { stream::empty().boxed() };
         let said = stream::iter(said).chain(rest).map(move |response| {
-            let _counted = &running;
+            let _ = &running;
             response
         });
         Ok(Response::new(Box::pin(said)))

@@ -17,7 +17,7 @@ macro_rules! fields {
 
         /// Every field of the contract stands above: a new one does not compile until it does.
         #[cfg(test)]
-        fn all_fields(model: Model) {
+        fn all_fields(model: &Model) {
             let Model { $($field: _,)* $($fixed: _,)* } = model;
         }
     };
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn only_named_fields_are_written() {
-        all_fields(Model::default());
+        all_fields(&Model::default());
         let mut target = Model { handle: "a".into(), commit: "b".into(), ..Model::default() };
         let source = Model { handle: "x".into(), commit: "y".into(), ..Model::default() };
         apply(&mut target, &source, &paths(&["commit"])).unwrap();

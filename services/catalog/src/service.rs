@@ -91,7 +91,7 @@ impl Core {
         for _ in 0..TRIES {
             let row = ModelRow::from_model(model.clone(), 1);
             if let Some(same) = self.store.find_same(row).await.map_err(|e| self.failed(e))? {
-                return Err(already_exists(same.into_model()));
+                return Err(already_exists(&same.into_model()));
             }
             let taken = self.store.handles(base.clone()).await.map_err(|e| self.failed(e))?;
             if given && taken.contains(&base) {
@@ -193,7 +193,8 @@ impl Core {
                 found => found,
             },
         };
-        found.map_err(|e| self.failed(e))?.ok_or_else(|| ServiceError::model_not_found(name))
+        let shown = || name.chars().take(255).collect::<String>();
+        found.map_err(|e| self.failed(e))?.ok_or_else(|| ServiceError::model_not_found(shown()))
     }
 
     /// The one writer of this process; waits no longer than for the database.
@@ -211,14 +212,14 @@ impl Core {
 
     async fn handle_taken(&self, handle: String) -> ServiceError {
         match self.store.find(handle.clone()).await {
-            Ok(Some(row)) => already_exists(row.into_model()),
+            Ok(Some(row)) => already_exists(&row.into_model()),
             Ok(None) => ServiceError::conflict(handle),
             Err(error) => self.failed(error),
         }
     }
 }
 
-fn already_exists(model: Model) -> ServiceError {
+fn already_exists(model: &Model) -> ServiceError {
     let quantization = check::quantization_name(model.requested_quantization());
     ServiceError::model_already_exists(model.id, &model.handle, quantization)
 }

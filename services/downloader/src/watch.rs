@@ -37,8 +37,7 @@ pub fn one(mut watcher: watch::Receiver<Download>, stopping: CancellationToken) 
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => {}
-                Ok(()) = changed => continue,
-                else => {}
+                changed = changed => if changed.is_ok() { continue },
             }
             // Suspended, or about to be. What was said last may still be worth hearing.
             let last = watcher.borrow_and_update().clone();

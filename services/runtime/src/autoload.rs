@@ -21,10 +21,10 @@ pub async fn load(name: String, catalog: Catalog, loader: Loader) {
     match try_load(&name, &catalog, &loader).await {
         Ok(true) => tracing::info!(model = %name, "loaded at start"),
         Ok(false) => {
-            tracing::info!(model = %name, "not loaded at start: another model was asked for meanwhile")
+            tracing::info!(model = %name, "not loaded at start: another model was asked for meanwhile");
         }
         Err(error) => {
-            tracing::error!(model = %name, reason = error.reason.name(), "not loaded at start: {error}")
+            tracing::error!(model = %name, reason = error.reason.name(), "not loaded at start: {error}");
         }
     }
 }

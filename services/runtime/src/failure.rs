@@ -43,14 +43,14 @@ pub fn of_load(error: millm_engine::Error) -> ServiceError {
 }
 
 /// A request that the engine of `handle` did not take.
-pub fn of_submit(error: SubmitError, handle: &str) -> ServiceError {
+pub fn of_submit(error: &SubmitError, handle: &str) -> ServiceError {
     match error {
-        SubmitError::QueueFull { waiting } => ServiceError::queue_full(waiting),
+        SubmitError::QueueFull { waiting } => ServiceError::queue_full(*waiting),
         SubmitError::PromptTooLong { tokens, context } => {
-            ServiceError::context_length_exceeded(tokens, context)
+            ServiceError::context_length_exceeded(*tokens, *context)
         }
         SubmitError::EmptyPrompt => ServiceError::invalid_argument("prompt", "must hold at least one token"),
-        SubmitError::UnknownToken { id, vocabulary } => unknown_token("token_ids", id, vocabulary),
+        SubmitError::UnknownToken { id, vocabulary } => unknown_token("token_ids", *id, *vocabulary),
         SubmitError::InvalidSampling { field, why } => ServiceError::invalid_argument(field, why),
         SubmitError::Stopped => ServiceError::not_loaded(handle),
     }
@@ -66,7 +66,7 @@ pub fn of_panic(error: JoinError) -> ServiceError {
 }
 
 /// A text that could not be cut into tokens.
-pub fn of_text(error: millm_model::Error) -> ServiceError {
+pub fn of_text(error: &millm_model::Error) -> ServiceError {
     ServiceError::invalid_argument("text", format!("cannot be tokenized: {error}"))
 }
 

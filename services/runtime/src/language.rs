@@ -38,7 +38,7 @@ impl Language {
 
     /// Ids that the model knows, all of them.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, ServiceError> {
-        let ids = self.tokenizer.encode(text, add_special).map_err(failure::of_text)?;
+        let ids = self.tokenizer.encode(text, add_special).map_err(|error| failure::of_text(&error))?;
         match ids.iter().find(|id| **id as usize >= self.vocabulary) {
             None => Ok(ids),
             Some(id) => {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_stream::stream;
 use futures::Stream;
 use millm_kit::Shutdown;
-use millm_proto::runtime::v1::{LoadState, LoadedModel, RuntimeStatus};
+use millm_proto::runtime::v1::{LoadProgress, LoadState, LoadedModel, RuntimeStatus};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::{
@@ -83,9 +83,11 @@ fn model(id: i64, entry: &Entry) -> LoadedModel {
             let state = LoadState::Loading.into();
             LoadedModel { state, progress: Some(progress), estimated_memory_bytes, ..known }
         }
-        Phase::Failed(progress) => {
-            LoadedModel { state: LoadState::Failed.into(), progress: Some(progress.clone()), ..known }
-        }
+        Phase::Failed(progress) => LoadedModel {
+            state: LoadState::Failed.into(),
+            progress: Some(LoadProgress::clone(progress)),
+            ..known
+        },
         Phase::Loaded(resident) => {
             LoadedModel { state: LoadState::Loaded.into(), ..running(resident, known) }
         }

@@ -18,6 +18,7 @@ use millm_proto::catalog::v1::{
     catalog_service_server::{CatalogService, CatalogServiceServer},
     model::State,
 };
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 #[derive(Debug, Clone, Default)]
@@ -29,7 +30,7 @@ struct Inner {
     last_id: Mutex<i64>,
     writes: AtomicU64,
     away: AtomicBool,
-    refused: AtomicU64,
+    refused: watch::Sender<u64>,
 }
 
 impl MemoryCatalog {
@@ -42,9 +43,9 @@ impl MemoryCatalog {
         self.0.away.store(away, SeqCst);
     }
 
-    /// Calls that came while away.
-    pub fn refused(&self) -> u64 {
-        self.0.refused.load(SeqCst)
+    /// Returns when a call has come while away.
+    pub async fn missed(&self) {
+        self.0.refused.subscribe().wait_for(|calls| *calls > 0).await.unwrap();
     }
 
     pub fn rows(&self) -> Vec<Model> {
@@ -75,7 +76,7 @@ impl MemoryCatalog {
 
     fn present(&self) -> Result<(), Status> {
         if self.0.away.load(SeqCst) {
-            self.0.refused.fetch_add(1, SeqCst);
+            self.0.refused.send_modify(|calls| *calls += 1);
             return Err(Status::unavailable("tcp connect error"));
         }
         Ok(())

@@ -44,9 +44,7 @@ async fn cancelling_while_the_catalogue_is_away_is_not_forgotten() {
         let request = millm_proto::downloader::v1::CancelDownloadRequest { name: format!("downloads/{id}") };
         client.cancel_download(request).await
     });
-    while world.catalog.refused() == 0 {
-        tokio::task::yield_now().await;
-    }
+    world.catalog.missed().await;
     downloader.stop().await;
     assert!(cancelling.await.unwrap().is_err());
     world.catalog.set_away(false);

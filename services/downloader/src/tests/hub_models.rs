@@ -184,7 +184,7 @@ async fn others_wait_in_their_order() {
 #[tokio::test]
 async fn a_preview_is_exact_from_headers_alone() {
     let repo = synthetic("liar/tiny-70b").info("safetensors", Value::Null);
-    let world = World::new([repo, tiny("odd/arch")]);
+    let world = World::new([repo]);
     let mut downloader = world.start().await;
     let request =
         PreviewModelRequest { repo_id: "liar/tiny-70b".to_owned(), ..PreviewModelRequest::default() };

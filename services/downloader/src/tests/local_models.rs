@@ -1,6 +1,9 @@
 //! A person's own models: registered, quantized beside, removed, and never touched.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use millm_kit::Reason;
 use millm_model::Checkpoint;
@@ -21,7 +24,7 @@ fn own_model(world: &World) -> PathBuf {
     folder.canonicalize().unwrap()
 }
 
-fn listing(folder: &PathBuf) -> Vec<(String, u64)> {
+fn listing(folder: &Path) -> Vec<(String, u64)> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     let mut listing: Vec<_> =
         entries.map(|e| (e.file_name().into_string().unwrap(), e.metadata().unwrap().len())).collect();

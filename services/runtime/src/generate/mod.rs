@@ -61,7 +61,7 @@ pub async fn generate(
         logprobs: request.logprobs.map(|top| top as usize),
         prompt_logprobs: request.prompt_logprobs,
     };
-    resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(error, &handle))?;
+    resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(&error, &handle))?;
     // From here on the stream must not keep the model in memory.
     drop(resident);
 

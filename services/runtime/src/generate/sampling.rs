@@ -1,6 +1,6 @@
 //! How tokens are chosen: what the request says, else what the model's publisher recommends, else neutral.
 
-use millm_engine::{Sampling, SubmitError};
+use millm_engine::Sampling;
 use millm_kit::ServiceError;
 use millm_model::GenerationDefaults;
 use millm_proto::runtime::v1 as proto;
@@ -37,7 +37,7 @@ pub fn merge(
         logit_bias,
         seed: asked.seed,
     };
-    sampling.check().map_err(|error: SubmitError| failure::of_submit(error, ""))?;
+    sampling.check().map_err(|error| failure::of_submit(&error, ""))?;
     Ok(sampling)
 }
 
@@ -75,10 +75,14 @@ mod tests {
 
     #[test]
     fn a_publisher_may_ask_for_greedy() {
+        let plain = || Sampling { top_k: 20, repetition_penalty: 1.1, ..Sampling::default() };
         let greedy = GenerationDefaults { do_sample: Some(false), ..defaults() };
-        assert_eq!(merge(proto::Sampling::default(), &greedy, 10).unwrap().temperature, 0.0);
+        assert_eq!(
+            merge(proto::Sampling::default(), &greedy, 10).unwrap(),
+            Sampling { temperature: 0.0, ..plain() }
+        );
         let asked = proto::Sampling { temperature: Some(1.5), ..proto::Sampling::default() };
-        assert_eq!(merge(asked, &greedy, 10).unwrap().temperature, 1.5);
+        assert_eq!(merge(asked, &greedy, 10).unwrap(), Sampling { temperature: 1.5, ..plain() });
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub enum Phase {
     Loaded(Arc<Resident>),
     Unloading(Arc<Resident>, watch::Receiver<UnloadProgress>),
     /// Stays to be seen until the next load begins.
-    Failed(LoadProgress),
+    Failed(Box<LoadProgress>),
 }
 
 impl Entry {

@@ -62,7 +62,7 @@ impl Job {
                 tracing::error!(model = %handle, reason = error.reason.name(), "load failed: {error}");
                 last.state = LoadState::Failed.into();
                 last.error = Some(error.to_rpc());
-                self.loader.commit(id, Outcome::Failed(last.clone())).await;
+                self.loader.commit(id, Outcome::Failed(Box::new(last.clone()))).await;
             }
         }
         self.progress.send_replace(last);
@@ -114,7 +114,7 @@ impl Job {
                         );
                     }
                     LoadStage::Cache | LoadStage::Ready => {
-                        advance(&progress, Stage::WarmingUp, WARMING_UP, "")
+                        advance(&progress, Stage::WarmingUp, WARMING_UP, "");
                     }
                 }
             });

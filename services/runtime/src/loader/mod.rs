@@ -97,7 +97,7 @@ enum Outcome {
     Loaded(Arc<Resident>),
     /// Nothing was changed.
     Refused,
-    Failed(LoadProgress),
+    Failed(Box<LoadProgress>),
     Unloaded,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::Pin,
     sync::{Arc, Mutex},
 };
@@ -37,8 +37,8 @@ pub fn fixtures() -> PathBuf {
 pub struct Shelf(Arc<Mutex<BTreeMap<i64, Model>>>, Arc<Notify>);
 
 impl Shelf {
-    pub fn put(&self, id: i64, handle: &str, path: PathBuf, state: State) {
-        let storage_path = path.to_str().unwrap().to_owned();
+    pub fn put(&self, id: i64, handle: &str, path: impl AsRef<Path>, state: State) {
+        let storage_path = path.as_ref().to_str().unwrap().to_owned();
         let model =
             Model { id, handle: handle.into(), storage_path, state: state.into(), ..Model::default() };
         self.0.lock().unwrap().insert(id, model);

@@ -100,7 +100,7 @@ async fn a_stop_string_ends_the_text_before_it() {
     assert_eq!(answer.text, "3, 4, 5");
     assert_eq!(answer.end.finish_reason(), FinishReason::Stop);
     assert_eq!(answer.end.stop, ", 6");
-    assert!(answer.messages.iter().all(|message| !message.text.contains("6")));
+    assert!(answer.messages.iter().all(|message| !message.text.contains('6')));
     // The engine has let go of it.
     bench.wait(|status| status.models[0].running_requests == 0).await;
     // What only begins a stop string comes out in the end.

@@ -55,7 +55,7 @@ async fn files_that_are_not_what_they_say() {
         let folder = tempfile::tempdir().unwrap();
         copy(folder.path());
         fs::write(folder.path().join(file), content).unwrap();
-        bench.shelf.put(id, handle, folder.path().into(), State::Ready);
+        bench.shelf.put(id, handle, folder.path(), State::Ready);
         folder
     };
     let _config = spoiled(11, "config", "config.json", "{");
@@ -167,7 +167,7 @@ async fn chatting_without_a_template() {
     copy(folder.path());
     fs::write(folder.path().join("tokenizer_config.json"), r#"{"eos_token": "<|im_end|>"}"#).unwrap();
     let _ = fs::remove_file(folder.path().join("chat_template.jinja"));
-    bench.shelf.put(21, "base", folder.path().into(), State::Ready);
+    bench.shelf.put(21, "base", folder.path(), State::Ready);
     bench.load("base").await;
     check(bench.begin(question("Hello!")).await, Reason::InvalidArgument, "chat template");
     assert!(
