@@ -17,7 +17,7 @@ test("pictures of every screen", async ({ page, browser }) => {
       const context = await browser.newContext({ ...options, reducedMotion: "reduce" });
       const view = await context.newPage();
       await show(view);
-      await view.screenshot({ path: `${FOLDER}/${name}-${look}.png` });
+      await view.screenshot({ path: `${FOLDER}/${name}-${look}.png`, animations: "disabled" });
       await context.close();
     }
   }

@@ -22,14 +22,14 @@ class Reflected:
     def services(self) -> list[str]:
         return sorted(self.database.get_services())
 
-    def message(self, full_name: str, **fields):
+    def message(self, full_name: str, /, **fields):
         descriptor = self.pool.FindMessageTypeByName(full_name)
         return message_factory.GetMessageClass(descriptor)(**fields)
 
     def enum(self, full_name: str, number: int) -> str:
         return self.pool.FindEnumTypeByName(full_name).values_by_number[number].name
 
-    def call(self, service: str, method: str, **fields):
+    def call(self, service: str, method: str, /, **fields):
         """The answer, or for a streaming method an iterator of answers."""
         descriptor = self.pool.FindServiceByName(service).methods_by_name[method]
         request = message_factory.GetMessageClass(descriptor.input_type)
@@ -42,13 +42,13 @@ class Reflected:
         )
         return invoke(request(**fields), timeout=120)
 
-    def catalog(self, method: str, **fields):
+    def catalog(self, method: str, /, **fields):
         return self.call(CATALOG, method, **fields)
 
-    def downloader(self, method: str, **fields):
+    def downloader(self, method: str, /, **fields):
         return self.call(DOWNLOADER, method, **fields)
 
-    def runtime(self, method: str, **fields):
+    def runtime(self, method: str, /, **fields):
         return self.call(RUNTIME, method, **fields)
 
     def state_of(self, download) -> str:

@@ -18,7 +18,7 @@ pub struct Workload {
 /// Prompt tokens in one forward pass, as the engine has it unless told otherwise.
 const PREFILL_ROWS: u64 = 256;
 /// The tokenizer, the batch being assembled, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 8 << 20;
+const OVERHEAD_BYTES: u64 = 14 << 20;
 /// The vocabulary in the tokenizer's maps, for each token.
 const TOKEN_BYTES: u64 = 512;
 

@@ -6,6 +6,7 @@ mod args;
 mod chat;
 mod client;
 mod lifecycle;
+mod memory;
 mod models;
 mod output;
 mod pull;
@@ -19,9 +20,6 @@ use millm_kit::{Secret, Settings};
 
 use args::{Cli, Command};
 use client::Server;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

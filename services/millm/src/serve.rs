@@ -12,7 +12,7 @@ use millm_runtime::Runtime;
 use tokio::net::TcpListener;
 use url::Url;
 
-use crate::args::Role;
+use crate::{args::Role, memory};
 
 pub const GATEWAY_PORT: u16 = 8000;
 
@@ -45,7 +45,8 @@ pub async fn run(settings: Settings, roles: &[Role]) -> Result<()> {
         elsewhere(settings.catalog_url.as_ref(), Role::Catalog)?
     };
     let runtime = if has(Role::Runtime) {
-        Runtime::build(&settings, catalog.clone()).context("runtime")?.mount(&mut host).await
+        let runtime = Runtime::build(&settings, catalog.clone()).context("runtime")?;
+        runtime.giving_back_by(memory::give_back).mount(&mut host).await
     } else {
         elsewhere(settings.runtime_url.as_ref(), Role::Runtime)?
     };

@@ -6,7 +6,7 @@ use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
 
 /// The batch being assembled, the runtime's own tables, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 8 << 20;
+const OVERHEAD_BYTES: u64 = 14 << 20;
 /// A token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 
@@ -72,7 +72,8 @@ pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> Me
     }
 }
 
-/// Bytes of all tensor data for each way to keep a model, smallest first; `None` is as published.
+/// Bytes of all tensor data for each way to keep a model, the schemes smallest first; `None` is as published (a
+/// little less than FP16 may be: the schemes keep vectors in f32).
 pub fn quantized_sizes(spec: &ModelSpec, tensors: &[TensorInfo]) -> Vec<(Option<Scheme>, u64)> {
     let made = [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16]
         .map(|scheme| (Some(scheme), planned_bytes(scheme, tensors, spec)));
@@ -123,7 +124,7 @@ mod tests {
         let checkpoint = tiny();
         let tensors: Vec<TensorInfo> = checkpoint.tensors().cloned().collect();
         let sizes = quantized_sizes(checkpoint.spec(), &tensors);
-        assert!(sizes.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{sizes:?}");
+        assert!(sizes[..4].windows(2).all(|pair| pair[0].1 <= pair[1].1), "{sizes:?}");
         for (scheme, file) in [(Scheme::Q2, "Q2_K"), (Scheme::Q4, "Q4_K_M"), (Scheme::Q8, "Q8_0")] {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-millm-gguf");
             let theirs = Checkpoint::open(&std::path::Path::new(path).join(format!("tiny-{file}.gguf")))

@@ -67,6 +67,13 @@ impl Runtime {
         Ok(Self { ground, catalog: Catalog::new(catalog), auto_load })
     }
 
+    /// `give_back` is called when a model has been freed: allocators keep such memory unless told otherwise.
+    #[must_use]
+    pub fn giving_back_by(mut self, give_back: fn()) -> Self {
+        self.ground.give_back = give_back;
+        self
+    }
+
     /// Serves within `host`, whose end unloads what is loaded after its requests. Gives the way to call it.
     pub async fn mount(self, host: &mut Host) -> Conn {
         let Self { ground, catalog, auto_load } = self;

@@ -6,7 +6,8 @@ import { joinModels, type ModelView } from "./join";
 
 export interface LiveState {
   models: readonly ModelView[];
-  // False until the first list has come: "no models" is not known before.
+  // False until the first list has come, so that "no models" is never said too early; and until the runtime has
+  // spoken or is known to be away, so that no loaded model is first shown as ready.
   listed: boolean;
   // False until the runtime has spoken as well: before, nobody knows what is loaded.
   settled: boolean;
@@ -45,9 +46,10 @@ export function createLive(): Live {
 }
 
 function pictureOf({ rows, downloads, status, listed, lost }: FeedMemory): LiveState {
+  const showable = listed && (status !== undefined || lost.has("runtime"));
   return {
-    models: joinModels(listed ? rows.values() : [], downloads, status?.models ?? []),
-    listed,
+    models: joinModels(showable ? rows.values() : [], downloads, status?.models ?? []),
+    listed: showable,
     settled: listed && status !== undefined,
     devices: status?.devices ?? [],
     lost: [...lost],

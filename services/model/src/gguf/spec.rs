@@ -236,3 +236,7 @@ fn add_terminators(spec: &mut ModelSpec, metadata: &Metadata) -> Result<()> {
     spec.bos_token_id = spec.bos_token_id.filter(|&id| (id as usize) < spec.vocabulary_size);
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+mod tests;

@@ -62,6 +62,7 @@ impl Job {
                 tracing::error!(model = %handle, reason = error.reason.name(), "load failed: {error}");
                 last.state = LoadState::Failed.into();
                 last.error = Some(error.to_rpc());
+                (self.loader.ground.give_back)();
                 self.loader.commit(id, Outcome::Failed(Box::new(last.clone()))).await;
             }
         }

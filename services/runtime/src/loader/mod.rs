@@ -45,6 +45,8 @@ pub struct Ground {
     pub drain: Duration,
     /// Models in memory at once.
     pub capacity: usize,
+    /// Has the allocator return to the system what a model leaves behind.
+    pub give_back: fn(),
 }
 
 impl Ground {
@@ -57,6 +59,7 @@ impl Ground {
             threads: settings.threads,
             drain: settings.drain_timeout,
             capacity: 1,
+            give_back: || {},
         }
     }
 }

@@ -42,9 +42,13 @@ impl Job {
             }
         }
         let before = loader.ground.devices.own();
-        let stopping = Arc::clone(&resident);
-        // Waits for the engine's thread, which gives its memory back.
-        let stopped = tokio::task::spawn_blocking(move || stopping.engine.stop()).await;
+        let (stopping, give_back) = (Arc::clone(&resident), loader.ground.give_back);
+        // Waits for the engine's thread, which frees its memory.
+        let stopped = tokio::task::spawn_blocking(move || {
+            stopping.engine.stop();
+            give_back();
+        });
+        let stopped = stopped.await;
         if let Err(panic) = stopped {
             tracing::error!(model = %handle, "stopping the engine: {panic}");
         }

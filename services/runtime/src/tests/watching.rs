@@ -53,11 +53,11 @@ async fn the_estimate_is_near_what_is_measured() {
     if !has_process_of_its_own("tests::watching::the_estimate_is_near_what_is_measured") {
         return;
     }
-    let bench = Bench::start(&[("parallel_requests", "8"), ("context_length", "512")]).await;
+    let bench = Bench::start(&[("parallel_requests", "32"), ("context_length", "512")]).await;
     bench.load("tiny").await;
     // Every slot filled to the end of its context.
     let full = || GenerateRequest { ignore_eos: true, ..question("Hello!") };
-    join_all((0..8).map(|_| bench.generate(full()))).await;
+    join_all((0..32).map(|_| bench.generate(full()))).await;
     let model = bench.wait(|_| true).await.models.remove(0);
     let (estimated, measured) = (model.estimated_memory_bytes as f64, model.measured_memory_bytes as f64);
     assert!((estimated / measured - 1.0).abs() < 0.2, "estimated {estimated}, measured {measured}");
