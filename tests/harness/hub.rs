@@ -129,7 +129,7 @@ fn changed() -> RepoSpec {
     let mut bytes = std::fs::read(fixture("tiny-millm/model.safetensors")).expect("it is there");
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
     let tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("a safetensors header");
-    let tensor = &tensors["model.layers.1.mlp.down_proj.weight"];
+    let tensor = &tensors["model.embed_tokens.weight"];
     let offset = |at: usize| tensor["data_offsets"][at].as_u64().expect("an offset") as usize + 8 + header;
     let width = 2 * tensor["shape"][1].as_u64().expect("a width") as usize;
     let rows = &mut bytes[offset(0)..offset(1)];

@@ -235,8 +235,7 @@ async fn a_hub_that_is_gone_is_named(layout: Layout) {
     hub.take_down();
     let answer = server.rest().post("/api/models/preview", &json!({ "repo_id": "millm/tiny-millm" })).await;
     assert_eq!((answer.status, answer.code()), (502, "HUB_UNAVAILABLE"), "{}", answer.text);
-    let host = hub.url().trim_start_matches("http://").to_owned();
-    assert!(answer.message().contains(&host), "{}", answer.message());
+    assert!(answer.message().starts_with("127.0.0.1 is not answering"), "{}", answer.message());
 }
 
 async fn a_token_is_nowhere_to_be_found(layout: Layout) {
@@ -257,5 +256,5 @@ async fn a_token_is_nowhere_to_be_found(layout: Layout) {
         let found = bytes.windows(MEMBER.len()).any(|window| window == MEMBER.as_bytes());
         assert!(!found, "the token is in {path}");
     }
-    assert!(server.log().contains("acme/gated"), "the log was looked at");
+    assert!(server.log().contains("\"level\":\"TRACE\""), "the log told everything, and was looked at");
 }

@@ -114,7 +114,7 @@ async fn unknown_models_are_refused(layout: Layout) {
     }
 }
 
-/// A model that says it can look back a hundred million tokens.
+/// A model that says it can look back sixty million tokens.
 async fn too_little_memory_is_refused(layout: Layout) {
     let server = Server::start(layout, Options::default()).await;
     let own = server.folder().join("far");
@@ -124,11 +124,11 @@ async fn too_little_memory_is_refused(layout: Layout) {
         std::fs::copy(entry.path(), own.join(entry.file_name())).unwrap();
     }
     let config = std::fs::read_to_string(own.join("config.json")).unwrap();
-    let far = config.replace("\"max_position_embeddings\": 2048", "\"max_position_embeddings\": 100000000");
+    let far = config.replace("\"max_position_embeddings\": 2048", "\"max_position_embeddings\": 60000000");
     assert_ne!(config, far);
     std::fs::write(own.join("config.json"), far).unwrap();
     server.add(&own, "far").await;
-    let request = LoadModelRequest { model: "far".into(), context_length: 100_000_000, ..Default::default() };
+    let request = LoadModelRequest { model: "far".into(), context_length: 60_000_000, ..Default::default() };
     let error = match server.runtime().load_model(request).await {
         Err(status) => ServiceError::from(&status),
         Ok(answer) => {
@@ -148,7 +148,7 @@ async fn too_little_memory_is_refused(layout: Layout) {
     assert_eq!(error.reason, Reason::InsufficientMemory, "{error}");
     assert!(error.message.starts_with("Model requires ~"), "{error}");
     assert!(server.loaded().await.is_none());
-    let outcome = server.cli().run(&["load", "far", "--context-length", "100000000"]).await;
+    let outcome = server.cli().run(&["load", "far", "--context-length", "60000000"]).await;
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(outcome.stderr.contains("Model requires ~"), "{outcome:?}");
 }

@@ -19,6 +19,8 @@ pub struct Context {
     /// The server's own token, for requests that bring none.
     pub token: Option<Secret>,
     pub downloads_at_once: usize,
+    /// For quantizing; 0: one per core.
+    pub threads: usize,
     /// What must come to its end although its caller has left.
     pub tasks: TaskTracker,
     pub stopping: CancellationToken,

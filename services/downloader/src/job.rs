@@ -121,7 +121,7 @@ impl Job {
         let making = if self.row.local_path.is_empty() {
             self.prepare_hub(context, incoming, writers).await?
         } else {
-            self.prepare_local(incoming, writers).await?
+            self.prepare_local(context, incoming, writers).await?
         };
         self.reporter.stage(State::Finalizing, "");
         let (incoming, row) = (incoming.clone(), self.row.clone());
@@ -168,6 +168,7 @@ impl Job {
             folder: incoming.path().to_owned(),
             scheme,
             name: self.row.handle.clone(),
+            threads: context.threads,
             origin: vec![("repo", plan.repo.clone()), ("commit", plan.commit.clone())],
         };
         let outcome = work.run(&mut self.reporter, writers).await?;
@@ -190,6 +191,7 @@ impl Job {
     /// Quantizes a person's own model; nothing of theirs is touched.
     async fn prepare_local(
         &mut self,
+        context: &Context,
         incoming: &Incoming,
         writers: &TaskTracker,
     ) -> Result<Making, ServiceError> {
@@ -204,6 +206,7 @@ impl Job {
             folder: incoming.path().to_owned(),
             scheme,
             name: self.row.handle.clone(),
+            threads: context.threads,
             origin: vec![("path", self.row.local_path.clone())],
         };
         let outcome = work.run(&mut self.reporter, writers).await?;

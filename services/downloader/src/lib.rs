@@ -64,6 +64,7 @@ pub struct Downloader {
     workload: Workload,
     token: Option<Secret>,
     downloads_at_once: usize,
+    threads: usize,
 }
 
 impl Downloader {
@@ -81,6 +82,7 @@ impl Downloader {
             },
             token: settings.hf_token.clone(),
             downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
+            threads: settings.threads as usize,
         })
     }
 
@@ -102,6 +104,7 @@ impl Downloader {
             workload: self.workload,
             token: self.token,
             downloads_at_once: self.downloads_at_once,
+            threads: self.threads,
             tasks: host.tasks.clone(),
             stopping: host.shutdown.stopping.clone(),
         });

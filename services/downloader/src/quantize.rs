@@ -42,6 +42,8 @@ pub struct Quantize {
     pub folder: PathBuf,
     pub scheme: Scheme,
     pub name: String,
+    /// 0: one per core.
+    pub threads: usize,
     /// Becomes `millm.source.*`.
     pub origin: Vec<(&'static str, String)>,
 }
@@ -89,7 +91,9 @@ impl Quantize {
             let done = at.done_bytes as f64 / at.total_bytes.max(1) as f64;
             progress.send_replace((done, format!("quantizing {}", at.tensor)));
         };
-        let outcome = quantize(&source, &request, cancel, &mut report).map_err(failed)?;
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads).build();
+        let pool = pool.map_err(ServiceError::internal)?;
+        let outcome = pool.install(|| quantize(&source, &request, cancel, &mut report)).map_err(failed)?;
         let named = || -> io::Result<()> {
             std::fs::File::open(&beside)?.sync_all()?;
             std::fs::rename(&beside, self.folder.join(FILE))

@@ -66,13 +66,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (first, _) = time(&engine, 1, 512, 1)[0];
     println!("prefill 512       {:8.1} tokens/s", rate(512, first));
     let (first, last) = time(&engine, 1, 8, 129)[0];
-    println!("decode 128        {:8.1} tokens/s", rate(128, last - first));
+    println!("decode 128        {:8.1} tokens/s", rate(128, last.saturating_sub(first)));
     let together = time(&engine, 8, 8, 65);
     let first = together.iter().map(|times| times.0).max().unwrap_or_default();
     let last = together.iter().map(|times| times.1).max().unwrap_or_default();
-    println!("decode 64, 8 at once {:5.1} tokens/s in all", rate(8 * 64, last - first));
+    println!("decode 64, 8 at once {:5.1} tokens/s in all", rate(8 * 64, last.saturating_sub(first)));
     let (first, last) = time(&engine, 1, 1536, 33)[0];
     println!("prefill 1536      {:8.1} tokens/s", rate(1536, first));
-    println!("decode at 1536    {:8.1} tokens/s", rate(32, last - first));
+    println!("decode at 1536    {:8.1} tokens/s", rate(32, last.saturating_sub(first)));
     Ok(())
 }

@@ -32,6 +32,7 @@ pub struct Batch {
     positions: Vec<usize>,
     segments: Vec<Segment>,
     outputs: Vec<usize>,
+    steps: usize,
 }
 
 impl Batch {
@@ -40,9 +41,17 @@ impl Batch {
         self.positions.clear();
         self.segments.clear();
         self.outputs.clear();
+        self.steps = 0;
     }
 
-    /// Adds the next tokens of a sequence, after those the cache already holds. One call for each sequence.
+    /// Adds the newest token of a sequence that generates; its logits are wanted. Steps come before all chunks.
+    pub fn push_step(&mut self, cache: &KvCache, sequence: SequenceId, token: u32) {
+        assert_eq!(self.steps, self.tokens.len(), "steps come first");
+        self.push(cache, sequence, &[token], Logits::Last);
+        self.steps += 1;
+    }
+
+    /// Adds a chunk of a prompt: the next tokens of a sequence, after those the cache already holds. One call for each sequence.
     pub fn push(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], logits: Logits) {
         let (start, position) = (self.tokens.len(), cache.length(sequence));
         self.tokens.extend_from_slice(tokens);
@@ -72,6 +81,11 @@ impl Batch {
     /// Rows whose logits are wanted, ascending.
     pub fn outputs(&self) -> &[usize] {
         &self.outputs
+    }
+
+    /// How many rows, the first ones, are steps.
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     pub fn is_empty(&self) -> bool {

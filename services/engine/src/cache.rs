@@ -110,7 +110,7 @@ impl KvCache {
         let (heads, dim) = (self.kv_heads, self.head_dim);
         match &mut self.layers[layer] {
             Store::F16 { keys, values } => {
-                put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32)
+                put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32);
             }
             Store::F32 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, |x| x),
         }

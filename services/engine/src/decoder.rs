@@ -151,9 +151,9 @@ impl Decoder {
         let queries = sized(&mut buffers.queries, rows * wide);
         let keys = sized(&mut buffers.keys, rows * narrow);
         let values = sized(&mut buffers.values, rows * narrow);
-        layer.query.forward(team, normed, queries, &mut buffers.rounded);
-        layer.key.forward(team, normed, keys, &mut buffers.rounded);
-        layer.value.forward(team, normed, values, &mut buffers.rounded);
+        layer.query.forward(team, batch.steps(), normed, queries, &mut buffers.rounded);
+        layer.key.forward(team, batch.steps(), normed, keys, &mut buffers.rounded);
+        layer.value.forward(team, batch.steps(), normed, values, &mut buffers.rounded);
         team.rows(queries, wide, |row, heads| rope.turn(row, heads, spec.head_dim));
         for segment in batch.segments() {
             for row in segment.rows.clone() {
@@ -178,7 +178,7 @@ impl Decoder {
         let mixed = sized(&mut buffers.mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);
         let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.attention_output.forward(team, mixed, delta, &mut buffers.rounded);
+        layer.attention_output.forward(team, batch.steps(), mixed, delta, &mut buffers.rounded);
     }
 
     /// `delta = mlp(norm(residual))`.
@@ -192,8 +192,8 @@ impl Decoder {
         norm(team, normed, residual, &layer.mlp_norm, spec.norm_eps as f32);
         let gate = sized(&mut buffers.gate, rows * wide);
         let up = sized(&mut buffers.up, rows * wide);
-        layer.gate.forward(team, normed, gate, &mut buffers.rounded);
-        layer.up.forward(team, normed, up, &mut buffers.rounded);
+        layer.gate.forward(team, batch.steps(), normed, gate, &mut buffers.rounded);
+        layer.up.forward(team, batch.steps(), normed, up, &mut buffers.rounded);
         let up = &*up;
         match spec.activation {
             Activation::Silu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], silu)),
@@ -203,7 +203,7 @@ impl Decoder {
             }
         }
         let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.down.forward(team, gate, delta, &mut buffers.rounded);
+        layer.down.forward(team, batch.steps(), gate, delta, &mut buffers.rounded);
     }
 
     /// `residual += delta`, shown to who wants it.
@@ -225,7 +225,8 @@ impl Decoder {
         }
         let logits = sized(&mut buffers.logits, batch.outputs().len() * spec.vocabulary_size);
         if !batch.outputs().is_empty() {
-            output.forward(team, normed, logits, &mut buffers.rounded);
+            // Logits are a step's business, whoever asks.
+            output.forward(team, batch.outputs().len(), normed, logits, &mut buffers.rounded);
         }
         logits
     }

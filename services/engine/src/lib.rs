@@ -25,7 +25,6 @@ pub mod team;
 
 mod attention;
 mod matrix;
-mod panel;
 mod plain;
 mod rope;
 mod running;

@@ -44,10 +44,10 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `input` is `[rows, in]`, `out` `[rows, out]`.
-    pub fn forward(&self, team: &Team, input: &[f32], out: &mut [f32], rounded: &mut Rounded) {
+    /// `input` is `[rows, in]`, `out` `[rows, out]`; the first `steps` rows are steps (see [`crate::matrix`]).
+    pub fn forward(&self, team: &Team, steps: usize, input: &[f32], out: &mut [f32], rounded: &mut Rounded) {
         let Weight { matrix, rows, columns } = &self.weight;
-        matrix::multiply(&**matrix, (*rows, *columns), team, input, out, rounded);
+        matrix::multiply(&**matrix, (*rows, *columns), team, steps, input, out, rounded);
         if let Some(bias) = &self.bias {
             for row in out.chunks_exact_mut(*rows) {
                 vector::add(row, bias);

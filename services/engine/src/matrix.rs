@@ -1,10 +1,13 @@
 //! Weight matrices in the element types of model files, and their products with activations.
 //!
-//! Few rows of activations (decode): each weight row is read once and met with every activation row; quantized
-//! blocks meet activations quantized the same way (candle's dot products), half floats are widened on the fly.
-//! Many rows (prefill): panels of weight rows are widened to f32 and go through a GEMM, so a weight is decoded
-//! once however many rows there are, and activations are not rounded. A kernel for one type and machine is
-//! exchanged here and nowhere else.
+//! Steps (the one row of a decoding sequence): each weight row is read once and met with every activation row;
+//! quantized blocks meet activations quantized the same way (candle's dot products), half floats are widened on the
+//! fly. Chunks (the many rows of a prompt): panels of weight rows are widened to f32 and go through a GEMM, so a
+//! weight is decoded once however many rows there are, and activations are not rounded. Which of the two a row
+//! takes depends on what it is alone, never on who shares its pass: an answer in a batch is the answer alone. A kernel
+//! for one type and machine is exchanged here and nowhere else.
+
+use std::ops::Range;
 
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::{
@@ -16,7 +19,6 @@ use half::{bf16, f16};
 use millm_model::TensorType;
 
 use crate::error::Result;
-use crate::panel;
 use crate::plain::{Plain, copied};
 use crate::team::{Cells, Team};
 use crate::vector::dot;
@@ -28,9 +30,6 @@ pub trait Matrix: Send + Sync {
 
     /// `out[i, j] = input[i] · row j`, for few rows of input (`[m, columns]`).
     fn meet(&self, team: &Team, input: &[f32], out: &Cells<'_>, rounded: &mut Rounded);
-
-    /// From how many rows of input on widening pays.
-    fn many(&self) -> usize;
 
     /// Memory held.
     fn bytes(&self) -> usize;
@@ -63,36 +62,78 @@ pub fn read(ty: TensorType, bytes: &[u8], rows: usize, columns: usize) -> Result
     })
 }
 
-/// `out = input · matrixᵀ`, input `[m, columns]`, out `[m, rows]`.
+/// `out = input · matrixᵀ`, input `[m, columns]`, out `[m, rows]`; the first `steps` rows are steps, the others belong
+/// to chunks.
 pub fn multiply(
     matrix: &dyn Matrix,
     (rows, columns): (usize, usize),
     team: &Team,
+    steps: usize,
     input: &[f32],
     out: &mut [f32],
     rounded: &mut Rounded,
 ) {
-    let m = input.len() / columns;
-    let out = Cells::new(out, rows);
-    if m < matrix.many() {
-        return matrix.meet(team, input, &out, rounded);
+    let (stepping, input) = input.split_at(steps * columns);
+    let (stepped, out) = out.split_at_mut(steps * rows);
+    if steps > 0 {
+        matrix.meet(team, stepping, &Cells::new(stepped, rows), rounded);
     }
-    let panel = panel_rows(columns).min(rows.div_ceil(team.threads()).next_multiple_of(6));
+    let m = input.len() / columns;
+    if m == 0 {
+        return;
+    }
+    let out = Cells::new(out, rows);
+    let panel = panel_rows(columns).min(rows.div_ceil(team.threads()).next_multiple_of(16));
     team.run(rows, panel, |arena, range| {
         // One thread alone is given everything at once.
         for start in range.clone().step_by(panel) {
             let part = start..range.end.min(start + panel);
             let weights = arena.floats(part.len() * columns);
             matrix.widen(part.start, weights);
-            // SAFETY: `run` gives these columns to one call only.
-            unsafe { panel::product(weights, input, m, columns, &out, part) };
+            panel_product(weights, input, (m, columns), &out, part);
         }
     });
 }
 
 /// Rows of a panel: small enough to stay in the second-level cache beside the activations.
 fn panel_rows(columns: usize) -> usize {
-    (512 * 1024 / (4 * columns)).clamp(24, 240).next_multiple_of(24)
+    (512 * 1024 / (4 * columns)).clamp(16, 256).next_multiple_of(16)
+}
+
+/// `out[.., part] = input · weightsᵀ`: input `[m, columns]`, weights `[part.len(), columns]`.
+fn panel_product(
+    weights: &[f32],
+    input: &[f32],
+    (m, columns): (usize, usize),
+    out: &Cells<'_>,
+    part: Range<usize>,
+) {
+    assert!(weights.len() == part.len() * columns && input.len() == m * columns, "inputs of these shapes");
+    assert!(m <= out.rows() && part.end <= out.width(), "within the matrix");
+    // SAFETY: reads and writes stay within what is asserted above; `multiply` gives these columns to one call only.
+    unsafe {
+        gemm::gemm(
+            m,
+            part.len(),
+            columns,
+            out.start().add(part.start),
+            1,
+            out.width() as isize,
+            false,
+            input.as_ptr(),
+            1,
+            columns as isize,
+            weights.as_ptr(),
+            columns as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
 }
 
 /// A float type as stored.
@@ -150,10 +191,6 @@ impl<T: Float> Matrix for Floats<T> {
                 }
             }
         });
-    }
-
-    fn many(&self) -> usize {
-        6
     }
 
     fn bytes(&self) -> usize {
@@ -233,10 +270,6 @@ where
         });
     }
 
-    fn many(&self) -> usize {
-        12
-    }
-
     fn bytes(&self) -> usize {
         size_of_val(&*self.blocks)
     }
@@ -260,10 +293,11 @@ mod tests {
         let mut row = vec![0.0; columns];
         matrix.widen(rows - 1, &mut row);
         assert_eq!(row, wide[(rows - 1) * columns..]);
-        for m in [1, 2, matrix.many() - 1, matrix.many(), 37] {
+        for (steps, chunks) in [(1, 0), (2, 0), (0, 1), (3, 4), (1, 36), (37, 0)] {
+            let m = steps + chunks;
             let input = random(m * columns, m as u64);
             let mut out = vec![f32::NAN; m * rows];
-            multiply(matrix, (rows, columns), &team, &input, &mut out, &mut Rounded::default());
+            multiply(matrix, (rows, columns), &team, steps, &input, &mut out, &mut Rounded::default());
             for (i, out) in out.chunks_exact(rows).enumerate() {
                 for (j, out) in out.iter().enumerate() {
                     let products = input[i * columns..].iter().zip(&wide[j * columns..(j + 1) * columns]);

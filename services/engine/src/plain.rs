@@ -26,6 +26,7 @@ plain!(f32, f16, bf16, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, Bl
 plain!(BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K);
 
 /// `length` zeros. The operating system gives the memory page by page as it is first written.
+#[allow(clippy::same_length_and_capacity)] // allocated just above with exactly this length
 pub fn zeroed<T: Plain>(what: &'static str, length: usize) -> Result<Vec<T>> {
     let bytes = length.saturating_mul(size_of::<T>());
     let out_of_memory = || Error::OutOfMemory { what, bytes };

@@ -51,11 +51,13 @@ impl Running {
         self.scored.is_some()
     }
 
-    /// The tokens to run next: `rows` of the prompt, or while decoding (`rows` 0) the newest.
-    pub fn next_tokens(&self, rows: usize) -> &[u32] {
-        if rows == 0 {
-            return std::slice::from_ref(&self.newest);
-        }
+    /// The newest token, which a decode step runs next.
+    pub fn newest(&self) -> u32 {
+        self.newest
+    }
+
+    /// The next `rows` tokens of the prompt.
+    pub fn next_prompt_tokens(&self, rows: usize) -> &[u32] {
         &self.request.prompt[self.prefilled..self.prefilled + rows]
     }
 

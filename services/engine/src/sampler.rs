@@ -104,6 +104,8 @@ impl Sampler {
         token
     }
 
+    /// Exact comparisons: these are settings, off at one very value.
+    #[allow(clippy::float_cmp)]
     fn adjusts(&self) -> bool {
         let Sampling { repetition_penalty, frequency_penalty, presence_penalty, logit_bias, .. } =
             &self.sampling;
@@ -173,6 +175,7 @@ impl Sampler {
 }
 
 /// By falling weight; among equals the lower id first, so the choice is always the same.
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape that sorting asks for
 fn heavier(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }

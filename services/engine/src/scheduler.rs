@@ -159,19 +159,23 @@ impl Scheduler {
         self.plan.clear();
         let mut shares: Vec<usize> = self.running.iter().map(Running::prefill).collect();
         share_out(&mut shares, self.prefill_chunk);
+        for (index, request) in self.running.iter().enumerate().filter(|(_, request)| request.prefill() == 0)
+        {
+            let start = self.batch.outputs().len();
+            self.batch.push_step(&self.cache, request.sequence, request.newest());
+            self.plan.push(Part { index, rows: 0, outputs: start..self.batch.outputs().len() });
+        }
         for (index, (request, rows)) in self.running.iter().zip(shares).enumerate() {
-            let decodes = request.prefill() == 0;
-            if !decodes && rows == 0 {
+            if rows == 0 {
                 continue;
             }
             let logits = match request {
-                _ if decodes => Logits::Last,
                 request if request.scores_prompt() => Logits::All,
                 request if request.completes_prompt(rows) => Logits::Last,
                 _ => Logits::None,
             };
             let start = self.batch.outputs().len();
-            self.batch.push(&self.cache, request.sequence, request.next_tokens(rows), logits);
+            self.batch.push(&self.cache, request.sequence, request.next_prompt_tokens(rows), logits);
             self.plan.push(Part { index, rows, outputs: start..self.batch.outputs().len() });
         }
     }

@@ -32,6 +32,26 @@ async fn cancelling_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn cancelling_and_finishing_at_once_has_one_end() {
+    let world = World::new([synthetic("o/n")]);
+    let mut downloader = world.start().await;
+    let id = downloader.pull(pull("o/n", Quantization::Q2)).await.unwrap().model_id;
+    let mut watcher = downloader.watch(id).await;
+    while watcher.message().await.unwrap().unwrap().state() != State::Quantizing {}
+    match downloader.cancel(id).await {
+        Ok(()) => {
+            assert_eq!(downloader.list().await[0].state(), State::Cancelled);
+            assert!(world.catalog.rows().is_empty() && world.names("huggingface").is_empty());
+        }
+        Err(error) => {
+            assert_eq!(error.reason, Reason::NotFound);
+            assert_eq!(world.catalog.row(id).state(), model::State::Ready);
+            assert_eq!(world.names("huggingface"), ["o--n--Q2"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn cancelling_while_the_catalogue_is_away_is_not_forgotten() {
     let world = World::new([synthetic("o/n")]);
     let mut downloader = world.start().await;

@@ -1,6 +1,10 @@
 //! What is refused before anything is fetched or written: the typed error, no row, no file.
 
-use std::sync::Arc;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use fake_hub::{Fault, FaultKind, Gated, READER_TOKEN, RepoSpec, synthetic::Shape};
 use millm_kit::Reason;
@@ -54,6 +58,16 @@ async fn gates() {
     assert!(!message.contains("hf_wrong"));
     refused(&world, pull("o/private", Quantization::Q4), Reason::RepoNotFound).await;
     world.start().await.fetch(with_token(request(), "hf_good")).await;
+    assert_eq!(files_with(&world.models(), b"hf_good"), Vec::<PathBuf>::new());
+    assert!(!format!("{:?}", world.catalog.rows()).contains("hf_good"));
+}
+
+fn files_with(folder: &Path, text: &[u8]) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let holds = |path: &PathBuf| fs::read(path).unwrap().windows(text.len()).any(|window| window == text);
+    let below = folders.iter().flat_map(|folder| files_with(folder, text));
+    files.into_iter().filter(holds).chain(below).collect()
 }
 
 #[tokio::test]

@@ -95,7 +95,7 @@ fn check(family: &str) {
         batch.clear();
         for (index, token) in last.iter().enumerate() {
             generated[index].push(*token);
-            batch.push(&cache, sequences[index], &[*token], Logits::Last);
+            batch.push_step(&cache, sequences[index], *token);
         }
         if step + 1 < expected[0].len() {
             let out = decoder.forward(&batch, &mut cache, &mut NoTaps).unwrap();

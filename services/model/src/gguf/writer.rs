@@ -183,7 +183,9 @@ fn put_array(out: &mut Vec<u8>, list: &Array) {
         Array::F64(v) => items(out, 12, v, |n| n.to_le_bytes()),
         Array::String(v) => {
             array_head(out, id::STRING, v.len());
-            v.iter().for_each(|text| put_string(out, text));
+            for text in v {
+                put_string(out, text);
+            }
         }
     }
 }

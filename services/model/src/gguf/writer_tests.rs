@@ -22,7 +22,7 @@ fn what_is_written_is_read_back() {
         ("a.f64".into(), Value::F64(0.1)),
         ("a.bool".into(), Value::Bool(true)),
         ("a.empty".into(), Value::Array(Array::String(vec![]))),
-        ("a.texts".into(), Value::Array(Array::String(vec!["".into(), "ä b".into()]))),
+        ("a.texts".into(), Value::Array(Array::String(vec![String::new(), "ä b".into()]))),
         ("a.ints".into(), Value::Array(Array::I32(vec![3, -1]))),
         ("a.floats".into(), Value::Array(Array::F32(vec![-1.5]))),
         ("a.bools".into(), Value::Array(Array::Bool(vec![true, false]))),

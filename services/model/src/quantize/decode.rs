@@ -23,7 +23,7 @@ pub(super) fn decode_row(ty: TensorType, bytes: &[u8], row: &mut [f32]) {
     }
 }
 
-#[inline(always)]
+#[inline]
 fn fill<const BYTES: usize>(bytes: &[u8], row: &mut [f32], decode: impl Fn([u8; BYTES]) -> f32) {
     let (elements, rest) = bytes.as_chunks::<BYTES>();
     assert!(rest.is_empty() && elements.len() == row.len(), "row and bytes do not fit");
@@ -63,6 +63,6 @@ mod tests {
         let bytes = [0, 0, 0, 0x80, 0x3f, 0, 0, 0x20, 0xc1];
         let mut row = [0.0; 2];
         decode_row(TensorType::F32, &bytes[1..], &mut row);
-        assert_eq!(row, [1.0, -10.0]);
+        assert_eq!(row.map(f32::to_bits), [1.0, -10.0].map(f32::to_bits));
     }
 }

@@ -4,6 +4,11 @@
 //! do in a matrix product, and an importance vector (mean squared activation of each input column) joins in
 //! where one is known. The layouts are ggml's, byte for byte; candle's and llama.cpp's decoders read them.
 
+#![expect(
+    clippy::inline_always,
+    reason = "loops over lanes become vector instructions only inside their kernel"
+)]
+
 mod affine;
 mod lanes;
 mod pack;
@@ -42,7 +47,7 @@ pub fn encode_row(
     check(ty, row)?;
     let row = Row { values: row, importance };
     match ty {
-        TensorType::F32 => fill(row.values, out, |v| v.to_le_bytes()),
+        TensorType::F32 => fill(row.values, out, f32::to_le_bytes),
         TensorType::F16 => fill(row.values, out, |v| f16::from_f32(v).to_le_bytes()),
         TensorType::BF16 => fill(row.values, out, |v| bf16::from_f32(v).to_le_bytes()),
         TensorType::Q8_0 => q8_0(row.values, out),
@@ -73,24 +78,12 @@ pub fn encode_row(
     Ok(())
 }
 
-const Q2_K: affine::Range = affine::Range {
-    levels: 3.0,
-    scales: 15.0,
-    sweep: Sweep { from: -0.9, step: 0.1, tries: 20 },
-    stretches: &[1.0, 0.8, 0.9, 1.1, 1.2],
-};
-const Q4_K: affine::Range = affine::Range {
-    levels: 15.0,
-    scales: 63.0,
-    sweep: Sweep { from: -1.0, step: 0.1, tries: 21 },
-    stretches: &[1.0],
-};
-const Q5_K: affine::Range = affine::Range {
-    levels: 31.0,
-    scales: 63.0,
-    sweep: Sweep { from: -1.0, step: 0.1, tries: 21 },
-    stretches: &[1.0],
-};
+const Q2_K: affine::Range =
+    affine::Range { levels: 3.0, scales: 15.0, sweep: Sweep { from: -0.9, step: 0.1, tries: 20 } };
+const Q4_K: affine::Range =
+    affine::Range { levels: 15.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
+const Q5_K: affine::Range =
+    affine::Range { levels: 31.0, scales: 63.0, sweep: Sweep { from: -1.0, step: 0.1, tries: 21 } };
 const Q3_K: signed::Range =
     signed::Range { levels: 4.0, scales: 32.0, sweep: Sweep { from: -0.9, step: 0.15, tries: 13 } };
 const Q6_K: signed::Range =
@@ -204,7 +197,7 @@ fn check(ty: TensorType, row: &[f32]) -> Result<(), Unencodable> {
         return Ok(());
     }
     let (column, value) =
-        row.iter().copied().enumerate().find(|(_, v)| !(v.abs() <= limit)).expect("one is not");
+        row.iter().copied().enumerate().find(|(_, v)| v.is_nan() || v.abs() > limit).expect("one is not");
     Err(if value.is_finite() {
         Unencodable::TooLarge { column, value }
     } else {

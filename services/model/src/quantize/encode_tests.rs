@@ -121,6 +121,25 @@ fn what_a_format_can_hold_it_holds() {
     }
 }
 
+/// One value throughout a sub-block leaves least squares no slope.
+#[test]
+fn flat_rows_keep_their_value() {
+    let check = |kind: &str, row: &[f32]| {
+        let largest = row.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+        for (ty, dtype) in TYPES {
+            let back = decoded(dtype, encoded(ty, row, None), row.len());
+            let worst = row.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            // Half a step of the smallest shared scales.
+            let bound = if ty == TensorType::Q2K { 0.04 } else { 0.02 };
+            assert!(worst <= bound * largest, "{ty} {kind}: off by {worst} of {largest}");
+        }
+    };
+    check("positive", &[0.25; 512]);
+    check("negative", &[-0.25; 512]);
+    let stairs: Vec<f32> = (0..512).map(|i| (i / 32) as f32 - 7.0).collect();
+    check("stairs", &stairs);
+}
+
 #[test]
 fn zeros_stay_zeros_and_tiny_values_do_no_harm() {
     for (ty, dtype) in TYPES {

@@ -77,15 +77,11 @@ impl std::fmt::Display for Scheme {
 
 /// Plans every tensor. Goes to the next higher scheme while no matrix could have a type that the one at hand
 /// promises (rows too short or odd).
-pub fn plan<'a>(
-    scheme: Scheme,
-    tensors: impl IntoIterator<Item = &'a TensorInfo> + Clone,
-    spec: &ModelSpec,
-) -> Plan {
+pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo>, spec: &ModelSpec) -> Plan {
+    let tensors: Vec<&TensorInfo> = tensors.into_iter().collect();
     let mut actual = scheme;
     loop {
-        let planned: Vec<_> =
-            tensors.clone().into_iter().map(|tensor| plan_tensor(actual, tensor, spec)).collect();
+        let planned: Vec<_> = tensors.iter().map(|tensor| plan_tensor(actual, tensor, spec)).collect();
         let kept = planned.iter().any(|t| t.info.shape.len() > 1 && actual.promises(t.info.ty));
         match actual.next() {
             Some(next) if !kept => actual = next,
@@ -102,7 +98,7 @@ pub fn plan<'a>(
 /// Bytes of all tensor data under a scheme: what estimates and disk checks ask before anything is read.
 pub fn planned_bytes<'a>(
     scheme: Scheme,
-    tensors: impl IntoIterator<Item = &'a TensorInfo> + Clone,
+    tensors: impl IntoIterator<Item = &'a TensorInfo>,
     spec: &ModelSpec,
 ) -> u64 {
     plan(scheme, tensors, spec).tensors.iter().map(|tensor| tensor.info.bytes).sum()

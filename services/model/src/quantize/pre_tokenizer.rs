@@ -53,7 +53,7 @@ pub(super) fn adds_space_prefix(tokenizer: &Json) -> bool {
     let metaspace = |step: &&Json| {
         step["type"] == "Metaspace" && step["prepend_scheme"] != "never" && step["add_prefix_space"] != false
     };
-    parts.any(|part| part["type"] == "Prepend") || steps(tokenizer).iter().any(|step| metaspace(step))
+    parts.any(|part| part["type"] == "Prepend") || steps(tokenizer).iter().any(metaspace)
 }
 
 /// Whether the post-processor puts this token first.
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn space_prefixes() {
         let check = |tokenizer: Json, expected: bool| {
-            assert_eq!(adds_space_prefix(&tokenizer), expected, "{tokenizer}")
+            assert_eq!(adds_space_prefix(&tokenizer), expected, "{tokenizer}");
         };
         let prepend = json!({ "type": "Prepend", "prepend": "▁" });
         check(json!({ "normalizer": { "type": "Sequence", "normalizers": [prepend] } }), true);

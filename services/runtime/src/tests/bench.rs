@@ -23,6 +23,7 @@ use millm_proto::{
         runtime_service_client::RuntimeServiceClient,
     },
 };
+use tempfile::TempDir;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -99,6 +100,8 @@ pub struct Bench {
     pub client: RuntimeServiceClient<Conn>,
     pub shelf: Shelf,
     pub host: Host,
+    /// Model 1, where it is not the fixture itself.
+    _folder: Option<TempDir>,
 }
 
 /// What an answer came to.
@@ -129,13 +132,32 @@ impl Bench {
         let mut host = Host::new(Shutdown::default());
         let catalog = Conn::local(CatalogServiceServer::new(shelf.clone()));
         let conn = Runtime::build(&settings, catalog).unwrap().mount(&mut host).await;
-        Self { client: RuntimeServiceClient::new(conn), shelf, host }
+        Self { client: RuntimeServiceClient::new(conn), shelf, host, _folder: None }
     }
 
     pub async fn loaded(flags: &[(&str, &str)]) -> Self {
         let bench = Self::start(flags).await;
         bench.load("tiny").await;
         bench
+    }
+
+    /// With `tiny` loaded as a model of a context so long that an answer without end outlasts every test.
+    pub async fn enduring(flags: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(fixtures().join("tiny-millm")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let config = folder.path().join("config.json");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let long = text.replace(r#""max_position_embeddings": 2048"#, r#""max_position_embeddings": 65536"#);
+        assert_ne!(text, long);
+        std::fs::write(&config, long).unwrap();
+        let flags = [&[("parallel_requests", "1"), ("context_length", "65536")], flags].concat();
+        let bench = Self::start(&flags).await;
+        bench.shelf.put(1, "tiny", folder.path(), State::Ready);
+        bench.load("tiny").await;
+        Self { _folder: Some(folder), ..bench }
     }
 
     pub async fn begin_load(

@@ -51,7 +51,7 @@ async fn dropping_the_progress_cancels_nothing() {
 
 #[tokio::test]
 async fn the_previous_model_leaves_after_its_requests() {
-    let bench = Bench::loaded(&[]).await;
+    let bench = Bench::enduring(&[]).await;
     let mut running = bench.begin(endless()).await.unwrap();
     running.message().await.unwrap();
     let patient = prost_types::Duration { seconds: 1000, nanos: 0 };
@@ -85,7 +85,7 @@ async fn the_previous_model_leaves_after_its_requests() {
 
 #[tokio::test]
 async fn unloading_waits_then_cancels() {
-    let bench = Bench::loaded(&[]).await;
+    let bench = Bench::enduring(&[]).await;
     let mut running = bench.begin(endless()).await.unwrap();
     running.message().await.unwrap();
     let progress = bench.unload("", 0).await.unwrap();
@@ -110,7 +110,7 @@ async fn unloading_waits_then_cancels() {
 
 #[tokio::test]
 async fn a_model_that_is_leaving_can_be_loaded_again() {
-    let bench = Bench::loaded(&[]).await;
+    let bench = Bench::enduring(&[]).await;
     let running = bench.begin(endless()).await.unwrap();
     let (unloaded, ()) = tokio::join!(bench.unload("tiny", 1000), async {
         bench.wait(|status| status.models[0].state() == LoadState::Unloading).await;
@@ -147,7 +147,7 @@ async fn the_end_lets_requests_finish_and_unloads() {
 
 #[tokio::test]
 async fn a_forced_end_does_not_wait() {
-    let bench = Bench::loaded(&[("drain_timeout", "1000")]).await;
+    let bench = Bench::enduring(&[("drain_timeout", "1000")]).await;
     let answer = bench.begin(endless()).await.unwrap();
     bench.host.shutdown.stopping.cancel();
     bench.host.shutdown.forced.cancel();

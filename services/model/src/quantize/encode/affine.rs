@@ -17,9 +17,6 @@ pub(super) struct Range {
     pub scales: f32,
     /// Assignments tried: the range of values is spread over `levels + offset` steps.
     pub sweep: Sweep,
-    /// Starting points for the shared factors: the largest scale gets the highest integer divided by this. Where
-    /// integers are few, a factor that is good for the others beats one that is exact for the largest.
-    pub stretches: &'static [f32],
 }
 
 /// One super-block as the format stores it, levels in natural order.
@@ -54,25 +51,7 @@ const ROUNDS: usize = 4;
 #[inline(always)]
 pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Fit<L> {
     let (scale, min) = search(panel, range);
-    let mut best = share(scale, min, range, 1.0);
-    let mut least = f32::INFINITY;
-    for stretch in range.stretches {
-        let (state, error) = settle(panel, share(scale, min, range, *stretch), range);
-        if error < least {
-            (least, best) = (error, state);
-        }
-    }
-    finish(panel, best, range)
-}
-
-/// Fits integers and factors in turn until that gains nothing. The best state and its error.
-#[inline(always)]
-fn settle<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
-    start: State<L>,
-    range: &Range,
-) -> (State<L>, f32) {
-    let mut state = start;
+    let mut state = share(scale, min, range);
     let mut best = state;
     let mut least = f32::INFINITY;
     for _ in 0..=ROUNDS {
@@ -84,7 +63,7 @@ fn settle<const L: usize, const N: usize>(
         (least, best) = (error, state);
         state = refit(panel, &sums, state, range);
     }
-    (best, least)
+    finish(panel, best, range)
 }
 
 /// The best real-valued scale and minimum (as a subtracted, non-negative number) of each sub-block alone.
@@ -97,8 +76,10 @@ fn search<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) ->
     }
     let span = (high - low).max(Lanes::ZERO);
     let step = span.inverse();
-    let mut best = (Lanes::ZERO, Lanes::ZERO);
-    let mut most = Lanes::ZERO;
+    // Without any scale: what a sub-block of one negative value wants, and nothing for positive ones.
+    let flat = (-panel.sum_wx * panel.sum_w.inverse()).max(Lanes::ZERO);
+    let mut best = (Lanes::ZERO, flat);
+    let mut most = flat * flat * panel.sum_w;
     for offset in range.sweep.offsets() {
         let sums = levels(panel, step * Lanes::splat(range.levels + offset), -low, range.levels);
         keep_better(panel, &sums, &mut best, &mut most);
@@ -118,19 +99,29 @@ fn keep_better<const L: usize, const N: usize>(
     best: &mut (Lanes<L>, Lanes<L>),
     most: &mut Lanes<L>,
 ) {
-    let determinant = panel.sum_w * sums.qq - sums.q * sums.q;
-    let inverse = determinant.max(Lanes::ZERO).inverse();
-    let scale = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * inverse;
-    let min = (sums.q * sums.xq - sums.qq * panel.sum_wx) * inverse;
-    // A minimum below zero cannot be stored: then the line goes through the origin.
-    let through_origin = Lanes::ZERO.greater(min);
-    let scale = Lanes::select(through_origin, sums.xq * sums.qq.inverse(), scale);
-    let min = min.max(Lanes::ZERO);
+    let (scale, min) = line(panel, sums);
     let explained = panel.sum_wxx - error(panel, sums, scale, min);
     let better: [bool; L] = std::array::from_fn(|l| explained.0[l] > most.0[l] && scale.0[l] > 0.0);
     *most = Lanes::select(better, explained, *most);
     best.0 = Lanes::select(better, scale, best.0);
     best.1 = Lanes::select(better, min, best.1);
+}
+
+/// The least-squares scale and (subtracted) minimum under one assignment.
+#[inline(always)]
+fn line<const L: usize, const N: usize>(panel: &Panel<L, N>, sums: &Sums<L>) -> (Lanes<L>, Lanes<L>) {
+    let product = panel.sum_w * sums.qq;
+    let determinant = product - sums.q * sums.q;
+    let inverse = determinant.inverse();
+    let scale = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * inverse;
+    let min = (sums.q * sums.xq - sums.qq * panel.sum_wx) * inverse;
+    // A minimum below zero cannot be stored, and under one level for all there is no slope to find: then the
+    // line goes through the origin.
+    let origin = sums.xq * sums.qq.inverse();
+    let flat = (product * Lanes::splat(1e-5)).greater(determinant);
+    let below = Lanes::ZERO.greater(min);
+    let scale = Lanes::select(flat, origin, Lanes::select(below, origin, scale));
+    (scale, Lanes::select(flat, Lanes::ZERO, min.max(Lanes::ZERO)))
 }
 
 /// Weighted squared error of each sub-block.
@@ -177,11 +168,11 @@ fn levels<const L: usize, const N: usize>(
     sums
 }
 
-/// A first shared state: the largest scale and minimum get the highest integer, or one near it.
+/// The first shared state: the largest scale and minimum get the highest integer.
 #[inline(always)]
-fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range, stretch: f32) -> State<L> {
-    let d = half_covering(stretch * scale.top() / range.scales);
-    let dmin = half_covering(stretch * min.top() / range.scales);
+fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State<L> {
+    let d = half_covering(scale.top() / range.scales);
+    let dmin = half_covering(min.top() / range.scales);
     State {
         d,
         dmin,
@@ -216,8 +207,7 @@ fn refit<const L: usize, const N: usize>(
     let by_dmin = Lanes::splat(dmin).inverse();
     let inverse_w = panel.sum_w.inverse();
     // The unshared optimum for these levels; its floor and ceiling are tried with the best minimum for each.
-    let spread = (panel.sum_w * sums.qq - sums.q * sums.q).max(Lanes::ZERO).inverse();
-    let ideal = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * spread * by_d;
+    let ideal = line(panel, sums).0 * by_d;
     let mut next = State { d, dmin, scales: state.scales, mins: state.mins };
     let mut least = error(panel, sums, next.d_scales(), next.d_mins());
     for nudge in [-0.5, 0.5] {
