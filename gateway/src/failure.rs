@@ -135,6 +135,7 @@ failure_of! {
     ApiFailure = Management
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a handler's signature")]
 pub fn wrong_method(request: Request) -> Ready<Response> {
     let face = Face::of(request.uri().path(), request.headers());
     let error = ServiceError::not_found(format!("{} {}", request.method(), request.uri().path()));

@@ -1,7 +1,7 @@
 //! The web app, embedded: its files, and its page for every place that is a page. What is no file, no page and no
 //! known route is told so in the words of its face.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write as _};
 
 use axum::{
     Router,
@@ -76,8 +76,12 @@ fn is_page(file: &str, headers: &HeaderMap) -> bool {
 }
 
 fn answer(path: &str, file: EmbeddedFile, asked: &HeaderMap) -> Response {
-    let etag: String = file.metadata.sha256_hash()[..12].iter().map(|byte| format!("{byte:02x}")).collect();
-    let etag = format!("W/\"{etag}\"");
+    let hash = file.metadata.sha256_hash();
+    let mut etag = String::from("W/\"");
+    for byte in &hash[..12] {
+        let _ = write!(etag, "{byte:02x}");
+    }
+    etag.push('"');
     // Names under assets/ have a hash of their content.
     let lasting = path.starts_with("assets/");
     let cache = if lasting { "public, max-age=31536000, immutable" } else { "no-cache" };

@@ -7,18 +7,18 @@ from reflected import CATALOG, DOWNLOADER, RUNTIME
 
 QUESTION = "What is the capital of Japan?"
 ANSWER = "The capital of Japan is Tokyo."
-HANDLE = "clients-tiny-q8"
+HANDLE = "clients-tiny-fp16"
 
 
 @pytest.fixture(scope="module")
 def pulled(api, server):
-    """What was told while the model came, quantized to Q8."""
+    """What was told while the model came, quantized to FP16."""
     try:
-        return api.pull(server.repo, HANDLE, "QUANTIZATION_Q8")
+        return api.pull(server.repo, HANDLE, "QUANTIZATION_FP16")
     except grpc.RpcError as error:
         assert api.reason_of(error) == "MODEL_ALREADY_EXISTS"
         api.downloader("RemoveModel", name=HANDLE)
-        return api.pull(server.repo, HANDLE, "QUANTIZATION_Q8")
+        return api.pull(server.repo, HANDLE, "QUANTIZATION_FP16")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_preview(api, server):
     preview = api.downloader("PreviewModel", repo_id=server.repo)
     assert preview.supported
     assert (preview.architecture.name, preview.architecture.layers) == ("LlamaForCausalLM", 4)
-    assert preview.parameter_count == 3_673_344
+    assert preview.parameter_count == 3_672_320
     assert len(preview.commit) == 40
     estimates = {e.quantization: e.disk_size_bytes for e in preview.estimates}
     assert len(estimates) >= 4 and all(size > 0 for size in estimates.values())
@@ -56,7 +56,7 @@ def test_a_watched_download_only_goes_forward(api, pulled):
     assert last.downloaded_bytes == last.total_bytes > 0
     model = api.catalog("GetModel", name=HANDLE)
     assert api.enum("millm.catalog.v1.Model.State", model.state) == "STATE_READY"
-    assert api.enum("millm.catalog.v1.Quantization", model.actual_quantization) == "QUANTIZATION_Q8"
+    assert api.enum("millm.catalog.v1.Quantization", model.actual_quantization) == "QUANTIZATION_FP16"
 
 
 def test_a_load_tells_its_progress(api, loaded):

@@ -97,12 +97,14 @@ fn downloads(app: Arc<App>) -> impl Stream<Item = Note> + Send {
     }
 }
 
-/// What tells one ending of a download from another.
-fn ending(download: &Download) -> Option<(i64, i32, Option<(i64, i32)>)> {
+/// What tells one ending of a download from another: model, state, seconds and nanoseconds.
+type Ending = (i64, i32, i64, i32);
+
+fn ending(download: &Download) -> Option<Ending> {
     use download::State;
     let over = matches!(download.state(), State::Succeeded | State::Failed | State::Cancelled);
-    let when = download.end_time.as_ref().map(|time| (time.seconds, time.nanos));
-    over.then_some((download.model_id, download.state, when))
+    let time = download.end_time.unwrap_or_default();
+    over.then_some((download.model_id, download.state, time.seconds, time.nanos))
 }
 
 fn download_note(download: &Download) -> Option<Note> {

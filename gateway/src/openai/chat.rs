@@ -144,7 +144,7 @@ impl Chat {
                 if let Some(start) = response.start {
                     model = start.handle;
                     let delta = json!({"role": "assistant", "content": "", "refusal": null});
-                    yield self.chunk(&model, index, delta, &[], None);
+                    yield self.chunk(&model, index, &delta, &[], None);
                 }
                 let text = if self.tools_json.is_empty() {
                     response.text
@@ -152,19 +152,19 @@ impl Chat {
                     listeners[index].hear(&response.text)
                 };
                 if !text.is_empty() || (self.logprobs.is_some() && !response.logprobs.is_empty()) {
-                    yield self.chunk(&model, index, json!({"content": text}), &response.logprobs, None);
+                    yield self.chunk(&model, index, &json!({"content": text}), &response.logprobs, None);
                 }
                 if let Some(end) = response.end {
                     usage.add(&end, index == 0);
                     let (rest, calls) = mem::take(&mut listeners[index]).end();
                     if !rest.is_empty() {
-                        yield self.chunk(&model, index, json!({"content": rest}), &[], None);
+                        yield self.chunk(&model, index, &json!({"content": rest}), &[], None);
                     }
                     let reason = if calls.is_empty() { finish_reason(&end) } else { "tool_calls" };
                     if !calls.is_empty() {
-                        yield self.chunk(&model, index, json!({"tool_calls": numbered(calls)}), &[], None);
+                        yield self.chunk(&model, index, &json!({"tool_calls": numbered(calls)}), &[], None);
                     }
-                    yield self.chunk(&model, index, json!({}), &[], Some(reason));
+                    yield self.chunk(&model, index, &json!({}), &[], Some(reason));
                 }
             }
             if self.settings.include_usage {
@@ -194,7 +194,7 @@ impl Chat {
         &self,
         model: &str,
         index: usize,
-        delta: Value,
+        delta: &Value,
         tokens: &[TokenLogprob],
         reason: Option<&str>,
     ) -> Value {

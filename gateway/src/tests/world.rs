@@ -320,7 +320,8 @@ impl RuntimeService for Played {
     }
 
     async fn detokenize(&self, request: tonic::Request<DetokenizeRequest>) -> Answer<DetokenizeResponse> {
-        let text = request.into_inner().token_ids.iter().map(|id| format!("<{id}>")).collect();
+        let text =
+            request.into_inner().token_ids.iter().fold(String::new(), |text, id| text + &format!("<{id}>"));
         Ok(Response::new(DetokenizeResponse { text }))
     }
 }

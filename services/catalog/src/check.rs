@@ -16,7 +16,8 @@ pub fn new_model(mut model: Model) -> Result<Model, ServiceError> {
     match model.source() {
         Source::Huggingface => {
             RepoId::parse(&model.repo_id)?;
-            model.revision = Revision::parse(&model.revision)?.as_str().to_owned();
+            let revision = Revision::parse(&model.revision)?;
+            revision.as_str().clone_into(&mut model.revision);
             must_be_empty("local_path", &model.local_path, "for a model of the hub")?;
         }
         Source::Local => {
@@ -49,9 +50,8 @@ pub fn form(model: &Model) -> Result<(), ServiceError> {
     }
     Revision::parse(&model.revision)?;
     let invalid = ServiceError::invalid_argument;
-    if !model.commit.is_empty()
-        && !(model.commit.len() == 40 && model.commit.bytes().all(|b| b.is_ascii_hexdigit()))
-    {
+    let is_commit = model.commit.len() == 40 && model.commit.bytes().all(|b| b.is_ascii_hexdigit());
+    if !model.commit.is_empty() && !is_commit {
         return Err(invalid("commit", "must be 40 hex digits"));
     }
     known("requested_quantization", model.requested_quantization, Quantization::try_from)?;

@@ -44,7 +44,7 @@ pub async fn follow_health(core: Arc<Core>, health: HealthReporter, stopping: Ca
 /// Publishes what any catalogue on this database writes; watchers know what they have been told already.
 pub async fn follow_others(core: Arc<Core>, pool: PgPool, stopping: CancellationToken) {
     loop {
-        let Some(ended) = unless(&stopping, listen(&core, &pool)).await else { return };
+        let Some(ended) = unless(&stopping, Box::pin(listen(&core, &pool))).await else { return };
         if let Err(error) = ended {
             tracing::warn!("listening for changes of other catalogues: {error}");
         }

@@ -24,7 +24,7 @@ const TOKEN_BYTES: u64 = 512;
 
 impl Workload {
     /// Weights as they lie on disk, KV cache (f16) of every slot's whole context, activations and overhead.
-    pub fn memory_bytes(&self, spec: &ModelSpec, weights_bytes: u64) -> u64 {
+    pub fn memory_bytes(self, spec: &ModelSpec, weights_bytes: u64) -> u64 {
         let slots = u64::from(self.parallel_requests);
         let context = u64::from(self.context_length).min(spec.context_length as u64);
         let (heads, kv_heads, head_dim) = (spec.heads as u64, spec.kv_heads as u64, spec.head_dim as u64);

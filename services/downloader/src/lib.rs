@@ -108,7 +108,7 @@ impl Downloader {
             tasks: host.tasks.clone(),
             stopping: host.shutdown.stopping.clone(),
         });
-        let queue = Queue::start(Arc::clone(&context));
+        let queue = Queue::start(&context);
         host.grpc(DownloaderServiceServer::new(Service { context, queue })).await
     }
 }

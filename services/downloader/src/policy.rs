@@ -12,8 +12,9 @@ const LOWEST_SPEED: u64 = 256;
 /// An attempt that brought this many bytes was worth it: the retries count anew.
 pub const WORTHWHILE_BYTES: u64 = 256 << 10;
 
-/// Bytes after which the ledger is written: what is fetched again at most after a kill.
-pub const CHUNK_BYTES: u64 = 4 << 20;
+/// Bytes after which the ledger is written. With what is on its way to the disk it is what a kill makes us fetch
+/// again: less than 4 MiB.
+pub const NOTE_BYTES: u64 = 2 << 20;
 
 /// Small files are fetched this many at a time, and are those up to `SMALL_FILE_BYTES`.
 pub const SMALL_FILES_AT_ONCE: usize = 4;
@@ -46,7 +47,7 @@ impl Policy {
             retries: settings.download_retries as usize,
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(20),
-            longest_wait: Duration::from_secs(120),
+            longest_wait: Duration::from_mins(2),
         }
     }
 

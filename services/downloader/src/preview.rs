@@ -51,13 +51,12 @@ pub async fn preview(context: &Context, request: PreviewModelRequest) -> Result<
         quantization::ALL.into_iter().filter(move |asked| !is_gguf || *asked == Quantization::Native).map(
             move |asked| {
                 let made = made_bytes(asked, tensors, spec);
-                let estimate = QuantizationEstimate {
+                QuantizationEstimate {
                     quantization: asked.into(),
                     disk_size_bytes: made.unwrap_or(download) as i64,
                     peak_disk_bytes: peak_bytes(download, made) as i64,
                     memory_bytes: context.workload.memory_bytes(spec, made.unwrap_or(stored)) as i64,
-                };
-                estimate
+                }
             },
         )
     });

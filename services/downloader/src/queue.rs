@@ -69,12 +69,12 @@ pub struct Queue {
 
 impl Queue {
     /// What was left by the last run comes first.
-    pub fn start(context: Arc<Context>) -> Self {
+    pub fn start(context: &Arc<Context>) -> Self {
         let (commands, inbox) = mpsc::channel(64);
         let (board_out, board) = watch::channel(Board::default());
         let (ready_out, ready) = watch::channel(false);
         let owner = Owner {
-            context: Arc::clone(&context),
+            context: Arc::clone(context),
             board: board_out,
             waiting: VecDeque::new(),
             active: HashMap::new(),

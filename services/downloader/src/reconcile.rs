@@ -8,7 +8,7 @@ use millm_proto::catalog::v1::{Model, Source, model::State};
 use crate::{context::Context, queue::Order, remove::remove_files};
 
 /// How long the bytes of a failed download wait for a retry.
-const FAILED_BYTES_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+const FAILED_BYTES_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Removes what nobody will need and gives back what is to be gone on with, in the order in which it was asked
 /// for. Waits for the Catalog; `None` when the process ends meanwhile.

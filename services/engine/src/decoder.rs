@@ -199,7 +199,7 @@ impl Decoder {
             Activation::Silu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], silu)),
             Activation::Gelu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], gelu)),
             Activation::GeluTanh => {
-                team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], gelu_tanh))
+                team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], gelu_tanh));
             }
         }
         let delta = sized(&mut buffers.delta, rows * spec.hidden_size);

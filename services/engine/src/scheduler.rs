@@ -112,7 +112,7 @@ impl Scheduler {
                 }
             }
             Ok(Err(error)) => {
-                leaving.extend(plan.iter().map(|part| (part.index, failed(&error.to_string()))))
+                leaving.extend(plan.iter().map(|part| (part.index, failed(&error.to_string()))));
             }
             Err(panic) => {
                 let message = panic_message(&*panic);

@@ -174,7 +174,7 @@ pub fn describe(d: &Download) -> String {
     let mut parts = Vec::new();
     match d.state() {
         State::Queued if d.queue_position > 0 => {
-            parts.push(format!("place {} in the queue", d.queue_position))
+            parts.push(format!("place {} in the queue", d.queue_position));
         }
         State::Downloading => {
             let (done, total) =

@@ -170,7 +170,7 @@ pub(crate) fn tree(
         let path = folder.to_owned();
         return Err(Problem::EntryNotFound { revision: commit.sha.clone(), path });
     }
-    Ok(page(world, entries, request))
+    Ok(page(world, &entries, request))
 }
 
 fn file_entry(repo: &Repo, path: &str, blob: &Blob) -> Value {
@@ -209,7 +209,7 @@ pub(crate) struct PagedRequest<'a> {
 }
 
 /// The page that the cursor asks for, with a link to the next.
-fn page(world: &World, entries: Vec<Value>, request: &PagedRequest<'_>) -> Response {
+fn page(world: &World, entries: &[Value], request: &PagedRequest<'_>) -> Response {
     let start = request.query.number("cursor").unwrap_or(0).min(entries.len());
     let most = world.options.page_size;
     let size = request.query.number("limit").map_or(most, |limit| limit.clamp(1, most));
@@ -218,7 +218,7 @@ fn page(world: &World, entries: Vec<Value>, request: &PagedRequest<'_>) -> Respo
     if end < entries.len() {
         let mut query = String::new();
         for (name, value) in request.query.0.iter().filter(|(name, _)| name != "cursor") {
-            query.push_str(&format!("{}={}&", encode_path(name), encode_path(value)));
+            query.extend([&encode_path(name), "=", &encode_path(value), "&"]);
         }
         let hub = &world.origins().hub;
         let path = encode_path(request.path);
@@ -248,7 +248,7 @@ pub(crate) fn list(world: &World, kind: Kind, token: Option<&str>, request: &Pag
         }
         .unwrap_or(std::cmp::Ordering::Equal)
     });
-    page(world, found, request)
+    page(world, &found, request)
 }
 
 fn matches(repo: &Arc<Repo>, commit: &Commit, query: &Query) -> bool {

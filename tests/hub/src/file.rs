@@ -84,10 +84,10 @@ pub(crate) fn resolve(
     let disposition = format!("inline; filename*=UTF-8''{0}; filename=\"{0}\";", encode_path(name));
     headers.insert(CONTENT_DISPOSITION, header(&disposition));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    deliver(world, Host::Hub, request, blob, headers).map_err(unreadable)
+    deliver(world, Host::Hub, request, blob, headers).map_err(|error| unreadable(&error))
 }
 
-fn unreadable(error: io::Error) -> Problem {
+fn unreadable(error: &io::Error) -> Problem {
     Problem::BadRequest { message: format!("the fake hub cannot read its file: {error}") }
 }
 

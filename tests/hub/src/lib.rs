@@ -60,7 +60,7 @@ impl Hub {
             options: Options {
                 resolve_cache: false,
                 page_size: 1000,
-                link_lifetime: Duration::from_secs(3600),
+                link_lifetime: Duration::from_hours(1),
                 tokens: BTreeMap::from([(READER_TOKEN.to_owned(), "reader".to_owned())]),
             },
         }

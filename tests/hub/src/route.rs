@@ -144,7 +144,7 @@ pub(crate) fn encode_path(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
             out.push(byte as char);
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            out.extend(["%", &hex::encode_upper([byte])]);
         }
     }
     out
@@ -165,8 +165,8 @@ pub(crate) fn parameters(query: &str) -> Vec<(String, String)> {
 mod tests {
     use super::*;
 
-    fn check(path: &str, expected: Route) {
-        assert_eq!(Route::parse(path), expected, "{path}");
+    fn check(path: &str, expected: &Route) {
+        assert_eq!(&Route::parse(path), expected, "{path}");
     }
 
     #[test]
@@ -174,29 +174,32 @@ mod tests {
         let repo = |id: &str| RepoId { kind: Kind::Model, id: id.into() };
         let data = RepoId { kind: Kind::Dataset, id: "o/d".into() };
         let main = || "main".to_owned();
-        check("/api/models", Route::List(Kind::Model));
-        check("/api/models/gpt2", Route::Info { repo: repo("gpt2"), revision: main() });
-        check("/api/models/o/n", Route::Info { repo: repo("o/n"), revision: main() });
+        check("/api/models", &Route::List(Kind::Model));
+        check("/api/models/gpt2", &Route::Info { repo: repo("gpt2"), revision: main() });
+        check("/api/models/o/n", &Route::Info { repo: repo("o/n"), revision: main() });
         check(
             "/api/models/o/n/revision/refs%2Fpr%2F1",
-            Route::Info { repo: repo("o/n"), revision: "refs/pr/1".into() },
+            &Route::Info { repo: repo("o/n"), revision: "refs/pr/1".into() },
         );
         check(
             "/api/models/gpt2/tree/main/a/b",
-            Route::Tree { repo: repo("gpt2"), revision: main(), path: "a/b".into() },
+            &Route::Tree { repo: repo("gpt2"), revision: main(), path: "a/b".into() },
         );
-        check("/api/datasets/o/d/paths-info/main", Route::PathsInfo { repo: data.clone(), revision: main() });
+        check(
+            "/api/datasets/o/d/paths-info/main",
+            &Route::PathsInfo { repo: data.clone(), revision: main() },
+        );
         check(
             "/datasets/o/d/resolve/main/x/y%20z.csv",
-            Route::Resolve { repo: data, revision: main(), path: "x/y z.csv".into() },
+            &Route::Resolve { repo: data, revision: main(), path: "x/y z.csv".into() },
         );
         check(
             "/gpt2/resolve/main/config.json",
-            Route::Resolve { repo: repo("gpt2"), revision: main(), path: "config.json".into() },
+            &Route::Resolve { repo: repo("gpt2"), revision: main(), path: "config.json".into() },
         );
-        check("/o/n/blob/main/x", Route::Unknown);
-        check("/api/models/o/n/what/main", Route::Unknown);
-        check("/", Route::Unknown);
+        check("/o/n/blob/main/x", &Route::Unknown);
+        check("/api/models/o/n/what/main", &Route::Unknown);
+        check("/", &Route::Unknown);
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Shape {
         }
         let mut text = Value::Object(header).to_string();
         // The data begins at a multiple of 8.
-        while text.len() % 8 != 0 {
+        while !text.len().is_multiple_of(8) {
             text.push(' ');
         }
         let mut head = (text.len() as u64).to_le_bytes().to_vec();

@@ -106,7 +106,8 @@ impl World {
 
     pub async fn delete(&self, name: &str, etag: &str) -> Result<(), ServiceError> {
         let request = DeleteModelRequest { name: name.into(), etag: etag.into() };
-        Ok(self.client().delete_model(request).await?.into_inner())
+        self.client().delete_model(request).await?;
+        Ok(())
     }
 
     pub async fn watch(&self) -> Streaming<WatchModelsResponse> {

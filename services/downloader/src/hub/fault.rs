@@ -103,12 +103,11 @@ pub fn judge(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap) -> HubFa
             ServiceError::not_found(format!("file '{file}' of '{repo}'"))
         }
         (401, _) if asked.with_token => ServiceError::invalid_hf_token(),
-        (401, _) => ServiceError::repo_not_found(repo),
         (403, _) if message.contains("disabled") => {
             ServiceError::download_failed(format!("access to '{repo}' is disabled on the hub"))
         }
         (403, _) => ServiceError::gated_no_access(repo, format!("{}/{repo}", asked.endpoint)),
-        (404, _) => ServiceError::repo_not_found(repo),
+        (401 | 404, _) => ServiceError::repo_not_found(repo),
         _ => ServiceError::download_failed(format!("the hub answered {status} for '{repo}'")),
     })
 }

@@ -155,7 +155,7 @@ impl Running {
             }
             seen
         };
-        let seen = tokio::time::timeout(Duration::from_secs(60), collect).await.expect("a download hangs");
+        let seen = tokio::time::timeout(Duration::from_mins(1), collect).await.expect("a download hangs");
         assert!(crate::progress::is_final(seen.last().unwrap().state()));
         seen
     }

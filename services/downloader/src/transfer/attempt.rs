@@ -14,7 +14,7 @@ use super::{Transfer, ledger::Partial};
 use crate::hub::HubFault;
 
 /// Frames on their way to the disk; beyond it the network waits.
-const FRAMES_IN_FLIGHT: usize = 64;
+const FRAMES_IN_FLIGHT: usize = 16;
 
 /// How an attempt ended.
 #[derive(Debug)]
@@ -96,9 +96,12 @@ async fn receive(
 ) -> Result<(Partial, Ended), ServiceError> {
     let left = transfer.file.size - partial.len();
     let (frames, mut incoming) = mpsc::channel::<Bytes>(FRAMES_IN_FLIGHT);
+    let meter = transfer.meter.clone();
     let writer = transfer.writers.spawn_blocking(move || {
         while let Some(frame) = incoming.blocking_recv() {
             partial.append(&frame)?;
+            // Shown once written: what is counted survives a kill, but for a chunk.
+            meter.received(frame.len() as u64);
         }
         partial.note()?;
         Ok(partial)
@@ -140,7 +143,6 @@ async fn stream(
         }
         let length = frame.len() as u64;
         left -= length;
-        transfer.meter.received(length);
         if frames.send(frame).await.is_err() {
             return Ended::Broken(HubFault::passing("the disk failed"));
         }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::{absent_is_fine, read_json, write_json},
     digest::{Digest, Hasher},
-    policy::CHUNK_BYTES,
+    policy::NOTE_BYTES,
 };
 
 /// As it lies beside the partial.
@@ -94,7 +94,7 @@ impl Partial {
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.len += bytes.len() as u64;
-        if self.len - self.noted >= CHUNK_BYTES {
+        if self.len - self.noted >= NOTE_BYTES {
             self.note()?;
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Partial {
             size: self.wanted.size,
             digest: self.wanted.digest,
             commit: self.wanted.commit.clone(),
-            ranges: vec![0..self.len],
+            ranges: std::iter::once(0..self.len).collect(),
         };
         write_json(&ledger_path(&self.path), &ledger)?;
         self.noted = self.len;

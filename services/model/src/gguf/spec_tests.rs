@@ -20,6 +20,7 @@ fn with(changes: &[(&str, Option<Value>)]) -> Result<ModelSpec> {
     ModelSpec::from_gguf(&header, None)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the table of overrides has it")]
 fn text(text: &str) -> Option<Value> {
     Some(Value::String(text.to_owned()))
 }

@@ -1,3 +1,5 @@
+//! Round trips through our own reader, and what the writer refuses.
+
 use super::*;
 use crate::gguf::GgufHeader;
 use crate::tensor::TensorType;

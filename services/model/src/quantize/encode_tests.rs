@@ -130,7 +130,7 @@ fn flat_rows_keep_their_value() {
             let back = decoded(dtype, encoded(ty, row, None), row.len());
             let worst = row.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             // Half a step of the smallest shared scales.
-            let bound = if ty == TensorType::Q2K { 0.04 } else { 0.02 };
+            let bound = if ty == TensorType::Q2K { 0.05 } else { 0.02 };
             assert!(worst <= bound * largest, "{ty} {kind}: off by {worst} of {largest}");
         }
     };

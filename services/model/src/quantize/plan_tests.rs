@@ -1,3 +1,5 @@
+//! Which type each tensor gets, held against tables.
+
 use super::*;
 use crate::spec::ModelSpec;
 use TensorType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0};

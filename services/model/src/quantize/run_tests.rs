@@ -1,3 +1,5 @@
+//! Whole runs: the fixtures quantized, opened again, and compared.
+
 use std::path::PathBuf;
 
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};

@@ -1,3 +1,5 @@
+//! Vocabularies as GGUF has them.
+
 use super::*;
 use serde_json::json;
 

@@ -59,7 +59,7 @@ fn strftime(format: &str, seconds: u64) -> String {
             Some('a') => text.push_str(&day_name[..3]),
             Some('p') => text.push_str(if hour < 12 { "AM" } else { "PM" }),
             Some('F') => {
-                text.extend([&*year.to_string(), "-", &format!("{month:02}"), "-", &format!("{day:02}")])
+                text.extend([&*year.to_string(), "-", &format!("{month:02}"), "-", &format!("{day:02}")]);
             }
             Some('T') => text.extend([
                 &*format!("{hour:02}"),
