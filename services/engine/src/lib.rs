@@ -25,6 +25,7 @@ pub mod team;
 
 mod attention;
 mod matrix;
+mod panel;
 mod plain;
 mod rope;
 mod running;

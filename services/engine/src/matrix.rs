@@ -7,8 +7,6 @@
 //! takes depends on what it is alone, never on who shares its pass: an answer in a batch is the answer alone. A kernel
 //! for one type and machine is exchanged here and nowhere else.
 
-use std::ops::Range;
-
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::{
     BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
@@ -19,6 +17,7 @@ use half::{bf16, f16};
 use millm_model::TensorType;
 
 use crate::error::Result;
+use crate::panel;
 use crate::plain::{Plain, copied};
 use crate::team::{Cells, Team};
 use crate::vector::dot;
@@ -83,57 +82,22 @@ pub fn multiply(
         return;
     }
     let out = Cells::new(out, rows);
-    let panel = panel_rows(columns).min(rows.div_ceil(team.threads()).next_multiple_of(16));
+    let panel = panel_rows(columns).min(rows.div_ceil(team.threads()).next_multiple_of(6));
     team.run(rows, panel, |arena, range| {
         // One thread alone is given everything at once.
         for start in range.clone().step_by(panel) {
             let part = start..range.end.min(start + panel);
             let weights = arena.floats(part.len() * columns);
             matrix.widen(part.start, weights);
-            panel_product(weights, input, (m, columns), &out, part);
+            // SAFETY: `run` gives these columns to one call only.
+            unsafe { panel::product(weights, input, m, columns, &out, part) };
         }
     });
 }
 
 /// Rows of a panel: small enough to stay in the second-level cache beside the activations.
 fn panel_rows(columns: usize) -> usize {
-    (512 * 1024 / (4 * columns)).clamp(16, 256).next_multiple_of(16)
-}
-
-/// `out[.., part] = input · weightsᵀ`: input `[m, columns]`, weights `[part.len(), columns]`.
-fn panel_product(
-    weights: &[f32],
-    input: &[f32],
-    (m, columns): (usize, usize),
-    out: &Cells<'_>,
-    part: Range<usize>,
-) {
-    assert!(weights.len() == part.len() * columns && input.len() == m * columns, "inputs of these shapes");
-    assert!(m <= out.rows() && part.end <= out.width(), "within the matrix");
-    // SAFETY: reads and writes stay within what is asserted above; `multiply` gives these columns to one call only.
-    unsafe {
-        gemm::gemm(
-            m,
-            part.len(),
-            columns,
-            out.start().add(part.start),
-            1,
-            out.width() as isize,
-            false,
-            input.as_ptr(),
-            1,
-            columns as isize,
-            weights.as_ptr(),
-            columns as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
+    (512 * 1024 / (4 * columns)).clamp(24, 240).next_multiple_of(24)
 }
 
 /// A float type as stored.

@@ -8,7 +8,7 @@ use crate::{SIZE, builder, client, get, get_range, header, json, link, weights};
 
 const WEIGHTS: &str = "*/weights.bin";
 
-async fn hub_with(kind: FaultKind) -> (RunningHub, u64) {
+fn hub_with(kind: FaultKind) -> (RunningHub, u64) {
     let hub = builder().start().unwrap();
     let id = hub.fault(Fault::new(WEIGHTS, kind));
     (hub, id)
@@ -44,30 +44,30 @@ async fn cut() {
 async fn random_cut_follows_its_seed() {
     let mut places = Vec::new();
     for seed in [1, 1, 2] {
-        let (hub, _) = hub_with(FaultKind::RandomCut { probability: 1.0, seed }).await;
+        let (hub, _) = hub_with(FaultKind::RandomCut { probability: 1.0, seed });
         places.push(broken_body(&link(hub.url()).await, "bytes=0-").await.len() as u64);
     }
     assert_eq!(places[0], places[1]);
     assert_ne!(places[0], places[2]);
     assert!(places.iter().all(|place| *place < SIZE));
-    let (hub, _) = hub_with(FaultKind::RandomCut { probability: 0.0, seed: 1 }).await;
+    let (hub, _) = hub_with(FaultKind::RandomCut { probability: 0.0, seed: 1 });
     assert_eq!(weights(hub.url()).await.len() as u64, SIZE);
 }
 
 #[tokio::test]
 async fn ranges_go_wrong() {
-    let (hub, _) = hub_with(FaultKind::IgnoreRange).await;
+    let (hub, _) = hub_with(FaultKind::IgnoreRange);
     let answer = get_range(&link(hub.url()).await, "bytes=500-").await;
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.bytes().await.unwrap().len() as u64, SIZE);
 
-    let (hub, _) = hub_with(FaultKind::WrongStart { before: 100 }).await;
+    let (hub, _) = hub_with(FaultKind::WrongStart { before: 100 });
     let answer = get_range(&link(hub.url()).await, "bytes=500-599").await;
     assert_eq!(answer.status(), 206);
     assert_eq!(header(&answer, "content-range"), "bytes 400-599/1000000");
     assert_eq!(answer.bytes().await.unwrap().len(), 200);
 
-    let (hub, _) = hub_with(FaultKind::RangeNotSatisfiable).await;
+    let (hub, _) = hub_with(FaultKind::RangeNotSatisfiable);
     let answer = get_range(&link(hub.url()).await, "bytes=500-").await;
     assert_eq!(answer.status(), 416);
     assert_eq!(header(&answer, "content-range"), "bytes */1000000");
@@ -88,13 +88,13 @@ async fn corrupt() {
 
 #[tokio::test]
 async fn short_ends_cleanly() {
-    let (hub, _) = hub_with(FaultKind::Short { by: 10 }).await;
+    let (hub, _) = hub_with(FaultKind::Short { by: 10 });
     assert_eq!(weights(hub.url()).await.len() as u64, SIZE - 10);
 }
 
 #[tokio::test]
 async fn endless_says_no_length() {
-    let (hub, _) = hub_with(FaultKind::Endless).await;
+    let (hub, _) = hub_with(FaultKind::Endless);
     let answer = get(&link(hub.url()).await).await;
     assert_eq!(header(&answer, "content-length"), "");
     let mut body = answer.bytes_stream();
@@ -106,7 +106,7 @@ async fn endless_says_no_length() {
 
 #[tokio::test]
 async fn stalls_last_until_removed() {
-    let (hub, _) = hub_with(FaultKind::Stall { after: Some(1000), for_ms: None }).await;
+    let (hub, _) = hub_with(FaultKind::Stall { after: Some(1000), for_ms: None });
     let mut body = get(&link(hub.url()).await).await.bytes_stream();
     let mut came = 0;
     while came < 1000 {
@@ -122,7 +122,7 @@ async fn stalls_last_until_removed() {
 
 #[tokio::test]
 async fn a_stall_before_the_headers() {
-    let (hub, _) = hub_with(FaultKind::Stall { after: None, for_ms: None }).await;
+    let (hub, _) = hub_with(FaultKind::Stall { after: None, for_ms: None });
     let url = format!("{}/o/open/resolve/main/weights.bin", hub.url());
     let asked = tokio::spawn(async move { get(&url).await.status() });
     hub.logged(|log| log.len() == 1).await;
@@ -141,7 +141,7 @@ async fn limited_stalls_and_latency_pass() {
 
 #[tokio::test]
 async fn rates_make_small_pieces() {
-    let (hub, _) = hub_with(FaultKind::Rate { bytes_per_second: 20 }).await;
+    let (hub, _) = hub_with(FaultKind::Rate { bytes_per_second: 20 });
     let mut body = get(&link(hub.url()).await).await.bytes_stream();
     for _ in 0..3 {
         assert_eq!(body.next().await.unwrap().unwrap().len(), 1);
