@@ -4,7 +4,7 @@
 set -euo pipefail
 screens=${1:+$(realpath -m "$1")}
 cd "$(dirname "$0")/../.."
-bin=$PWD/target/debug
+bin=${MILLM_BIN_DIR:-$PWD/target/debug}
 work=$(mktemp -d)
 pids=()
 finish() {

@@ -1,7 +1,8 @@
 """A running server with the trained tiny model on its hub, for the clients' tests.
 
 MILLM_URL names one that runs already (MILLM_GRPC its gRPC target when that is elsewhere, MILLM_REPO the repository
-on its hub); otherwise the built binaries are started on free ports and an empty folder.
+on its hub); otherwise the built binaries are started on free ports and an empty folder. MILLM_HUB names another hub
+for that server, one that holds the tiny model as MILLM_REPO: the same downloads then come from there.
 """
 
 import os
@@ -67,14 +68,16 @@ def server(tmp_path_factory):
         yield Server(url.rstrip("/"), target, os.environ.get("MILLM_REPO", REPO))
         return
     folder = tmp_path_factory.mktemp("server")
-    command = [built("fake-hub", "FAKE_HUB_BIN"), "--models", str(folder / "hub")]
-    (folder / "hub").mkdir()
-    hub = subprocess.Popen(
-        [*command, "--repo", f"{REPO}={FIXTURES / 'tiny-millm'}"], stdout=subprocess.PIPE, text=True
-    )
-    millm = None
+    repo, hub_url = os.environ.get("MILLM_REPO", REPO), os.environ.get("MILLM_HUB")
+    hub = millm = None
     try:
-        hub_url = hub.stdout.readline().removeprefix("hub: ").strip()
+        if not hub_url:
+            (folder / "hub").mkdir()
+            command = [built("fake-hub", "FAKE_HUB_BIN"), "--models", str(folder / "hub")]
+            hub = subprocess.Popen(
+                [*command, "--repo", f"{repo}={FIXTURES / 'tiny-millm'}"], stdout=subprocess.PIPE, text=True
+            )
+            hub_url = hub.stdout.readline().removeprefix("hub: ").strip()
         port = free_port()
         environment = {
             **os.environ,
@@ -86,7 +89,7 @@ def server(tmp_path_factory):
         millm = subprocess.Popen([built("millm", "MILLM_BIN"), "serve"], cwd=folder, env=environment)
         url = f"http://127.0.0.1:{port}"
         wait_ready(url, millm)
-        yield Server(url, f"127.0.0.1:{port}", REPO)
+        yield Server(url, f"127.0.0.1:{port}", repo)
     finally:
         for process in filter(None, (millm, hub)):
             process.terminate()
