@@ -84,7 +84,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def synthetic(folder, layers=4, hidden=1024, intermediate=2816, vocabulary=2048):
+def synthetic(folder, layers=4, hidden=2048, intermediate=5632, vocabulary=2048):
     """A Llama of a real shape with seeded bf16 weights and the tiny model's tokenizer."""
     import numpy as np
 
@@ -194,7 +194,7 @@ def batching(work):
             rates[streams] = statistics.median(samples)
         print(
             f"8 streams against 1         {rates[8]:.0f} against {rates[1]:.0f} tokens/s: "
-            f"{rates[8] / rates[1]:.1f} times (synthetic Llama, 4 layers of 1024, Q4)"
+            f"{rates[8] / rates[1]:.1f} times (synthetic Llama, 4 layers of 2048, Q4)"
         )
 
 
