@@ -145,6 +145,23 @@ def test_a_cut_download_is_resumed(hub, tmp_path):
     hub.control("DELETE", "faults")
 
 
+def test_a_poor_line_is_survived(hub, tmp_path):
+    """What the benches use: one line for all, a wait before each answer, ranges cut by chance."""
+    faults = [
+        {"kind": "total_rate", "bytes_per_second": 50_000_000},
+        {"kind": "latency", "ms": 40},
+        {"kind": "random_cut", "probability": 0.5, "seed": 2, "path": "*/weights.bin"},
+    ]
+    hub.control("POST", "faults", faults)
+    hub.control("DELETE", "log")
+    path = hf_hub_download("acme/large", "weights.bin", endpoint=hub.url, cache_dir=tmp_path)
+    hub.control("DELETE", "faults")
+    info = hub.api.model_info("acme/large", files_metadata=True)
+    (sibling,) = [file for file in info.siblings if file.rfilename == "weights.bin"]
+    assert hashlib.sha256(Path(path).read_bytes()).hexdigest() == sibling.lfs.sha256
+    assert sum(entry["bytes_sent"] for entry in hub.log() if entry["host"] == "cdn") >= 20_000_000
+
+
 def test_model_info(hub):
     info = hub.api.model_info("millm/tiny", files_metadata=True)
     assert info.id == "millm/tiny"

@@ -13,6 +13,9 @@ use sha2::Sha256;
 /// What is read and hashed at once.
 const PIECE: u64 = 1 << 20;
 
+/// Bytes of a tile.
+const TILE: u64 = 2 * ((4 << 20) - 3);
+
 /// Extensions that the hub stores in LFS whatever their size.
 const LFS_EXTENSIONS: [&str; 10] =
     ["safetensors", "gguf", "bin", "pt", "pth", "h5", "onnx", "msgpack", "npy", "parquet"];
@@ -24,6 +27,7 @@ pub enum Content {
     /// Read while it is sent, never held in memory.
     Disk(PathBuf),
     Seeded(Seeded),
+    Tiled(Tiled),
     /// As `Seeded`, too large to be hashed: its sha256 is made up. For what is refused by its size.
     Claimed(Seeded),
 }
@@ -46,6 +50,35 @@ pub enum Pattern {
     Bf16Weights,
 }
 
+/// A file that costs nothing to serve: `head`, then one piece of memory over and over, `size` bytes in all.
+#[derive(Debug, Clone)]
+pub struct Tiled {
+    pub head: Bytes,
+    pub tile: Bytes,
+    pub size: u64,
+}
+
+impl Tiled {
+    /// `seeded` with its first weights again and again. An odd number of them: no two parts of a file that
+    /// begin at multiples of a power of two are the same, so none can pass for another.
+    pub fn weights(seeded: &Seeded) -> Self {
+        let all = Seeded { head: Bytes::new(), size: TILE, ..seeded.clone() };
+        Self { head: seeded.head.clone(), tile: all.read(0, TILE as usize), size: seeded.size }
+    }
+
+    fn read(&self, offset: u64, len: usize) -> Bytes {
+        let head = self.head.len() as u64;
+        let place = if offset < head { offset } else { (offset - head) % self.tile.len() as u64 } as usize;
+        let source = if offset < head { &self.head } else { &self.tile };
+        if place + len <= source.len() {
+            return source.slice(place..place + len);
+        }
+        let first = source.slice(place..);
+        let rest = self.read(offset + first.len() as u64, len - first.len());
+        [first, rest].concat().into()
+    }
+}
+
 impl Content {
     /// `size` bytes that follow from `seed`.
     pub fn noise(seed: u64, size: u64) -> Self {
@@ -57,6 +90,7 @@ impl Content {
             Self::Bytes(bytes) => Reader::Bytes(bytes.clone()),
             Self::Disk(path) => Reader::Disk(File::open(path).map_err(|e| at(path, &e))?),
             Self::Seeded(seeded) | Self::Claimed(seeded) => Reader::Seeded(seeded.clone()),
+            Self::Tiled(tiled) => Reader::Tiled(tiled.clone()),
         })
     }
 
@@ -65,6 +99,7 @@ impl Content {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::Disk(path) => std::fs::metadata(path).map_err(|e| at(path, &e))?.len(),
             Self::Seeded(seeded) | Self::Claimed(seeded) => seeded.size,
+            Self::Tiled(tiled) => tiled.size,
         })
     }
 
@@ -109,6 +144,7 @@ pub(crate) enum Reader {
     Bytes(Bytes),
     Disk(File),
     Seeded(Seeded),
+    Tiled(Tiled),
 }
 
 impl Reader {
@@ -122,6 +158,7 @@ impl Reader {
                 Ok(buffer.freeze())
             }
             Self::Seeded(seeded) => Ok(seeded.read(offset, len)),
+            Self::Tiled(tiled) => Ok(tiled.read(offset, len)),
         }
     }
 }
@@ -242,6 +279,21 @@ mod tests {
         for (from, to) in [(0, 1), (3, 20), (12, 14), (13, 13), (14, 15), (29, 31), (500, 1000)] {
             assert_eq!(seeded.read(from as u64, to - from), whole.slice(from..to), "{from}..{to}");
         }
+    }
+
+    #[test]
+    fn tiles_go_on_over_their_ends() {
+        let seeded = Seeded {
+            head: Bytes::from_static(b"head"),
+            size: 3 * TILE,
+            seed: 5,
+            pattern: Pattern::Bf16Weights,
+        };
+        let tiled = Tiled::weights(&seeded);
+        let first = tiled.read(0, 3 << 20);
+        assert_eq!(first, seeded.read(0, 3 << 20));
+        assert_eq!(tiled.read(TILE - 10, 4 << 20)[14..], first[4..(4 << 20) - 10]);
+        assert_ne!(tiled.read(0, 1 << 20), tiled.read(8 << 20, 1 << 20));
     }
 
     #[test]

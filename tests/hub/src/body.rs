@@ -12,9 +12,8 @@ use crate::blob::Reader;
 use crate::fault::{Applied, FaultKind};
 use crate::gate::Gate;
 use crate::journal::Ticket;
+use crate::pace::Pace;
 
-/// What is read and sent at once.
-const CHUNK: u64 = 64 * 1024;
 /// A rate is kept by this many small waits a second.
 const TICKS: u64 = 20;
 /// Lets what was sent before a cut reach the socket: the server flushes while the body is pending.
@@ -27,6 +26,7 @@ pub(crate) struct BodyPlan {
     corrupt_at: Option<u64>,
     stall: Option<(u64, Arc<Gate>, Option<Duration>)>,
     bytes_per_second: Option<u64>,
+    line: Option<(u64, Arc<Pace>)>,
     pauses: Vec<(u64, Arc<Gate>)>,
     pub short_by: u64,
     pub endless: bool,
@@ -37,7 +37,7 @@ impl BodyPlan {
     pub fn new(faults: Vec<Applied>, start: u64, end: u64) -> Self {
         let mut plan = Self::default();
         let middle = start + (end - start) / 2;
-        for Applied { kind, gate, draw } in faults {
+        for Applied { kind, gate, pace, draw } in faults {
             match kind {
                 FaultKind::Cut { after } => plan.cut_after = Some(after),
                 FaultKind::RandomCut { probability, .. } if draw < probability => {
@@ -54,6 +54,7 @@ impl BodyPlan {
                 FaultKind::Rate { bytes_per_second } => {
                     plan.bytes_per_second = Some(bytes_per_second.max(1));
                 }
+                FaultKind::TotalRate { bytes_per_second } => plan.line = Some((bytes_per_second, pace)),
                 FaultKind::Pause { at } => plan.pauses.push((at, gate)),
                 _ => {}
             }
@@ -72,6 +73,8 @@ pub(crate) struct Sending {
     /// Bytes of the whole file.
     pub size: u64,
     pub plan: BodyPlan,
+    /// Bytes that are read and sent at once.
+    pub piece: u64,
     pub ticket: Ticket,
 }
 
@@ -124,14 +127,17 @@ impl Progress {
         if let Some(rate) = self.sending.plan.bytes_per_second {
             tokio::time::sleep(Duration::from_secs_f64(len as f64 / rate as f64)).await;
         }
+        if let Some((rate, line)) = &self.sending.plan.line {
+            line.pass(len, *rate).await;
+        }
         let piece = self.sending.reader.read(self.sending.position, len as usize);
         Some(piece.map(|piece| self.account(piece)))
     }
 
     /// Up to the next place where something happens.
     fn next_len(&self) -> u64 {
-        let Sending { position, end, plan, .. } = &self.sending;
-        let mut len = CHUNK.min(end - position);
+        let Sending { position, end, plan, piece, .. } = &self.sending;
+        let mut len = (*piece).min(end - position);
         if let Some(rate) = plan.bytes_per_second {
             len = len.min((rate / TICKS).max(1));
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::blob::splitmix;
 use crate::gate::Gate;
 use crate::journal::Host;
+use crate::pace::Pace;
 
 /// What goes wrong. Offsets and sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub enum FaultKind {
     Stall { after: Option<u64>, for_ms: Option<u64> },
     /// A body no faster than this; 1 to 20 make a drip.
     Rate { bytes_per_second: u64 },
+    /// All bodies that it is for share a line of this rate.
+    TotalRate { bytes_per_second: u64 },
     /// A wait before the headers.
     Latency { ms: u64 },
     /// The body waits at this offset of the file until the fault is removed.
@@ -63,6 +66,7 @@ impl FaultKind {
             | Self::Short { .. }
             | Self::Endless
             | Self::Rate { .. }
+            | Self::TotalRate { .. }
             | Self::Pause { .. } => true,
             Self::Stall { after, .. } => after.is_some(),
             Self::Latency { .. }
@@ -163,6 +167,7 @@ pub struct FaultState {
 pub(crate) struct Applied {
     pub kind: FaultKind,
     pub gate: Arc<Gate>,
+    pub pace: Arc<Pace>,
     /// A number in 0..1 that is new with each use and follows from the seed.
     pub draw: f64,
 }
@@ -174,6 +179,7 @@ struct Armed {
     seen: u32,
     uses: u32,
     gate: Arc<Gate>,
+    pace: Arc<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -187,7 +193,7 @@ impl Faults {
         let mut armed = self.locked();
         armed.0 += 1;
         let id = armed.0;
-        armed.1.push(Armed { id, fault, seen: 0, uses: 0, gate: Arc::clone(&gate) });
+        armed.1.push(Armed { id, fault, seen: 0, uses: 0, gate: Arc::clone(&gate), pace: Pace::new() });
         (id, gate)
     }
 
@@ -237,8 +243,8 @@ impl Faults {
             armed.uses += 1;
             let seed = if let FaultKind::RandomCut { seed, .. } = armed.fault.kind { seed } else { 0 };
             let draw = splitmix(seed.wrapping_add(u64::from(armed.uses))) as f64 / u64::MAX as f64;
-            let gate = Arc::clone(&armed.gate);
-            applied.push(Applied { kind: armed.fault.kind.clone(), gate, draw });
+            let (gate, pace) = (Arc::clone(&armed.gate), Arc::clone(&armed.pace));
+            applied.push(Applied { kind: armed.fault.kind.clone(), gate, pace, draw });
         }
         applied
     }

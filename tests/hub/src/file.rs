@@ -248,7 +248,9 @@ fn deliver(
     if get {
         let ticket = request.ticket.clone();
         let reader = blob.content.open()?;
-        let sending = Sending { reader, position: start, end, size: blob.size, plan, ticket };
+        // Half of what the socket holds: the next is read while the last is on its way.
+        let piece = u64::from(world.options.send_buffer / 2).max(1);
+        let sending = Sending { reader, position: start, end, size: blob.size, plan, piece, ticket };
         *response.body_mut() = sending.into_body();
         response.extensions_mut().insert(LogsItself);
     }

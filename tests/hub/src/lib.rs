@@ -24,6 +24,7 @@ mod fault;
 mod file;
 mod gate;
 mod journal;
+mod pace;
 mod repo;
 mod route;
 mod running;
@@ -36,12 +37,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use blob::{Blob, Content, Pattern, Seeded, git_oid};
+pub use blob::{Blob, Content, Pattern, Seeded, Tiled, git_oid};
 pub use fault::{Fault, FaultKind, FaultState};
 pub use journal::{Host, LogEntry};
 pub use repo::{Files, Gated, Kind, RepoSettings, RepoSpec, SeededFile, files_of};
 pub use running::{Pause, RunningHub};
 
+use running::SEND_BUFFER;
 use world::{Options, World};
 
 /// A valid token that no repository has let in, and whose it is.
@@ -61,6 +63,7 @@ impl Hub {
                 resolve_cache: false,
                 page_size: 1000,
                 link_lifetime: Duration::from_hours(1),
+                send_buffer: SEND_BUFFER,
                 tokens: BTreeMap::from([(READER_TOKEN.to_owned(), "reader".to_owned())]),
             },
         }
@@ -123,6 +126,14 @@ impl HubBuilder {
     #[must_use]
     pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.link_lifetime = lifetime;
+        self
+    }
+
+    /// Bytes that a connection's socket holds. Small unless set, so that the log's byte counts are close to
+    /// what a client that vanished could have read; large for speed.
+    #[must_use]
+    pub fn send_buffer(mut self, bytes: u32) -> Self {
+        self.options.send_buffer = bytes;
         self
     }
 

@@ -1,9 +1,11 @@
 //! `fake-hub`: the fake hub as a program, for demos and for tests that are not in Rust.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use fake_hub::synthetic::Shape;
 use fake_hub::{Hub, RepoSpec};
 
 /// A fake Hugging Face hub.
@@ -15,6 +17,12 @@ struct Arguments {
     /// One repository from any folder.
     #[arg(long, value_name = "ID=DIR", value_parser = repo)]
     repo: Vec<(String, PathBuf)>,
+    /// A model of about so many MiB of weights made up on the fly.
+    #[arg(long, value_name = "ID=MIB", value_parser = synthetic, requires = "tokenizer")]
+    synthetic: Vec<(String, u64)>,
+    /// The tokenizer of made up models: a folder with tokenizer.json.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
     /// The hub's port; 0 takes any.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -27,6 +35,12 @@ struct Arguments {
     /// Send requests for small files over /api/resolve-cache/, as the live hub may.
     #[arg(long)]
     resolve_cache: bool,
+    /// How many seconds signed links are good.
+    #[arg(long, default_value_t = 3600)]
+    link_lifetime: u64,
+    /// Bytes that each connection's socket holds: small for exact byte counts in the log, large for speed.
+    #[arg(long, default_value_t = 128 << 10)]
+    send_buffer: u32,
     /// Entries on a page of trees and lists.
     #[arg(long, default_value_t = 1000)]
     page_size: usize,
@@ -41,15 +55,28 @@ fn repo(text: &str) -> Result<(String, PathBuf), String> {
     pair(text).map(|(id, dir)| (id, dir.into()))
 }
 
+fn synthetic(text: &str) -> Result<(String, u64), String> {
+    let (id, mib) = pair(text)?;
+    Ok((id, mib.parse().map_err(|e| format!("{mib}: {e}"))?))
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let mut builder = Hub::builder().port(arguments.port).page_size(arguments.page_size);
+    let mut builder = Hub::builder()
+        .port(arguments.port)
+        .page_size(arguments.page_size)
+        .link_lifetime(Duration::from_secs(arguments.link_lifetime))
+        .send_buffer(arguments.send_buffer);
     for dir in arguments.models {
         builder = builder.models_dir(dir);
     }
     for (id, dir) in arguments.repo {
         let spec = RepoSpec::folder(id, &dir).with_context(|| dir.display().to_string())?;
         builder = builder.repo(spec);
+    }
+    let tokenizer = arguments.tokenizer.unwrap_or_default();
+    for (id, mib) in arguments.synthetic {
+        builder = builder.repo(Shape::of_mib(1, mib).repo(&id, &tokenizer)?);
     }
     for (token, user) in arguments.token {
         builder = builder.token(token, user);

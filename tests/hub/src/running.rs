@@ -18,8 +18,8 @@ use crate::route::RepoId;
 use crate::serve;
 use crate::world::{Origins, World};
 
-/// Small, so that the log's byte counts are close to what a client that vanished could have read.
-const SEND_BUFFER: u32 = 128 * 1024;
+/// Unless asked otherwise.
+pub(crate) const SEND_BUFFER: u32 = 128 * 1024;
 
 /// The fake hub. Dropping it stops it.
 #[derive(Debug)]
@@ -82,6 +82,11 @@ impl RunningHub {
     /// Arms a fault; its id.
     pub fn fault(&self, fault: Fault) -> u64 {
         self.world.faults.add(fault).0
+    }
+
+    /// Disarms one fault and lets go of what it holds.
+    pub fn disarm(&self, id: u64) {
+        self.world.faults.remove(id);
     }
 
     /// Disarms all faults and lets go of everything they hold.
@@ -198,7 +203,7 @@ fn spawn(world: &Arc<World>, ports: Ports) -> io::Result<(Ports, HostThread)> {
             .build()
             .expect("a runtime needs nothing but threads");
         runtime.block_on(async {
-            match listen(ports) {
+            match listen(ports, world.options.send_buffer) {
                 Ok((ports, hub, cdn)) => {
                     // On a restart they are known and the same.
                     world.origins.get_or_init(|| origins(ports));
@@ -223,17 +228,17 @@ fn origins(ports: Ports) -> Origins {
     Origins { hub: origin(ports.hub), cdn: origin(ports.cdn) }
 }
 
-fn listen(ports: Ports) -> io::Result<(Ports, TcpListener, TcpListener)> {
-    let (hub, cdn) = (listener(ports.hub)?, listener(ports.cdn)?);
+fn listen(ports: Ports, send_buffer: u32) -> io::Result<(Ports, TcpListener, TcpListener)> {
+    let (hub, cdn) = (listener(ports.hub, send_buffer)?, listener(ports.cdn, send_buffer)?);
     let ports = Ports { hub: hub.local_addr()?.port(), cdn: cdn.local_addr()?.port() };
     Ok((ports, hub, cdn))
 }
 
-fn listener(port: u16) -> io::Result<TcpListener> {
+fn listener(port: u16, send_buffer: u32) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     // Connections inherit it.
-    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_send_buffer_size(send_buffer)?;
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     socket.listen(1024)
 }

@@ -103,8 +103,8 @@ async fn answer_fault(world: &World, host: Host, parts: &Parts, path: &str) -> O
             FaultKind::Status { code, retry_after, rate_limit_seconds } => {
                 return Some(status_fault(code, retry_after.as_deref(), rate_limit_seconds));
             }
-            FaultKind::RedirectLoop => return Some(redirect(302, &parts.uri.to_string())),
-            FaultKind::Redirect { location } => return Some(redirect(302, &location)),
+            FaultKind::RedirectLoop => return Some(sent_on(path, &parts.uri.to_string())),
+            FaultKind::Redirect { location } => return Some(sent_on(path, &location)),
             FaultKind::ExpiredLink if host == Host::Cdn => {
                 return Some(file::denied("Request has expired"));
             }
@@ -113,6 +113,16 @@ async fn answer_fault(world: &World, host: Host, parts: &Parts, path: &str) -> O
         }
     }
     None
+}
+
+/// A redirect as the hub makes it: with the commit where a file of one was asked for.
+fn sent_on(path: &str, location: &str) -> Response {
+    let mut response = redirect(302, location);
+    let commit = path.split_once("/resolve/").and_then(|(_, rest)| rest.split('/').next());
+    if let Some(commit) = commit.filter(|commit| commit.len() == 40) {
+        response.headers_mut().insert("x-repo-commit", header(commit));
+    }
+    response
 }
 
 async fn hub_answer(

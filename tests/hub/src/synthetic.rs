@@ -7,9 +7,11 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::blob::{Content, Pattern, Seeded};
+use crate::blob::{Content, Pattern, Seeded, Tiled};
 use crate::repo::RepoSpec;
 
+/// Weights from this many bytes on repeat themselves: served faster than they could be computed.
+const TILED_LEAST: u64 = 512 << 20;
 /// Weights above this many bytes are claimed, not hashed.
 const HASHED_MOST: u64 = 16 << 30;
 
@@ -137,6 +139,7 @@ impl Shape {
     pub fn repo(&self, id: &str, tokenizer: &Path) -> io::Result<RepoSpec> {
         let weights = match self.safetensors() {
             Content::Seeded(seeded) if seeded.size > HASHED_MOST => Content::Claimed(seeded),
+            Content::Seeded(seeded) if seeded.size >= TILED_LEAST => Content::Tiled(Tiled::weights(&seeded)),
             content => content,
         };
         let mut spec = RepoSpec::new(id)

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub page_size: usize,
     /// How long a signed link is good.
     pub link_lifetime: Duration,
+    /// Of each connection's socket, in bytes.
+    pub send_buffer: u32,
     /// Tokens without any grant, and whose they are.
     pub tokens: BTreeMap<String, String>,
 }

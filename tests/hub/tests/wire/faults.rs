@@ -55,6 +55,14 @@ async fn random_cut_follows_its_seed() {
 }
 
 #[tokio::test]
+async fn all_share_one_line() {
+    let (hub, id) = hub_with(FaultKind::TotalRate { bytes_per_second: 20_000_000 });
+    let (one, other) = tokio::join!(weights(hub.url()), weights(hub.url()));
+    assert!(one == other && one.len() as u64 == SIZE);
+    assert_eq!(hub.fault_uses(id), 2);
+}
+
+#[tokio::test]
 async fn ranges_go_wrong() {
     let (hub, _) = hub_with(FaultKind::IgnoreRange);
     let answer = get_range(&link(hub.url()).await, "bytes=500-").await;
