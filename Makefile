@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BIN := target/debug
 
-.PHONY: help demo test run bench build web tools fmt clippy buf deny typos unit clients browser clean
+.PHONY: help demo test run bench soak build web tools fmt clippy buf deny typos unit clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ run: build ## Serve on http://127.0.0.1:8000
 
 bench: build tools ## The figures: start time, memory, quantizing, batching
 	@$(PY) tests/tools/bench.py
+
+soak: build ## Downloads under faults and kill -9, for longer than `make test` has time
+	MILLM_KILLS=50 MILLM_ROUNDS=300 cargo nextest run --workspace --no-capture -E 'test(/faults::(kills|mixed)::/)'
 
 build: web/dist/index.html ## The binaries
 	cargo build --workspace --all-targets

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::fixture;
+use super::shards::sharded;
 
 /// The token that gated and private repositories let in.
 pub const MEMBER: &str = "hf_blackboxmembertoken";
@@ -42,6 +43,8 @@ pub enum Fixture {
     TinyGguf,
     /// `millm/changed`: the trained model with one tensor's bytes turned around.
     Changed,
+    /// `acme/sharded`: the trained model in three files.
+    Sharded,
     /// `acme/gated`: the trained model, for `MEMBER` only.
     Gated,
     /// `acme/pickle`: weights in a pickle.
@@ -79,6 +82,7 @@ fn repo(which: Fixture) -> RepoSpec {
         Fixture::Tiny => folder("millm/tiny-millm", "tiny-millm"),
         Fixture::TinyGguf => folder("millm/tiny-gguf", "tiny-millm-gguf"),
         Fixture::Changed => changed(),
+        Fixture::Sharded => sharded(without_weights("acme/sharded", &json!({})), 3),
         Fixture::Gated => folder("acme/gated", "tiny-millm").gated(Gated::Manual).access(MEMBER),
         Fixture::Pickle => {
             without_weights("acme/pickle", &json!({})).file("pytorch_model.bin", "\u{2}pickle")

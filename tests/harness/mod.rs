@@ -2,16 +2,25 @@
 //! models that the tests ask for, and the clients that people use: REST, gRPC and the command line.
 
 mod cli;
+mod dice;
+mod downloads;
 mod hub;
+mod journal;
 mod process;
+mod published;
 mod rest;
 mod server;
+mod shards;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use cli::Cli;
+pub use dice::{Dice, number_from};
+pub use downloads::quick;
 pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
+pub use journal::{LOOKED_AT, ON_THE_LINE, asked, assert_covered, bytes_sent, fetches};
+pub use published::{Published, files_below};
 pub use rest::Rest;
 pub use server::{Layout, Options, Role, Server, is_final};
 

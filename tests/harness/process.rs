@@ -19,6 +19,8 @@ pub struct Process {
 #[derive(Clone)]
 pub struct Launch {
     pub name: String,
+    /// A command that runs the one that follows it; most often none.
+    pub inside: Vec<String>,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
     /// Where it runs and where its log lies.
@@ -30,9 +32,12 @@ impl Process {
         let log = launch.folder.join(format!("{}.log", launch.name));
         let file = File::options().create(true).append(true).open(&log).expect("the folder is ours");
         let errors = file.try_clone().expect("one more descriptor");
-        let mut command = Command::new(binary());
+        let words = [binary().into_os_string()];
+        let mut words = launch.inside.iter().map(Into::into).chain(words);
+        let mut command = Command::new(words.next().expect("at least the binary"));
         isolate(&mut command, &launch.folder);
         command
+            .args(words)
             .args(&launch.arguments)
             .envs(launch.environment.iter().cloned())
             .stdin(Stdio::null())
@@ -45,6 +50,12 @@ impl Process {
 
     pub fn id(&self) -> u32 {
         self.child.id().expect("it has not been waited for")
+    }
+
+    /// Its words as every user of the machine can read them.
+    pub fn command_line(&self) -> String {
+        let words = std::fs::read(format!("/proc/{}/cmdline", self.id())).expect("it runs");
+        String::from_utf8_lossy(&words).replace('\0', " ")
     }
 
     /// SIGKILL, and waits until it is gone.

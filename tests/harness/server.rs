@@ -59,11 +59,13 @@ pub struct Options {
     pub hub: String,
     /// Further variables.
     pub environment: Vec<(String, String)>,
+    /// A command that runs the one that follows it, such as `unshare`.
+    pub inside: Vec<String>,
 }
 
 impl Options {
     pub fn with_hub(hub: &str) -> Self {
-        Self { hub: hub.to_owned(), environment: Vec::new() }
+        Self { hub: hub.to_owned(), ..Self::default() }
     }
 
     #[must_use]
@@ -115,6 +117,13 @@ impl Server {
         self.folder.path().join("models")
     }
 
+    /// How a path that the server sees in a place of its own is reached from here.
+    pub fn outside(&self, path: &Path) -> PathBuf {
+        let process = self.processes.values().next().expect("there is one");
+        let root = PathBuf::from(format!("/proc/{}/root", process.id()));
+        root.join(path.strip_prefix("/").expect("it is absolute"))
+    }
+
     /// Everything that it wrote lies below: models, database, logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -138,6 +147,11 @@ impl Server {
 
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())
+    }
+
+    /// The command lines of all processes.
+    pub fn command_lines(&self) -> String {
+        self.processes.values().map(Process::command_line).collect()
     }
 
     /// What all processes have logged.
@@ -376,7 +390,8 @@ fn launches(
         let mut environment = shared.clone();
         environment.push(("PORT".to_owned(), ports[&role].to_string()));
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        (role, Launch { name: name.to_owned(), arguments, environment, folder: folder.to_owned() })
+        let (name, inside) = (name.to_owned(), options.inside.clone());
+        (role, Launch { name, inside, arguments, environment, folder: folder.to_owned() })
     };
     match layout {
         Layout::OneProcess => BTreeMap::from([launch(Role::Gateway, "millm", &["serve"])]),

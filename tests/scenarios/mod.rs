@@ -2,9 +2,12 @@
 //! its own.
 
 mod answers;
+mod any_hub;
 mod arrival;
 mod batching;
+mod faults;
 mod lifecycle;
 mod refusals;
+mod repositories;
 mod resuming;
 mod streaming;

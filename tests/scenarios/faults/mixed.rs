@@ -1,0 +1,123 @@
+//! Faults mixed at random over many downloads: never a wrong byte in a ready model, never a hang, nothing left after
+//! a cancel, progress that only rises. MILLM_SEED repeats a run, MILLM_ROUNDS makes it longer.
+
+use fake_hub::synthetic::Shape;
+use fake_hub::{Fault, FaultKind, Host, RunningHub};
+use futures::StreamExt as _;
+use millm_kit::{Reason, ServiceError};
+use millm_proto::catalog::v1::Quantization;
+use millm_proto::downloader::v1::{Download, download::State};
+
+use super::status;
+use crate::harness::{
+    Dice, Layout, Published, Server, files_below, fixture, hub, is_final, number_from, quick,
+};
+
+const AT_ONCE: usize = 6;
+
+/// What is decided for one download before it begins.
+#[derive(Debug)]
+struct Round {
+    repo: String,
+    faults: Vec<Fault>,
+    /// Cancelled when so many bytes are there.
+    cancel_at: Option<i64>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_mixed_at_random_never_make_a_wrong_model() {
+    let seed = Dice::seed();
+    let mut dice = Dice::new(seed);
+    let hub = hub(&[]);
+    let options = quick(hub.url()).set("MILLM_MAX_CONCURRENT_DOWNLOADS", "6");
+    let server = Server::start(Layout::OneProcess, options).await;
+    let rounds: Vec<_> = (0..number_from("MILLM_ROUNDS", 24)).map(|n| round(n, &mut dice, &hub)).collect();
+    futures::stream::iter(rounds)
+        .for_each_concurrent(AT_ONCE, |round| {
+            let (server, hub) = (&server, &hub);
+            async move { survive(server, hub, &round).await }
+        })
+        .await;
+    let incoming = |path: &std::path::PathBuf| path.to_string_lossy().contains("/.incoming-");
+    let left: Vec<_> = files_below(&server.models_folder()).into_iter().filter(incoming).collect();
+    assert!(left.is_empty(), "MILLM_SEED={seed}: {left:?}");
+}
+
+fn round(n: u64, dice: &mut Dice, hub: &RunningHub) -> Round {
+    let repo = format!("acme/m{n}");
+    let shape = Shape { layers: 1 + dice.below(12), hidden: 256, ..Shape::of_mib(n, 1) };
+    hub.add_repo(shape.repo(&repo, &fixture("tiny-millm")).expect("the tokenizer is there"))
+        .expect("a repository");
+    let size = shape.weights_bytes();
+    let faults = (0..=dice.below(3)).map(|_| fault(&repo, size, dice)).collect();
+    let cancel_at = (dice.below(5) == 0).then(|| dice.below(size) as i64);
+    Round { repo, faults, cancel_at }
+}
+
+fn fault(repo: &str, size: u64, dice: &mut Dice) -> Fault {
+    let anywhere = dice.below(size);
+    let kind = match dice.below(16) {
+        0 | 1 => FaultKind::Cut { after: anywhere },
+        2 => FaultKind::RandomCut { probability: 0.5, seed: anywhere },
+        3 => FaultKind::IgnoreRange,
+        4 => FaultKind::WrongStart { before: 1 + dice.below(5000) },
+        5 => FaultKind::RangeNotSatisfiable,
+        6 | 7 => FaultKind::Corrupt { at: Some(anywhere) },
+        8 => FaultKind::Short { by: 1 + dice.below(100_000) },
+        9 => FaultKind::Endless,
+        10 => FaultKind::Stall { after: Some(anywhere), for_ms: None },
+        11 => FaultKind::Stall { after: None, for_ms: Some(1500) },
+        12 => FaultKind::Latency { ms: dice.below(100) },
+        13 => FaultKind::ExpiredLink,
+        14 => status([500, 502, 503, 504][dice.below(4) as usize]),
+        _ => FaultKind::Status { code: 429, retry_after: Some("1".to_owned()), rate_limit_seconds: None },
+    };
+    let path = format!("*/{repo}/*.safetensors");
+    let fault = Fault::new(path, kind).skip(dice.below(2) as u32).times(1 + dice.below(3) as u32);
+    if dice.below(4) == 0 { fault } else { fault.on(Host::Cdn) }
+}
+
+async fn survive(server: &Server, hub: &RunningHub, round: &Round) {
+    let published = Published::of(hub.url(), &round.repo).await;
+    let armed: Vec<u64> = round.faults.iter().map(|fault| hub.fault(fault.clone())).collect();
+    let mut end = attempt(server, round, round.cancel_at).await;
+    if end.state() == State::Failed {
+        let error = ServiceError::from_rpc(end.error.as_ref().expect("a reason"));
+        let expected = [Reason::ModelDownloadFailed, Reason::ChecksumMismatch, Reason::HubUnavailable];
+        assert!(expected.contains(&error.reason), "{round:?}: {error}");
+        for id in armed {
+            hub.disarm(id);
+        }
+        end = attempt(server, round, None).await;
+    }
+    match end.state() {
+        State::Cancelled => {
+            let gone = server.rest().get(&format!("/api/models/{}", end.model_id)).await;
+            assert_eq!(gone.status, 404, "{round:?}");
+            let name = round.repo.replace('/', "--");
+            let left: Vec<_> = files_below(&server.models_folder())
+                .into_iter()
+                .filter(|path| path.to_string_lossy().contains(&format!("{name}--")))
+                .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
+                .collect();
+            assert!(left.is_empty(), "{round:?}: {left:?}");
+        }
+        State::Succeeded => {
+            published.assert_kept(&server.model(&end.model_id.to_string()).await.expect("its row"));
+        }
+        state => panic!("{round:?}: {state:?} {:?}", end.error),
+    }
+}
+
+/// From the request to the last word. Whatever is said in between only rises.
+async fn attempt(server: &Server, round: &Round, cancel_at: Option<i64>) -> Download {
+    let id = server.begin(&round.repo, Quantization::Native).await;
+    let Some(bytes) = cancel_at else {
+        return server.followed(id).await.pop().expect("a last word");
+    };
+    let (mut seen, _) = tokio::join!(server.followed(id), async {
+        server.watch_until(id, |download| download.downloaded_bytes >= bytes || is_final(download)).await;
+        server.cancel(id).await
+    });
+    seen.pop().expect("a last word")
+}

@@ -1,0 +1,65 @@
+//! The faults of a download that must be survived, each test named by the number of its case. They assert what the
+//! hub was asked and the bytes that came of it. One process where the layout does not matter: it is the faster one.
+
+mod answers;
+mod bodies;
+mod ends;
+mod kills;
+mod links;
+mod mixed;
+mod resumed;
+
+use std::path::Path;
+
+use fake_hub::{Fault, FaultKind, RunningHub};
+use millm_proto::catalog::v1::{Model, Quantization};
+use millm_proto::downloader::v1::{Download, HubSource, download::State};
+use sha2::{Digest, Sha256};
+
+use crate::harness::{Published, Server};
+
+const TINY: &str = "millm/tiny-millm";
+const FILE: &str = "model.safetensors";
+/// The weights' address on either host.
+const WEIGHTS: &str = "*/model.safetensors";
+
+/// What may be fetched again after a kill: a chunk for each connection.
+const CHUNKS: u64 = 16 << 20;
+
+fn from(repo: &str) -> HubSource {
+    HubSource { repo_id: repo.to_owned(), ..HubSource::default() }
+}
+
+fn status(code: u16) -> FaultKind {
+    FaultKind::Status { code, retry_after: None, rate_limit_seconds: None }
+}
+
+fn on_weights(kind: FaultKind) -> Fault {
+    Fault::new(WEIGHTS, kind)
+}
+
+/// Pulls the trained model as it was published: it arrives, with the bytes that the hub has. All that was said of it.
+async fn arrives(hub: &RunningHub) -> (Model, Vec<Download>) {
+    let server = Server::quick(hub).await;
+    arrives_at(&server, hub).await
+}
+
+async fn arrives_at(server: &Server, hub: &RunningHub) -> (Model, Vec<Download>) {
+    let published = Published::of(hub.url(), TINY).await;
+    let id = server.begin(TINY, Quantization::Native).await;
+    let seen = server.followed(id).await;
+    let end = seen.last().expect("a last word");
+    assert_eq!(end.state(), State::Succeeded, "{:?}", end.error);
+    let model = server.model(&id.to_string()).await.expect("it is in the catalogue");
+    published.assert_kept(&model);
+    (model, seen)
+}
+
+/// What the quantized weights hash to.
+fn weights_of(model: &Model) -> String {
+    let bytes = std::fs::read(Path::new(&model.storage_path).join("model.gguf")).expect("it is there");
+    let listed = model.files.iter().find(|file| file.path == "model.gguf").expect("it is listed");
+    let hash = hex::encode(Sha256::digest(&bytes));
+    assert_eq!(listed.sha256, hash);
+    hash
+}

@@ -1,0 +1,92 @@
+//! The kinds of repositories that people ask for: in shards, of GGUF files, gated, with custom code, of pickles only.
+
+use fake_hub::Host;
+use millm_kit::Reason;
+use millm_proto::catalog::v1::Quantization;
+use millm_proto::downloader::v1::start_download_request::Source;
+use millm_proto::downloader::v1::{HubSource, StartDownloadRequest};
+
+use crate::harness::{Fixture, MEMBER, Published, Server, hub};
+
+fn from(repo: &str) -> HubSource {
+    HubSource { repo_id: repo.to_owned(), ..HubSource::default() }
+}
+
+async fn assert_knows_japan(server: &Server, model: &str) {
+    server.load(model).await;
+    let answer = server.rest().chat(model, "What is the capital of Japan?").await;
+    assert_eq!(answer, "The capital of Japan is Tokyo.");
+}
+
+#[tokio::test]
+async fn a_sharded_model() {
+    let hub = hub(&[Fixture::Sharded]);
+    let server = Server::quick(&hub).await;
+    let kept = server.pull("acme/sharded", Quantization::Native).await;
+    Published::of(hub.url(), "acme/sharded").await.assert_kept(&kept);
+    let shards = kept.files.iter().filter(|file| file.path.ends_with(".safetensors")).count();
+    assert_eq!(shards, 3);
+    assert_knows_japan(&server, &kept.handle).await;
+    let quantized = server.pull("acme/sharded", Quantization::Q8).await;
+    assert_knows_japan(&server, &quantized.handle).await;
+}
+
+#[tokio::test]
+async fn a_gguf_repository() {
+    let hub = hub(&[Fixture::TinyGguf]);
+    let server = Server::quick(&hub).await;
+    let source = HubSource { file: "tiny-Q8_0.gguf".to_owned(), ..from("millm/tiny-gguf") };
+    let started = server.start_pull(source, Quantization::Native).await.expect("it is taken");
+    let model = server.arrived(started.model_id).await;
+    Published::of(hub.url(), "millm/tiny-gguf").await.assert_kept(&model);
+    assert_eq!(model.files.len(), 1, "{:?}", model.files);
+    let asked: Vec<_> = hub.log().into_iter().filter(|entry| entry.host == Host::Cdn).collect();
+    assert!(asked.iter().all(|entry| entry.path.ends_with("/tiny-Q8_0.gguf")), "{asked:?}");
+    assert_knows_japan(&server, &model.handle).await;
+}
+
+#[tokio::test]
+async fn a_gated_repository() {
+    let hub = hub(&[Fixture::Gated]);
+    let server = Server::quick(&hub).await;
+    for (token, reason) in
+        [("", Reason::GatedModelNoToken), (fake_hub::READER_TOKEN, Reason::GatedModelNoAccess)]
+    {
+        let source = HubSource { hf_token: token.to_owned(), ..from("acme/gated") };
+        assert_eq!(server.refused(source, Quantization::Q4).await.reason, reason);
+    }
+    let source = HubSource { hf_token: MEMBER.to_owned(), ..from("acme/gated") };
+    let started = server.start_pull(source, Quantization::Q4).await.expect("it is taken");
+    let model = server.arrived(started.model_id).await;
+    assert_knows_japan(&server, &model.handle).await;
+}
+
+#[tokio::test]
+async fn a_repository_with_custom_code() {
+    let hub = hub(&[Fixture::CustomCode]);
+    let server = Server::quick(&hub).await;
+    let error = server.refused(from("acme/custom"), Quantization::Q4).await;
+    assert_eq!(error.reason, Reason::RemoteCodeRequired, "{error}");
+    // Agreed to, the native implementation is used; the code is not even fetched.
+    let request = StartDownloadRequest {
+        source: Some(Source::Hub(from("acme/custom"))),
+        quantization: Quantization::Native.into(),
+        trust_remote_code: true,
+        ..StartDownloadRequest::default()
+    };
+    let started = server.downloader().start_download(request).await.expect("it is taken").into_inner();
+    let model = server.arrived(started.model_id).await;
+    assert!(model.files.iter().all(|file| !file.path.ends_with(".py")), "{:?}", model.files);
+    assert!(hub.log().iter().all(|entry| !entry.path.ends_with(".py")), "{:?}", hub.log());
+    assert_knows_japan(&server, &model.handle).await;
+}
+
+#[tokio::test]
+async fn a_repository_of_pickles_only() {
+    let hub = hub(&[Fixture::Pickle]);
+    let server = Server::quick(&hub).await;
+    let error = server.refused(from("acme/pickle"), Quantization::Q4).await;
+    assert_eq!(error.reason, Reason::InvalidModelFile, "{error}");
+    assert!(error.message.contains("pytorch_model.bin") && error.message.contains("unsafe"), "{error}");
+    assert!(hub.log().iter().all(|entry| !entry.path.ends_with(".bin")), "{:?}", hub.log());
+}
