@@ -8,20 +8,24 @@ use crate::batch::Segment;
 use crate::cache::KvCache;
 use crate::pages::{PAGE, Table};
 use crate::team::{Cells, Team};
-use crate::vector::{exp, fma, max};
+use crate::vector::{exp, fma, max, tanh};
 
 /// Rows of one sequence that read a page together.
 const BLOCK: usize = 16;
 
 /// The numbers of one layer's attention.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct Shape<'a> {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
     pub scale: f32,
     /// A token sees itself and at most `window - 1` before it.
     pub window: Option<usize>,
+    /// Scores are bent to stay within this: `cap * tanh(score / cap)`.
+    pub soft_cap: Option<f32>,
+    /// Of each head: the score of a token that takes its share of the weight and has no value.
+    pub sinks: Option<&'a [f32]>,
 }
 
 /// Some rows of one sequence.
@@ -37,7 +41,7 @@ struct Block<'a> {
 /// position; queries and out are `[rows, heads * head_dim]`.
 pub fn attend(
     team: &Team,
-    shape: Shape,
+    shape: Shape<'_>,
     cache: &KvCache,
     layer: usize,
     segments: &[Segment],
@@ -65,8 +69,9 @@ pub fn attend(
                     *scaled = query * shape.scale;
                 }
             }
-            let mut state = State { sums, most, weight, head_dim: shape.head_dim };
-            state.reset();
+            let soft_cap = shape.soft_cap;
+            let mut state = State { sums, most, weight, head_dim: shape.head_dim, soft_cap };
+            state.reset(shape.sinks.map(|sinks| &sinks[head * group..(head + 1) * group]));
             let first =
                 block.position.saturating_sub(shape.window.map_or(block.position, |window| window - 1));
             for index in first / PAGE..(block.position + block.rows).div_ceil(PAGE) {
@@ -114,13 +119,20 @@ struct State<'a> {
     /// Sum of weights so far.
     weight: &'a mut [f32],
     head_dim: usize,
+    soft_cap: Option<f32>,
 }
 
 impl State<'_> {
-    fn reset(&mut self) {
+    /// `sinks` are those of the group's heads, which the queries of a row are.
+    fn reset(&mut self, sinks: Option<&[f32]>) {
         self.sums.fill(0.0);
         self.most.fill(f32::NEG_INFINITY);
         self.weight.fill(0.0);
+        if let Some(sinks) = sinks {
+            // Seen before all tokens, with a value of zeros.
+            self.most.chunks_exact_mut(sinks.len()).for_each(|row| row.copy_from_slice(sinks));
+            self.weight.fill(1.0);
+        }
     }
 
     /// Lets one query see some tokens of a page.
@@ -134,6 +146,9 @@ impl State<'_> {
     ) {
         let mut scores = scores(query, keys);
         let scores = &mut scores[seen.clone()];
+        if let Some(cap) = self.soft_cap {
+            scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
+        }
         let most = max(scores).max(self.most[index]);
         let shrink = exp(self.most[index] - most);
         let mut weight = self.weight[index] * shrink;

@@ -174,6 +174,8 @@ impl Decoder {
             head_dim: spec.head_dim,
             scale: spec.attention_scale,
             window: spec.sliding_window[index],
+            soft_cap: None,
+            sinks: None,
         };
         let mixed = sized(&mut buffers.mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);

@@ -72,6 +72,12 @@ pub fn exp(x: f32) -> f32 {
     fma(p * r, r, r + 1.0) * power
 }
 
+/// The hyperbolic tangent, within 3·10⁻⁷.
+#[inline]
+pub fn tanh(x: f32) -> f32 {
+    1.0 - 2.0 / (1.0 + exp(2.0 * x))
+}
+
 /// Root-mean-square norm of one row (Zhang and Sennrich, 2019): `x / sqrt(mean(x²) + eps) * weight`.
 #[inline]
 pub fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
@@ -151,6 +157,10 @@ mod tests {
 
     #[test]
     fn activations_have_known_values() {
+        for step in -1000..=1000 {
+            let x = step as f32 / 50.0;
+            assert!((tanh(x) - x.tanh()).abs() < 3e-7, "tanh({x}) = {}", tanh(x));
+        }
         close(silu(1.0), 0.731_058_578_630_0, 1e-6);
         close(silu(-20.0), -4.122_307_244_9e-8, 1e-5);
         close(gelu(1.0), 0.841_344_746_068_5, 1e-6);
