@@ -1,5 +1,7 @@
 //! Killed, restarted, cut off: what was fetched and verified is not fetched again, and nothing is lost.
 
+use std::collections::BTreeSet;
+
 use fake_hub::{Host, LogEntry, RunningHub};
 use millm_proto::catalog::v1::Quantization;
 use millm_proto::downloader::v1::HubSource;
@@ -35,7 +37,8 @@ async fn a_restart_in_mid_download_loses_nothing(layout: Layout) {
     let model = server.arrived(started.model_id).await;
     assert_eq!(model.actual_quantization(), Quantization::Q8);
     if layout == Layout::FourProcesses {
-        assert_eq!(served(&hub).len(), 1, "the downloader went on: {:?}", served(&hub));
+        let starts: BTreeSet<_> = served(&hub).iter().map(LogEntry::range_start).collect();
+        assert_eq!(starts.len(), served(&hub).len(), "the downloader went on: {:?}", served(&hub));
     }
 }
 

@@ -160,7 +160,7 @@ impl Incoming {
         self.path.join(CANCELLED).exists()
     }
 
-    /// Bytes of it on disk, all files.
+    /// Bytes that it takes on the disk, all files.
     pub fn bytes(&self) -> u64 {
         fn sum(folder: &Path) -> u64 {
             let Ok(entries) = fs::read_dir(folder) else { return 0 };
@@ -168,7 +168,8 @@ impl Incoming {
                 .flatten()
                 .map(|entry| match entry.metadata() {
                     Ok(metadata) if metadata.is_dir() => sum(&entry.path()),
-                    Ok(metadata) => metadata.len(),
+                    // A partial is as long as its file from the start, whether or not the disk has set that aside.
+                    Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
                     Err(_) => 0,
                 })
                 .sum()

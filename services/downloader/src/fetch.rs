@@ -1,6 +1,6 @@
 //! The network part of a job: its plan, and all its files.
 
-use std::{fs, io};
+use std::{fs, io, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{
@@ -16,10 +16,10 @@ use crate::{
     error::of_disk,
     hub::RemoteFile,
     plan::{Plan, check_room},
-    policy::{SMALL_FILE_BYTES, SMALL_FILES_AT_ONCE},
+    policy::{LARGE_FILES_AT_ONCE, SMALL_FILE_BYTES, SMALL_FILES_AT_ONCE},
     progress::{Reporter, Shares, TICK},
     survey::{Survey, Wish},
-    transfer::Transfer,
+    transfer::{Lanes, Transfer},
 };
 
 /// Where kept sources go, so that they do not pass for the model's weights.
@@ -53,7 +53,8 @@ pub async fn plan(
     Ok(plan)
 }
 
-/// Fetches and verifies all files: the small ones a few at a time, then the large ones in their order.
+/// Fetches and verifies all files: the small ones a few at a time, then the large ones in their order, each beginning
+/// when the one before has nothing left to hand out.
 pub async fn files(
     context: &Context,
     plan: &Plan,
@@ -70,6 +71,7 @@ pub async fn files(
     let sizes: Vec<_> = plan.files.iter().map(|file| (file.path.to_string(), file.size)).collect();
     let meters = reporter.transfer(&sizes, shares);
     reporter.stage(State::Downloading, "");
+    let lanes = Lanes::new();
     let (small, large): (Vec<_>, Vec<_>) = plan
         .files
         .iter()
@@ -83,16 +85,15 @@ pub async fn files(
             partial: incoming.partials().join(&file.save_as),
             destination: incoming.path().join(&file.save_as),
             meter,
+            lanes: Arc::clone(&lanes),
             writers: writers.clone(),
         })
         .partition(|transfer| transfer.file.size <= SMALL_FILE_BYTES);
     let all = async {
         let small = futures::stream::iter(small.into_iter().map(Transfer::run));
         small.buffer_unordered(SMALL_FILES_AT_ONCE).try_collect::<()>().await?;
-        for transfer in large {
-            transfer.run().await?;
-        }
-        Ok(())
+        let large = futures::stream::iter(large.into_iter().map(Transfer::run));
+        large.buffer_unordered(LARGE_FILES_AT_ONCE).try_collect::<()>().await
     };
     let mut all = std::pin::pin!(all);
     let mut ticks = tokio::time::interval(TICK);

@@ -9,12 +9,39 @@ use millm_kit::Settings;
 /// A transfer that brings fewer bytes a second than this is as good as stalled.
 const LOWEST_SPEED: u64 = 256;
 
+/// A connection that most others are faster than by this factor is left for a new one, so often for one range.
+pub const LEFT_BEHIND: u64 = 20;
+pub const LEFT_BEHIND_TIMES: u32 = 2;
+
 /// An attempt that brought this many bytes was worth it: the retries count anew.
 pub const WORTHWHILE_BYTES: u64 = 256 << 10;
 
-/// Bytes after which the ledger is written. With what is on its way to the disk it is what a kill makes us fetch
-/// again: less than 4 MiB.
-pub const NOTE_BYTES: u64 = 2 << 20;
+/// What is written, checked and noted at once. With what is on its way to the disk it is what a kill makes us fetch
+/// again: less than a chunk for each connection.
+pub const BLOCK_BYTES: u64 = 1 << 20;
+
+/// What one request asks for; a multiple of blocks.
+pub const CHUNK_BYTES: u64 = 8 << 20;
+
+/// Requests of one download that are on their way at once.
+pub const CONNECTIONS: usize = 6;
+
+/// Blocks in memory for one download. They hold what is being received and written, and what waits for its turn to
+/// be hashed; while fewer than `SPARE_BLOCKS` are free nothing waits there, it is read back instead.
+pub const POOL_BLOCKS: usize = 40;
+pub const SPARE_BLOCKS: usize = 2 * CONNECTIONS;
+
+/// Threads that write one large file.
+pub const WRITERS: usize = 2;
+
+/// From this size on files are written past the page cache.
+pub const DIRECT_FROM_BYTES: u64 = 16 << 20;
+
+/// What the page cache may hold unsynced where that is not possible.
+pub const UNSYNCED_BYTES: u64 = 64 << 20;
+
+/// Large files whose bytes come, or are verified and named, at once.
+pub const LARGE_FILES_AT_ONCE: usize = 3;
 
 /// Small files are fetched this many at a time, and are those up to `SMALL_FILE_BYTES`.
 pub const SMALL_FILES_AT_ONCE: usize = 4;
@@ -27,6 +54,8 @@ pub struct Policy {
     pub answer_timeout: Duration,
     /// Without a byte for so long, or slower than `LOWEST_SPEED`, a transfer is given up and tried again.
     pub stall_timeout: Duration,
+    /// Over which time connections are compared with each other.
+    pub lap: Duration,
     /// When people are told that nothing comes.
     pub stalled_after: Duration,
     pub retries: usize,
@@ -43,6 +72,7 @@ impl Policy {
             connect_timeout: Duration::from_secs(10).min(stall_timeout),
             answer_timeout: Duration::from_secs(30).min(stall_timeout * 2),
             stall_timeout,
+            lap: stall_timeout / 3,
             stalled_after: Duration::from_secs(5).min(stall_timeout / 2),
             retries: settings.download_retries as usize,
             first_pause: Duration::from_millis(250),

@@ -50,6 +50,11 @@ impl FileMeter {
         self.received.fetch_add(bytes, Relaxed);
     }
 
+    /// So many that were there are not.
+    pub fn lost(&self, bytes: u64) {
+        self.present.fetch_sub(bytes, Relaxed);
+    }
+
     pub fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
     }

@@ -6,6 +6,7 @@ mod answers;
 mod fault;
 mod guard;
 mod path;
+mod signed;
 
 use std::{ops::Range, sync::Arc, sync::Once, time::Duration};
 
@@ -19,6 +20,7 @@ use url::Url;
 pub use answers::{RemoteFile, RepoInfo};
 pub use fault::{Asked, HubFault, What};
 pub use path::{RepoPath, is_commit};
+pub use signed::Opened;
 
 use crate::{error::BuildError, policy::Policy};
 use fault::judge;
@@ -129,7 +131,7 @@ impl Hub {
     /// A whole small file, at most `most` bytes.
     pub async fn read(&self, file: FileAt<'_>, most: u64) -> Result<Vec<u8>, ServiceError> {
         self.retrying(|| async {
-            let response = self.open(file, None).await?;
+            let response = self.open(file, None).await?.response;
             if response.status() != StatusCode::OK {
                 return Err(HubFault::passing(format!("{}: unexpected {}", file.path, response.status())));
             }
@@ -141,7 +143,7 @@ impl Hub {
     /// The first `length` bytes of a file; fewer where it ends before.
     pub async fn read_start(&self, file: FileAt<'_>, length: u64) -> Result<Vec<u8>, ServiceError> {
         self.retrying(|| async {
-            let response = self.open(file, Some(0..length)).await?;
+            let response = self.open(file, Some(0..length)).await?.response;
             if !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
                 return Err(HubFault::passing(format!("{}: unexpected {}", file.path, response.status())));
             }
@@ -160,7 +162,7 @@ impl Hub {
     }
 
     /// One attempt at a file or a part of it, redirects followed: 200, 206 or 416. An open end is `u64::MAX`.
-    pub async fn open(&self, file: FileAt<'_>, range: Option<Range<u64>>) -> Result<Response, HubFault> {
+    pub async fn open(&self, file: FileAt<'_>, range: Option<Range<u64>>) -> Result<Opened, HubFault> {
         let url =
             format!("{}/{}/resolve/{}/{}", self.0.endpoint, file.repo, file.commit, file.path.encoded());
         let asked = self.asked(file.repo, What::File(file.path.as_str()), file.token);
@@ -179,7 +181,8 @@ impl Hub {
                 file.path
             ))));
         }
-        Ok(answer.response)
+        let signed = (!self.is_home(&answer.url)).then_some(answer.url);
+        Ok(Opened { response: answer.response, signed })
     }
 
     fn asked<'a>(&'a self, repo: &'a RepoId, what: What<'a>, token: Option<&Secret>) -> Asked<'a> {
@@ -260,7 +263,7 @@ impl Hub {
                 continue;
             }
             if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(Answer { response, commit });
+                return Ok(Answer { response, commit, url });
             }
             if home {
                 return Err(judge(asked, status, response.headers()));
@@ -300,6 +303,8 @@ struct Answer {
     response: Response,
     /// `X-Repo-Commit` of the hub's own answer.
     commit: Option<String>,
+    /// Where it came from in the end.
+    url: Url,
 }
 
 fn redirect_target(from: &Url, response: &Response) -> Result<Url, HubFault> {

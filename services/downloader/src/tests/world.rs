@@ -24,7 +24,7 @@ use super::{catalog::MemoryCatalog, runtime::IdleRuntime};
 use crate::{DiskSpace, Downloader};
 
 pub const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
-/// Weights of the synthetic models: five ledger chunks and a bit.
+/// Weights of the synthetic models: more than two chunks.
 pub const MIB: u64 = 22;
 
 pub struct World {
@@ -158,6 +158,17 @@ impl Running {
         let seen = tokio::time::timeout(Duration::from_mins(1), collect).await.expect("a download hangs");
         assert!(crate::progress::is_final(seen.last().unwrap().state()));
         seen
+    }
+
+    /// Returns when a download has all its bytes but the last so many.
+    pub async fn all_but(&mut self, id: i64, bytes: i64) {
+        let mut stream = self.watch(id).await;
+        while let Some(snapshot) = stream.message().await.unwrap() {
+            if snapshot.total_bytes > 0 && snapshot.downloaded_bytes >= snapshot.total_bytes - bytes {
+                return;
+            }
+        }
+        panic!("it ended before");
     }
 
     pub async fn end_of(&mut self, id: i64) -> Download {

@@ -1,33 +1,16 @@
-//! A partial file and its ledger: which bytes of which file are surely there. Survives kill -9; what it says is
-//! never trusted beyond the final hash.
+//! What lies beside a partial: which file it is to become, then a line for each block that was written, with its
+//! checksum, in the order in which they were. Only ever added to, so a kill loses at most the line it interrupts.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    ops::Range,
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cache::{absent_is_fine, read_json, write_json},
-    digest::{Digest, Hasher},
-    policy::NOTE_BYTES,
-};
-
-/// As it lies beside the partial.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Ledger {
-    version: u32,
-    size: u64,
-    digest: Digest,
-    commit: String,
-    /// Bytes that are there, in order and apart. A file that came in one stream has one range, from 0.
-    ranges: Vec<Range<u64>>,
-}
-
-const VERSION: u32 = 1;
+use crate::{cache::absent_is_fine, digest::Digest, policy::BLOCK_BYTES};
 
 /// What a partial is to become.
 #[derive(Debug, Clone)]
@@ -37,158 +20,106 @@ pub struct Wanted {
     pub commit: String,
 }
 
-/// A file that grows from its start, hashed as it does. Blocks: it lives on threads that may.
+impl Wanted {
+    pub fn blocks(&self) -> u64 {
+        self.size.div_ceil(BLOCK_BYTES)
+    }
+}
+
+/// The first line.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Title {
+    version: u32,
+    size: u64,
+    digest: Digest,
+    commit: String,
+    block: u64,
+}
+
+const VERSION: u32 = 2;
+
+/// Checksums by block; `None` where nothing is known to be there.
+pub type Marks = Vec<Option<u32>>;
+
+/// Open for more lines. Made with the first one: most small files never need it.
 #[derive(Debug)]
-pub struct Partial {
-    file: File,
+pub struct Ledger {
     path: PathBuf,
-    wanted: Wanted,
-    hasher: Hasher,
-    len: u64,
-    noted: u64,
+    title: Title,
+    file: Option<File>,
 }
 
-impl Partial {
-    /// Opens what an earlier run left, or makes it anew. The kept bytes are read once more, for the hash.
-    pub fn open(path: &Path, wanted: Wanted) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let ledger: Option<Ledger> = read_json(&ledger_path(path));
-        let kept = ledger.filter(|ledger| {
-            (ledger.version, ledger.size, ledger.digest) == (VERSION, wanted.size, wanted.digest)
-        });
-        let kept = kept.and_then(|ledger| ledger.ranges.first().cloned()).filter(|range| range.start == 0);
-        let kept = kept.map_or(0, |range| range.end).min(file.metadata()?.len()).min(wanted.size);
-        let hasher = wanted.digest.hasher(wanted.size);
-        let mut partial = Self { file, path: path.to_owned(), wanted, hasher, len: 0, noted: 0 };
-        partial.take_over(kept)?;
-        Ok(partial)
-    }
-
-    fn take_over(&mut self, kept: u64) -> io::Result<()> {
-        self.file.set_len(kept)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        let mut buffer = vec![0; 1 << 20];
-        while self.len < kept {
-            let most = buffer.len().min((kept - self.len) as usize);
-            let read = self.file.read(&mut buffer[..most])?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.hasher.update(&buffer[..read]);
-            self.len += read as u64;
-        }
-        self.noted = kept;
-        Ok(())
-    }
-
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub fn is_complete(&self) -> bool {
-        self.len == self.wanted.size
-    }
-
-    /// Adds the next bytes.
-    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.len += bytes.len() as u64;
-        if self.len - self.noted >= NOTE_BYTES {
-            self.note()?;
-        }
-        Ok(())
-    }
-
-    /// Writes down what is there.
-    pub fn note(&mut self) -> io::Result<()> {
-        let ledger = Ledger {
+impl Ledger {
+    /// What an earlier run noted about this very content. The commit may be another: the content decides.
+    pub fn open(partial: &Path, wanted: &Wanted) -> io::Result<(Self, Marks)> {
+        let title = Title {
             version: VERSION,
-            size: self.wanted.size,
-            digest: self.wanted.digest,
-            commit: self.wanted.commit.clone(),
-            ranges: std::iter::once(0..self.len).collect(),
+            size: wanted.size,
+            digest: wanted.digest,
+            commit: wanted.commit.clone(),
+            block: BLOCK_BYTES,
         };
-        write_json(&ledger_path(&self.path), &ledger)?;
-        self.noted = self.len;
-        Ok(())
+        let mut ledger = Self { path: beside(partial), title, file: None };
+        let nothing = vec![None; wanted.blocks() as usize];
+        let Ok(text) = fs::read(&ledger.path) else { return Ok((ledger, nothing)) };
+        let Some((marks, length)) = ledger.read(&text, nothing.clone()) else {
+            ledger.clear()?;
+            return Ok((ledger, nothing));
+        };
+        let file = OpenOptions::new().append(true).open(&ledger.path)?;
+        // A line that a kill interrupted must not become part of the next one.
+        file.set_len(length)?;
+        ledger.file = Some(file);
+        Ok((ledger, marks))
     }
 
-    /// Begins again from nothing.
-    pub fn restart(&mut self) -> io::Result<()> {
-        self.hasher = self.wanted.digest.hasher(self.wanted.size);
-        self.len = 0;
-        self.noted = 0;
-        absent_is_fine(std::fs::remove_file(ledger_path(&self.path)))?;
-        self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0)).map(|_| ())
+    /// The marks, and the length of what could be read; `None` when it is about something else.
+    fn read(&self, text: &[u8], mut marks: Marks) -> Option<(Marks, u64)> {
+        let mut lines = text.split_inclusive(|byte| *byte == b'\n');
+        let title: Title = serde_json::from_slice(lines.next()?).ok()?;
+        let same = |title: &Title| (title.version, title.size, title.digest, title.block);
+        if same(&title) != same(&self.title) {
+            return None;
+        }
+        let mut length = text.iter().position(|byte| *byte == b'\n')? as u64 + 1;
+        for line in lines {
+            let Some((mark, crc)) = line_of(line).and_then(|(i, crc)| Some((marks.get_mut(i)?, crc))) else {
+                break;
+            };
+            *mark = Some(crc);
+            length += line.len() as u64;
+        }
+        Some((marks, length))
     }
 
-    /// What the bytes so far hash to.
-    pub fn digest(&self) -> Digest {
-        self.hasher.clone().finish()
+    /// The block is on the disk.
+    pub fn note(&mut self, block: u64, crc: u32) -> io::Result<()> {
+        let mut text = Vec::with_capacity(32);
+        if self.file.is_none() {
+            serde_json::to_writer(&mut text, &self.title)?;
+            text.push(b'\n');
+            self.file = Some(File::create(&self.path)?);
+        }
+        writeln!(text, "{block} {crc:08x}")?;
+        self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(&text))
     }
 
-    /// Gives the verified file its name.
-    pub fn publish(self, name: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, name)?;
-        absent_is_fine(std::fs::remove_file(ledger_path(&self.path)))
+    /// Nothing is known to be there any more.
+    pub fn clear(&mut self) -> io::Result<()> {
+        self.file = None;
+        absent_is_fine(fs::remove_file(&self.path))
     }
 }
 
-fn ledger_path(partial: &Path) -> PathBuf {
-    let mut name = partial.as_os_str().to_owned();
-    name.push(".ledger.json");
+/// `17 0badcafe` and the line's end.
+fn line_of(line: &[u8]) -> Option<(usize, u32)> {
+    let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+    let (block, crc) = text.split_once(' ')?;
+    Some((block.parse().ok()?, u32::from_str_radix(crc, 16).ok().filter(|_| crc.len() == 8)?))
+}
+
+fn beside(partial: &Path) -> PathBuf {
+    let mut name = OsString::from(partial);
+    name.push(".ledger");
     name.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(content: &[u8]) -> Wanted {
-        let blank = Digest::Sha256([0; 32]);
-        let mut hasher = blank.hasher(content.len() as u64);
-        hasher.update(content);
-        Wanted { size: content.len() as u64, digest: hasher.finish(), commit: "c".repeat(40) }
-    }
-
-    #[test]
-    fn a_partial_goes_on_where_its_ledger_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        let content: Vec<u8> = (0..=255).cycle().take(10_000).collect();
-        let mut partial = Partial::open(&path, wanted(&content)).unwrap();
-        partial.append(&content[..4000]).unwrap();
-        partial.note().unwrap();
-        partial.append(&content[4000..5000]).unwrap();
-        drop(partial);
-
-        let mut partial = Partial::open(&path, wanted(&content)).unwrap();
-        assert_eq!(partial.len(), 4000);
-        partial.append(&content[4000..]).unwrap();
-        assert!(partial.is_complete());
-        assert_eq!(partial.digest(), wanted(&content).digest);
-        let name = folder.path().join("done");
-        partial.publish(&name).unwrap();
-        assert_eq!(std::fs::read(name).unwrap(), content);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_ledger_of_another_file_or_without_bytes_counts_for_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("f");
-        let (one, other) = (vec![1; 100], vec![2; 100]);
-        let mut partial = Partial::open(&path, wanted(&one)).unwrap();
-        partial.append(&one[..50]).unwrap();
-        partial.note().unwrap();
-        drop(partial);
-        assert_eq!(Partial::open(&path, wanted(&other)).unwrap().len(), 0);
-        // The bytes are gone now, the ledger is not.
-        assert_eq!(Partial::open(&path, wanted(&one)).unwrap().len(), 0);
-        std::fs::write(ledger_path(&path), b"{ half").unwrap();
-        assert_eq!(Partial::open(&path, wanted(&one)).unwrap().len(), 0);
-    }
 }
