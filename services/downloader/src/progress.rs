@@ -87,13 +87,23 @@ pub struct Reporter {
     shares: Shares,
     speed: Speed,
     stalled_after: Duration,
+    attempt: Attempt,
+}
+
+/// Quantizing begins anew when the asked for format cannot be made: each attempt then fills what the one before it
+/// left of the share.
+#[derive(Debug, Default, Clone, Copy)]
+struct Attempt {
+    begun_at: f64,
+    done: f64,
 }
 
 impl Reporter {
     pub fn new(first: Download, stalled_after: Duration) -> (Self, watch::Receiver<Download>) {
         let (snapshot, watcher) = watch::channel(first);
         let speed = Speed::new(Instant::now());
-        (Self { snapshot, meters: Vec::new(), shares: Shares::TRANSFER_ONLY, speed, stalled_after }, watcher)
+        let (shares, attempt) = (Shares::TRANSFER_ONLY, Attempt::default());
+        (Self { snapshot, meters: Vec::new(), shares, speed, stalled_after, attempt }, watcher)
     }
 
     pub fn position(&self, position: u32) {
@@ -172,7 +182,14 @@ impl Reporter {
 
     /// `done`: 0 to 1.
     pub fn quantizing(&mut self, done: f64, detail: String) {
-        let fraction = self.shares.transfer + self.shares.quantize * done.clamp(0.0, 1.0);
+        let done = done.clamp(0.0, 1.0);
+        let Shares { transfer, quantize } = self.shares;
+        if done < self.attempt.done {
+            self.attempt.begun_at += (1.0 - self.attempt.begun_at) * self.attempt.done;
+        }
+        self.attempt.done = done;
+        let whole = self.attempt.begun_at + (1.0 - self.attempt.begun_at) * done;
+        let fraction = transfer + quantize * whole;
         self.snapshot.send_modify(|download| {
             download.fraction = download.fraction.max(fraction);
             download.detail = detail;
@@ -275,6 +292,20 @@ mod tests {
         let after = watcher.borrow().clone();
         assert!(after.fraction >= before.fraction && after.downloaded_bytes >= before.downloaded_bytes);
         assert_eq!(after.retries, 1);
+    }
+
+    #[test]
+    fn another_format_fills_the_rest() {
+        let (mut reporter, watcher, _) = reporter();
+        let mut last = 0.0;
+        for done in [0.0, 0.3, 0.6, 0.0, 0.5, 1.0] {
+            reporter.quantizing(done, String::new());
+            let fraction = watcher.borrow().fraction;
+            assert!(fraction > last || done == 0.0, "{fraction} after {last}");
+            assert!(fraction >= last);
+            last = fraction;
+        }
+        assert!((last - 0.97).abs() < 1e-9);
     }
 
     #[test]
