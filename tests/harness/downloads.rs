@@ -1,7 +1,9 @@
 //! Downloads as the tests follow them.
 
+use std::time::Duration;
+
 use fake_hub::RunningHub;
-use millm_kit::ServiceError;
+use millm_kit::{Reason, ServiceError};
 use millm_proto::catalog::v1::Quantization;
 use millm_proto::downloader::v1::{
     CancelDownloadRequest, Download, HubSource, WatchDownloadRequest, download::State,
@@ -19,6 +21,25 @@ impl Server {
     pub async fn begin(&self, repo: &str, quantization: Quantization) -> i64 {
         let source = HubSource { repo_id: repo.to_owned(), ..HubSource::default() };
         self.start_pull(source, quantization).await.expect("the download starts").model_id
+    }
+
+    /// Starts a download from a hub that is left alone for a while after it failed.
+    pub async fn begin_when_back(&self, repo: &str, quantization: Quantization) -> i64 {
+        let source = HubSource { repo_id: repo.to_owned(), ..HubSource::default() };
+        within("the hub's next try", async {
+            loop {
+                match self.start_pull(source.clone(), quantization).await {
+                    Ok(started) => return started.model_id,
+                    Err(status) => {
+                        let error = ServiceError::from(&status);
+                        assert_eq!(error.reason, Reason::HubUnavailable, "{error}");
+                    }
+                }
+                // Nothing tells when the pause is over: it has to be asked.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        })
+        .await
     }
 
     /// Why a download failed: at once, or in the end.
@@ -67,5 +88,5 @@ impl Server {
 
 /// Settings that make waiting short.
 pub fn quick(hub: &str) -> Options {
-    Options::with_hub(hub).set("MILLM_DOWNLOAD_STALL_TIMEOUT", "1")
+    Options::with_hub(hub).set("MILLM_DOWNLOAD_STALL_TIMEOUT", "1").set("MILLM_HUB_PAUSE", "1")
 }

@@ -1,12 +1,15 @@
 //! Faults mixed at random over many downloads: never a wrong byte in a ready model, never a hang, nothing left after
 //! a cancel, progress that only rises. MILLM_SEED repeats a run, MILLM_ROUNDS makes it longer.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use fake_hub::synthetic::Shape;
 use fake_hub::{Fault, FaultKind, Host, RunningHub};
 use futures::StreamExt as _;
 use millm_kit::{Reason, ServiceError};
 use millm_proto::catalog::v1::Quantization;
-use millm_proto::downloader::v1::{Download, download::State};
+use millm_proto::downloader::v1::{Download, HubSource, download::State};
 
 use super::status;
 use crate::harness::{
@@ -38,7 +41,7 @@ async fn faults_mixed_at_random_never_make_a_wrong_model() {
             async move { survive(server, hub, &round).await }
         })
         .await;
-    let incoming = |path: &std::path::PathBuf| path.to_string_lossy().contains("/.incoming-");
+    let incoming = |path: &PathBuf| path.to_string_lossy().contains("/.incoming-");
     let left: Vec<_> = files_below(&server.models_folder()).into_iter().filter(incoming).collect();
     assert!(left.is_empty(), "MILLM_SEED={seed}: {left:?}");
 }
@@ -80,44 +83,58 @@ fn fault(repo: &str, size: u64, dice: &mut Dice) -> Fault {
 async fn survive(server: &Server, hub: &RunningHub, round: &Round) {
     let published = Published::of(hub.url(), &round.repo).await;
     let armed: Vec<u64> = round.faults.iter().map(|fault| hub.fault(fault.clone())).collect();
-    let mut end = attempt(server, round, round.cancel_at).await;
-    if end.state() == State::Failed {
-        let error = ServiceError::from_rpc(end.error.as_ref().expect("a reason"));
-        let expected = [Reason::ModelDownloadFailed, Reason::ChecksumMismatch, Reason::HubUnavailable];
-        assert!(expected.contains(&error.reason), "{round:?}: {error}");
-        for id in armed {
-            hub.disarm(id);
+    let end = match attempt(server, round, round.cancel_at).await {
+        Ok(end) => end,
+        Err(error) => {
+            let expected = [Reason::ModelDownloadFailed, Reason::ChecksumMismatch, Reason::HubUnavailable];
+            assert!(expected.contains(&error.reason), "{round:?}: {error}");
+            for id in armed {
+                hub.disarm(id);
+            }
+            retried(server, round).await
         }
-        end = attempt(server, round, None).await;
-    }
-    match end.state() {
-        State::Cancelled => {
-            let gone = server.rest().get(&format!("/api/models/{}", end.model_id)).await;
-            assert_eq!(gone.status, 404, "{round:?}");
-            let name = round.repo.replace('/', "--");
-            let left: Vec<_> = files_below(&server.models_folder())
-                .into_iter()
-                .filter(|path| path.to_string_lossy().contains(&format!("{name}--")))
-                .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
-                .collect();
-            assert!(left.is_empty(), "{round:?}: {left:?}");
-        }
-        State::Succeeded => {
-            published.assert_kept(&server.model(&end.model_id.to_string()).await.expect("its row"));
-        }
-        state => panic!("{round:?}: {state:?} {:?}", end.error),
+    };
+    if end.state() == State::Cancelled {
+        assert_nothing_left(server, round, end.model_id).await;
+    } else {
+        published.assert_kept(&server.model(&end.model_id.to_string()).await.expect("its row"));
     }
 }
 
-/// From the request to the last word. Whatever is said in between only rises.
-async fn attempt(server: &Server, round: &Round, cancel_at: Option<i64>) -> Download {
-    let id = server.begin(&round.repo, Quantization::Native).await;
-    let Some(bytes) = cancel_at else {
-        return server.followed(id).await.pop().expect("a last word");
-    };
-    let (mut seen, _) = tokio::join!(server.followed(id), async {
+async fn assert_nothing_left(server: &Server, round: &Round, id: i64) {
+    let gone = server.rest().get(&format!("/api/models/{id}")).await;
+    assert_eq!(gone.status, 404, "{round:?}");
+    let name = format!("{}--", round.repo.replace('/', "--"));
+    let of_it = |path: &PathBuf| path.to_string_lossy().contains(&name);
+    let left: Vec<_> = files_below(&server.models_folder()).into_iter().filter(of_it).collect();
+    assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "lock")), "{round:?}: {left:?}");
+}
+
+/// Nothing is wrong with it any more; only with others, so that the hub may be left alone for a while.
+async fn retried(server: &Server, round: &Round) -> Download {
+    loop {
+        match attempt(server, round, None).await {
+            Ok(end) => return end,
+            Err(error) => assert_eq!(error.reason, Reason::HubUnavailable, "{round:?}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// From the request to its success or its cancelling. Whatever is said in between only rises.
+async fn attempt(server: &Server, round: &Round, cancel_at: Option<i64>) -> Result<Download, ServiceError> {
+    let source = HubSource { repo_id: round.repo.clone(), ..HubSource::default() };
+    let id =
+        server.start_pull(source, Quantization::Native).await.map_err(|s| ServiceError::from(&s))?.model_id;
+    let (mut seen, ()) = tokio::join!(server.followed(id), async {
+        let Some(bytes) = cancel_at else { return };
         server.watch_until(id, |download| download.downloaded_bytes >= bytes || is_final(download)).await;
-        server.cancel(id).await
+        // It may have come to its end by itself.
+        let _ = server.cancel(id).await;
     });
-    seen.pop().expect("a last word")
+    let end = seen.pop().expect("a last word");
+    match end.state() {
+        State::Failed => Err(ServiceError::from_rpc(&end.error.expect("a reason"))),
+        _ => Ok(end),
+    }
 }

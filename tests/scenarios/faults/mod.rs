@@ -23,7 +23,7 @@ const FILE: &str = "model.safetensors";
 /// The weights' address on either host.
 const WEIGHTS: &str = "*/model.safetensors";
 
-/// What may be fetched again after a kill: a chunk for each connection.
+/// What may be fetched again after a kill: less than a chunk of 8 MiB for each of six connections.
 const CHUNKS: u64 = 16 << 20;
 
 fn from(repo: &str) -> HubSource {
@@ -46,7 +46,7 @@ async fn arrives(hub: &RunningHub) -> (Model, Vec<Download>) {
 
 async fn arrives_at(server: &Server, hub: &RunningHub) -> (Model, Vec<Download>) {
     let published = Published::of(hub.url(), TINY).await;
-    let id = server.begin(TINY, Quantization::Native).await;
+    let id = server.begin_when_back(TINY, Quantization::Native).await;
     let seen = server.followed(id).await;
     let end = seen.last().expect("a last word");
     assert_eq!(end.state(), State::Succeeded, "{:?}", end.error);
