@@ -1,6 +1,6 @@
 //! How an engine is set up, and what memory that takes.
 
-use millm_model::ModelSpec;
+use millm_model::{ModelSpec, memory};
 
 use crate::cache::{KvCache, KvType};
 use crate::decoder::Buffers;
@@ -28,7 +28,7 @@ impl Default for EngineOptions {
         Self {
             context_length: None,
             slots: 8,
-            prefill_chunk: 256,
+            prefill_chunk: memory::PREFILL_CHUNK,
             queue_capacity: 64,
             threads: None,
             kv_type: KvType::default(),

@@ -22,6 +22,9 @@ use crate::template::ChatTemplate;
 use crate::tensor::{TensorData, TensorInfo, TensorType};
 use crate::tokenizer::{self, Tokenizer};
 
+pub use folder::tensors_in as tensors_in_safetensors;
+pub use gguf::tensors_in as tensors_in_gguf;
+
 /// Bounds for the files beside the weights.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
@@ -94,37 +97,10 @@ impl Checkpoint {
         }
     }
 
-    /// Keeps of `found` what the spec needs, and checks that this is all of it.
     fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mmap>, weights_file: &str) -> Result<Self> {
-        let mut by_found_name: HashMap<String, Found> =
-            found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-        let expected = spec.expected_tensors();
-        let (mut tensors, mut places) =
-            (Vec::with_capacity(expected.len()), Vec::with_capacity(expected.len()));
-        let mut by_name = HashMap::with_capacity(expected.len());
-        for wanted in expected {
-            let Some(tensor) = by_found_name.remove(&wanted.name) else {
-                let known_as = spec.family.hugging_face_name(&wanted.name).unwrap_or_default();
-                let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
-                return Err(Error::invalid(weights_file, why));
-            };
-            let wrong =
-                |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
-            if tensor.shape != wanted.shape {
-                return Err(wrong(format!(
-                    "has shape {:?}, the config asks for {:?}",
-                    tensor.shape, wanted.shape
-                )));
-            }
-            let ty = tensor
-                .ty
-                .ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
-            by_name.insert(wanted.name.clone(), tensors.len());
-            let bytes = tensor.place.range.len() as u64;
-            tensors.push(TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes });
-            places.push(tensor.place);
-        }
-        tracing::debug!(unused = by_found_name.len(), "tensors that the architecture does not read");
+        let kept = keep(&spec, found, weights_file)?;
+        let by_name = kept.iter().enumerate().map(|(at, (tensor, _))| (tensor.name.clone(), at)).collect();
+        let (tensors, places) = kept.into_iter().unzip();
         Ok(Self {
             spec,
             tensors,
@@ -241,6 +217,40 @@ impl Checkpoint {
             GenerationDefaults::default()
         })
     }
+}
+
+/// Keeps of `found` what the spec needs, in its order, and checks that this is all of it.
+fn keep(spec: &ModelSpec, found: Vec<Found>, weights_file: &str) -> Result<Vec<(TensorInfo, Place)>> {
+    let mut by_name: HashMap<String, Found> =
+        found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    let expected = spec.expected_tensors();
+    let mut kept = Vec::with_capacity(expected.len());
+    for wanted in expected {
+        let Some(tensor) = by_name.remove(&wanted.name) else {
+            let known_as = spec.family.hugging_face_name(&wanted.name).unwrap_or_default();
+            let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
+            return Err(Error::invalid(weights_file, why));
+        };
+        let wrong =
+            |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
+        if tensor.shape != wanted.shape {
+            return Err(wrong(format!(
+                "has shape {:?}, the config asks for {:?}",
+                tensor.shape, wanted.shape
+            )));
+        }
+        let ty =
+            tensor.ty.ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
+        let bytes = tensor.place.range.len() as u64;
+        kept.push((TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes }, tensor.place));
+    }
+    tracing::debug!(unused = by_name.len(), "tensors that the architecture does not read");
+    Ok(kept)
+}
+
+/// What an opened checkpoint would hold, without the places.
+fn infos(kept: Vec<(TensorInfo, Place)>) -> Vec<TensorInfo> {
+    kept.into_iter().map(|(tensor, _)| tensor).collect()
 }
 
 impl Sidecars {

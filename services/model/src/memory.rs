@@ -10,6 +10,11 @@ const OVERHEAD_BYTES: u64 = 14 << 20;
 /// A token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 
+/// Prompt tokens in one forward pass, unless an engine is told otherwise.
+pub const PREFILL_CHUNK: usize = 256;
+/// Of a number in the KV cache, unless an engine is told otherwise: f16.
+pub const KV_ELEMENT_BYTES: usize = 2;
+
 /// What a model is to be run for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
@@ -21,6 +26,13 @@ pub struct Workload {
     pub prefill_chunk: usize,
     /// Bytes of one number in the KV cache: 2 for f16.
     pub kv_element_bytes: usize,
+}
+
+impl Workload {
+    /// As a server runs it whose settings say no more than this.
+    pub const fn served(context_length: usize, slots: usize) -> Self {
+        Self { context_length, slots, prefill_chunk: PREFILL_CHUNK, kv_element_bytes: KV_ELEMENT_BYTES }
+    }
 }
 
 /// In bytes.

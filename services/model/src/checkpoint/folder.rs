@@ -5,12 +5,13 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars};
+use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars, infos, keep};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::mapped;
 use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
 use crate::spec::ModelSpec;
+use crate::tensor::TensorInfo;
 
 const WHOLE: &str = "model.safetensors";
 
@@ -22,22 +23,58 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
         Some(index) => index.shards.clone(),
         None => vec![whole(folder)?],
     };
-    let (mut maps, mut found, mut shard_of) = (Vec::new(), Vec::new(), HashMap::new());
-    for (place, shard) in shards.iter().enumerate() {
+    let (mut maps, mut headers) = (Vec::new(), Vec::new());
+    for shard in &shards {
         let path = folder.join(shard);
         if !path.exists() {
             return Err(Error::invalid(shard, format!("is missing, {} names it", ShardIndex::FILE)));
         }
         let (header, map) = read(&path, shard)?;
         files.push(ModelFile { path, size_bytes: map.len() as u64 });
+        headers.push(header);
+        maps.push(map);
+    }
+    let found = gather(spec.family, &shards, headers, index.as_ref())?;
+    let checkpoint = Checkpoint::assemble(spec, found, maps, named(&shards, index.as_ref()))?;
+    Ok(Checkpoint { files, sidecars, ..checkpoint })
+}
+
+/// What [`Checkpoint::open`] would find in safetensors files with these headers, before their data is there.
+/// `shards` names them. Errors: as opening.
+pub fn tensors_in(
+    spec: &ModelSpec,
+    shards: &[String],
+    headers: Vec<SafetensorsHeader>,
+    index: Option<&ShardIndex>,
+) -> Result<Vec<TensorInfo>> {
+    let found = gather(spec.family, shards, headers, index)?;
+    keep(spec, found, named(shards, index)).map(infos)
+}
+
+/// The file that is at fault when a tensor is missing.
+fn named<'a>(shards: &'a [String], index: Option<&ShardIndex>) -> &'a str {
+    match (index, shards) {
+        (None, [one, ..]) => one,
+        _ => ShardIndex::FILE,
+    }
+}
+
+/// The tensors of all files by their canonical names. Each is in one file, and in the one that the index says.
+fn gather(
+    family: &Family,
+    shards: &[String],
+    headers: Vec<SafetensorsHeader>,
+    index: Option<&ShardIndex>,
+) -> Result<Vec<Found>> {
+    let (mut found, mut shard_of) = (Vec::new(), HashMap::new());
+    for (place, (shard, header)) in shards.iter().zip(headers).enumerate() {
         for tensor in header.tensors {
             if let Some(first) = shard_of.insert(tensor.name.clone(), place) {
                 let why = format!("tensor '{}' is in {} too", tensor.name, shards[first]);
                 return Err(Error::invalid(shard, why));
             }
-            found.extend(canonical(spec.family, tensor, place, shard));
+            found.extend(canonical(family, tensor, place, shard));
         }
-        maps.push(map);
     }
     for (tensor, place) in index.iter().flat_map(|index| &index.tensors) {
         if shard_of.get(tensor) != Some(place) {
@@ -45,9 +82,7 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
             return Err(Error::invalid(&*shards[*place], why));
         }
     }
-    let weights = if index.is_some() { ShardIndex::FILE } else { &shards[0] };
-    let checkpoint = Checkpoint::assemble(spec, found, maps, weights)?;
-    Ok(Checkpoint { files, sidecars, ..checkpoint })
+    Ok(found)
 }
 
 /// The index counts only where there is no whole file, as in transformers.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, Found, ModelFile, Place, Sidecars};
+use super::{Checkpoint, Found, ModelFile, Place, Sidecars, infos, keep};
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFile, StoredTensor};
+use crate::gguf::{GgufFile, GgufHeader, StoredTensor};
 use crate::mapped;
 use crate::spec::ModelSpec;
-use crate::tensor::TensorType;
+use crate::tensor::{TensorInfo, TensorType};
 
 pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -> Result<Checkpoint> {
     let name = mapped::file_name(path);
@@ -26,21 +26,28 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
         spec = spec.with_generation_config(text)?;
     }
     let (header, map) = file.into_parts();
-    let found = header
-        .tensors
-        .into_iter()
-        .map(|tensor| Found {
-            name: tensor.name,
-            ty: Some(tensor.ty),
-            dtype: tensor.ty.name(),
-            shape: tensor.shape,
-            place: Place { map: 0, range: tensor.range.start as usize..tensor.range.end as usize },
-            file: name.clone(),
-        })
-        .collect();
+    let found = found(&header, &name);
     files.push(ModelFile { path: path.to_owned(), size_bytes: map.len() as u64 });
     let checkpoint = Checkpoint::assemble(spec, found, vec![map], &name)?;
     Ok(Checkpoint { files, metadata: Some(header.metadata), sidecars, ..checkpoint })
+}
+
+/// What [`Checkpoint::open`] would find in a GGUF file with this header, before its data is there. `name` is the
+/// file's. Errors: as opening.
+pub fn tensors_in(spec: &ModelSpec, name: &str, header: &GgufHeader) -> Result<Vec<TensorInfo>> {
+    keep(spec, found(header, name), name).map(infos)
+}
+
+fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
+    let tensors = header.tensors.iter().map(|tensor| Found {
+        name: tensor.name.clone(),
+        ty: Some(tensor.ty),
+        dtype: tensor.ty.name(),
+        shape: tensor.shape.clone(),
+        place: Place { map: 0, range: tensor.range.start as usize..tensor.range.end as usize },
+        file: file.to_owned(),
+    });
+    tensors.collect()
 }
 
 /// The values of a small F32 tensor.
