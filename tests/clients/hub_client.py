@@ -195,6 +195,12 @@ def test_lists_and_search(hub):
     assert {model.id for model in hub.api.list_models(author="millm")} == {"millm/tiny"}
     assert [model.id for model in hub.api.list_models(filter="safetensors")] == ["millm/tiny"]
     assert len(list(hub.api.list_models(limit=2, sort="downloads"))) == 2
+    fields = ["downloads", "likes", "lastModified", "gated", "pipeline_tag", "tags", "config", "gguf"]
+    (tiny,) = hub.api.list_models(search="tiny", expand=fields, limit=5)
+    assert (tiny.gated, tiny.likes, tiny.pipeline_tag) == (False, 0, "text-generation")
+    assert tiny.config["architectures"] == ["LlamaForCausalLM"]
+    assert tiny.last_modified.year == 2025
+    assert tiny.sha is None
     (full,) = hub.api.list_models(search="nested", full=True)
     assert "config.json" in {file.rfilename for file in full.siblings}
     member = HfApi(endpoint=hub.url, token=MEMBER)

@@ -7,6 +7,7 @@ mod arrival;
 mod batching;
 mod faults;
 mod lifecycle;
+mod looking;
 mod refusals;
 mod repositories;
 mod resuming;

@@ -5,6 +5,7 @@ mod events;
 mod loading;
 mod models;
 mod preview;
+mod search;
 mod system;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/api/models/{id}/load", post(loading::load))
         .route("/api/models/{id}/unload", post(loading::unload))
         .route("/api/models/{id}/memory", get(loading::memory))
+        .route("/api/search", get(search::show))
         .route("/api/system", get(system::show))
         .route("/api/events", get(events::follow))
 }

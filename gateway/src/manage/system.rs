@@ -1,10 +1,12 @@
-//! `GET /api/system`: devices and their memory, what is loaded, what the models take on disk.
+//! `GET /api/system`: devices and their memory, what is loaded, what the models take on disk, how the hub answers.
 
 use std::sync::Arc;
 
 use axum::extract::State;
+use millm_kit::view::hub::HubView;
 use millm_proto::{
     catalog::v1::Source,
+    downloader::v1::GetHubStatusRequest,
     runtime::v1::{Device, LoadState, LoadedModel},
 };
 use serde_json::{Value, json};
@@ -13,7 +15,11 @@ use super::{Answer, success};
 use crate::app::App;
 
 pub async fn show(State(app): State<Arc<App>>) -> Answer {
-    let (status, models) = futures::join!(app.status(), app.models(""));
+    let mut downloader = app.downloader();
+    let hub = downloader.get_hub_status(GetHubStatusRequest {});
+    let (status, models, hub) = futures::join!(app.status(), app.models(""), hub);
+    // Shown without it when the Downloader does not answer.
+    let hub = hub.ok().map(|answer| HubView::from(answer.get_ref()));
     let (status, models) = (status?, models?);
     // A user's own files are not the cache's.
     let cached = models.iter().filter(|model| model.source() == Source::Huggingface);
@@ -25,6 +31,7 @@ pub async fn show(State(app): State<Arc<App>>) -> Answer {
         "process_memory_bytes": status.process_memory_bytes,
         "model_count": models.len(),
         "cache_size_bytes": cache_bytes,
+        "hub": hub,
     })))
 }
 

@@ -5,7 +5,10 @@ use http_body_util::BodyExt as _;
 use millm_kit::ServiceError;
 use millm_proto::{
     catalog::v1::{Architecture, Model, Quantization, Source, model},
-    downloader::v1::{Download, ModelPreview, QuantizationEstimate, download, start_download_request},
+    downloader::v1::{
+        Download, FoundRepo, HubStatus, ModelPreview, QuantizationEstimate, SearchReposResponse, download,
+        found_repo, hub_status, search_repos_request, start_download_request,
+    },
     runtime::v1::{
         Device, LoadProgress, LoadState, LoadedModel, MemoryEstimate, RuntimeStatus, UnloadProgress,
     },
@@ -126,6 +129,7 @@ async fn previews() {
         disk_size_bytes: 1_800_000_000,
         memory_bytes: 2_000_000_000,
         peak_disk_bytes: 9,
+        ..QuantizationEstimate::default()
     };
     *world.stage.preview.lock().unwrap() = ModelPreview {
         handle: "gemma-2-2b".into(),
@@ -147,7 +151,39 @@ async fn previews() {
         (&data["estimated_sizes"]["Q4"]["disk_mb"], &data["estimated_sizes"]["Q4"]["memory_mb"]),
         (&json!(1800), &json!(2000))
     );
+    assert_eq!((&data["obstacles"], &data["available_disk_bytes"]), (&json!([]), &json!(0)));
+    world.stage.preview.lock().unwrap().obstacles = vec![ServiceError::insufficient_disk(9, 5).to_rpc()];
+    let body = json!({"repo_id": "g/gemma-2-2b", "quantization": "Q8", "trust_remote_code": true});
+    let (_, answer) = world.call("POST", "/api/models/preview", body).await;
+    assert_eq!(answer["data"]["obstacles"][0]["code"], "INSUFFICIENT_DISK");
     assert_eq!(world.call("POST", "/api/models/preview", json!({})).await.0, 400);
+    let odd = json!({"repo_id": "g/gemma-2-2b", "quantization": "Q5"});
+    assert_eq!(world.call("POST", "/api/models/preview", odd).await.0, 400);
+}
+
+#[tokio::test]
+async fn searches() {
+    let world = world().await;
+    let repo = FoundRepo {
+        repo_id: "g/gemma".into(),
+        downloads: 7,
+        gated: true,
+        support: found_repo::Support::Supported.into(),
+        ..FoundRepo::default()
+    };
+    *world.stage.found.lock().unwrap() = SearchReposResponse { repos: vec![repo, FoundRepo::default()] };
+    let (status, answer) = world.get("/api/search?q=gem%20ma&author=g&sort=likes&limit=2").await;
+    let found = &answer["data"];
+    assert_eq!((status, &found[0]["repo_id"], &found[0]["downloads"]), (200, &json!("g/gemma"), &json!(7)));
+    assert_eq!((&found[0]["is_gated"], &found[0]["supported"]), (&json!(true), &json!(true)));
+    assert_eq!((&found[1]["supported"], &found[1]["pipeline_tag"]), (&Value::Null, &Value::Null));
+    let asked = world.stage.searched.lock().unwrap().remove(0);
+    assert_eq!((asked.query.as_str(), asked.author.as_str(), asked.limit), ("gem ma", "g", 2));
+    assert_eq!(asked.sort(), search_repos_request::Sort::Likes);
+    for (bad, field) in [("sort=size", "sort"), ("limit=many", "limit")] {
+        let (status, answer) = world.get(&format!("/api/search?q=a&{bad}")).await;
+        assert_eq!((status, &answer["error"]["details"]["field"]), (400, &json!(field)));
+    }
 }
 
 #[tokio::test]
@@ -200,7 +236,16 @@ async fn memory_and_system() {
     assert_eq!(world.get("/api/models/a/memory?context_length=x").await.0, 400);
     let device = Device { id: "cpu".into(), total_bytes: 5, ..Device::default() };
     world.stage.status.lock().unwrap().devices = vec![device];
+    *world.stage.hub.lock().unwrap() = HubStatus {
+        host: "hub.example".into(),
+        state: hub_status::State::HalfOpen.into(),
+        consecutive_failures: 5,
+        ..HubStatus::default()
+    };
     let (_, answer) = world.get("/api/system").await;
+    let hub = &answer["data"]["hub"];
+    assert_eq!((&hub["host"], &hub["state"]), (&json!("hub.example"), &json!("half_open")));
+    assert_eq!((&hub["consecutive_failures"], &hub["last_error"]), (&json!(5), &Value::Null));
     assert_eq!(
         (&answer["data"]["devices"][0]["id"], &answer["data"]["model_count"]),
         (&json!("cpu"), &json!(2))

@@ -24,9 +24,9 @@ use millm_proto::{
         catalog_service_server::{CatalogService, CatalogServiceServer},
     },
     downloader::v1::{
-        CancelDownloadRequest, Download, ListDownloadsRequest, ListDownloadsResponse, ModelPreview,
-        PreviewModelRequest, RemoveModelRequest, StartDownloadRequest, WatchDownloadRequest,
-        WatchDownloadsRequest,
+        CancelDownloadRequest, Download, GetHubStatusRequest, HubStatus, ListDownloadsRequest,
+        ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest, SearchReposRequest,
+        SearchReposResponse, StartDownloadRequest, WatchDownloadRequest, WatchDownloadsRequest,
         downloader_service_server::{DownloaderService, DownloaderServiceServer},
     },
     runtime::v1::{
@@ -52,6 +52,8 @@ pub struct Stage {
     pub downloads: Mutex<Vec<Download>>,
     pub status: Mutex<RuntimeStatus>,
     pub preview: Mutex<ModelPreview>,
+    pub found: Mutex<SearchReposResponse>,
+    pub hub: Mutex<HubStatus>,
     pub estimate: Mutex<MemoryEstimate>,
     pub load: Mutex<Vec<LoadProgress>>,
     pub unload: Mutex<Vec<UnloadProgress>>,
@@ -59,6 +61,7 @@ pub struct Stage {
     pub generations: Mutex<Vec<Vec<Result<GenerateResponse, Status>>>>,
     pub refusal: Mutex<Option<ServiceError>>,
     pub started: Mutex<Vec<StartDownloadRequest>>,
+    pub searched: Mutex<Vec<SearchReposRequest>>,
     pub asked: Mutex<Vec<GenerateRequest>>,
     pub named: Mutex<Vec<String>>,
     /// Generations whose stream is open.
@@ -83,12 +86,15 @@ impl World {
             downloads: Mutex::default(),
             status: Mutex::default(),
             preview: Mutex::default(),
+            found: Mutex::default(),
+            hub: Mutex::default(),
             estimate: Mutex::default(),
             load: Mutex::default(),
             unload: Mutex::default(),
             generations: Mutex::default(),
             refusal: Mutex::default(),
             started: Mutex::default(),
+            searched: Mutex::default(),
             asked: Mutex::default(),
             named: Mutex::default(),
             running: Arc::default(),
@@ -202,6 +208,17 @@ impl DownloaderService for Played {
         self.0.refused()?;
         self.0.named.lock().unwrap().push(request.into_inner().repo_id);
         Ok(Response::new(self.0.preview.lock().unwrap().clone()))
+    }
+
+    async fn search_repos(&self, request: tonic::Request<SearchReposRequest>) -> Answer<SearchReposResponse> {
+        self.0.refused()?;
+        self.0.searched.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(self.0.found.lock().unwrap().clone()))
+    }
+
+    async fn get_hub_status(&self, _: tonic::Request<GetHubStatusRequest>) -> Answer<HubStatus> {
+        self.0.refused()?;
+        Ok(Response::new(self.0.hub.lock().unwrap().clone()))
     }
 
     async fn start_download(&self, request: tonic::Request<StartDownloadRequest>) -> Answer<Download> {

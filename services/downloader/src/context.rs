@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use millm_kit::{Conn, Secret, ServiceError};
+use millm_model::memory::Workload;
 use millm_proto::runtime::v1::{GetStatusRequest, LoadState, runtime_service_client::RuntimeServiceClient};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cache::Cache, describe::Workload, disk::DiskSpace, hub::Hub, registry::Registry};
+use crate::{cache::Cache, disk::DiskSpace, hub::Hub, registry::Registry};
 
 #[derive(Debug)]
 pub struct Context {
@@ -15,6 +16,7 @@ pub struct Context {
     pub registry: Registry,
     pub runtime: Conn,
     pub disk: Arc<dyn DiskSpace>,
+    /// For what memory is estimated: the server's settings.
     pub workload: Workload,
     /// The server's own token, for requests that bring none.
     pub token: Option<Secret>,

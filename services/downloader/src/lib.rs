@@ -12,6 +12,7 @@ mod disk;
 mod error;
 mod fetch;
 mod hub;
+mod hub_view;
 mod job;
 mod local;
 mod meta;
@@ -38,6 +39,7 @@ mod tests;
 use std::sync::Arc;
 
 use millm_kit::{Conn, Host, Secret, Settings};
+use millm_model::memory::Workload;
 use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
 
 pub use disk::DiskSpace;
@@ -45,7 +47,6 @@ pub use error::BuildError;
 
 use cache::Cache;
 use context::Context;
-use describe::Workload;
 use disk::RealDisk;
 use hub::Hub;
 use policy::Policy;
@@ -76,10 +77,7 @@ impl Downloader {
             registry: Registry::new(catalog),
             runtime,
             disk: Arc::new(RealDisk),
-            workload: Workload {
-                context_length: settings.context_length,
-                parallel_requests: settings.parallel_requests,
-            },
+            workload: Workload::served(settings.context_length as usize, settings.parallel_requests as usize),
             token: settings.hf_token.clone(),
             downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
             threads: settings.threads as usize,

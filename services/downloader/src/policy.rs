@@ -47,6 +47,13 @@ pub const LARGE_FILES_AT_ONCE: usize = 3;
 pub const SMALL_FILES_AT_ONCE: usize = 4;
 pub const SMALL_FILE_BYTES: u64 = 8 << 20;
 
+/// The attempts of one call alone never open the breaker: with more retries it takes more failures.
+const LEAST_BREAKER_FAILURES: u32 = 5;
+
+/// How long the hub's word on a token holds: it does not like to be asked. A no may be about to be mended.
+pub const ACCEPTED_TOKEN_FOR: Duration = Duration::from_mins(10);
+pub const OTHER_TOKEN_FOR: Duration = Duration::from_mins(1);
+
 #[derive(Debug, Clone)]
 pub struct Policy {
     pub connect_timeout: Duration,
@@ -63,6 +70,9 @@ pub struct Policy {
     pub longest_pause: Duration,
     /// The most that `Retry-After` and `RateLimit` can make us wait.
     pub longest_wait: Duration,
+    /// So many failures of the hub in a row and nobody asks it for `breaker_pause`; then one request may try.
+    pub breaker_failures: u32,
+    pub breaker_pause: Duration,
 }
 
 impl Policy {
@@ -78,6 +88,8 @@ impl Policy {
             first_pause: Duration::from_millis(250),
             longest_pause: Duration::from_secs(20),
             longest_wait: Duration::from_mins(2),
+            breaker_failures: settings.download_retries.saturating_add(2).max(LEAST_BREAKER_FAILURES),
+            breaker_pause: settings.hub_pause,
         }
     }
 

@@ -6,9 +6,10 @@ use millm_kit::{ModelRef, ServiceError};
 use millm_proto::{
     catalog::v1::{Model, model},
     downloader::v1::{
-        CancelDownloadRequest, Download, ListDownloadsRequest, ListDownloadsResponse, ModelPreview,
-        PreviewModelRequest, RemoveModelRequest, StartDownloadRequest, WatchDownloadRequest,
-        WatchDownloadsRequest, download::State, downloader_service_server::DownloaderService,
+        CancelDownloadRequest, Download, GetHubStatusRequest, HubStatus, ListDownloadsRequest,
+        ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest, SearchReposRequest,
+        SearchReposResponse, StartDownloadRequest, WatchDownloadRequest, WatchDownloadsRequest,
+        download::State, downloader_service_server::DownloaderService,
     },
 };
 use tokio::sync::watch::{self, Receiver};
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     context::Context,
+    hub_view,
     preview::preview,
     queue::{Queue, first_snapshot},
     remove::remove,
@@ -74,6 +76,17 @@ fn ended(row: &Model) -> Option<Download> {
 
 #[tonic::async_trait]
 impl DownloaderService for Service {
+    async fn search_repos(
+        &self,
+        request: Request<SearchReposRequest>,
+    ) -> Result<Response<SearchReposResponse>, Status> {
+        Ok(Response::new(hub_view::search(&self.context, request.into_inner()).await?))
+    }
+
+    async fn get_hub_status(&self, _: Request<GetHubStatusRequest>) -> Result<Response<HubStatus>, Status> {
+        Ok(Response::new(hub_view::status(&self.context.hub)))
+    }
+
     async fn preview_model(
         &self,
         request: Request<PreviewModelRequest>,

@@ -97,7 +97,7 @@ async fn hub(
 }
 
 /// The row that asks for the same already.
-async fn same_wish(context: &Context, wanted: &Model) -> Result<Option<Model>, ServiceError> {
+pub async fn same_wish(context: &Context, wanted: &Model) -> Result<Option<Model>, ServiceError> {
     let same = |row: &Model| {
         row.source == wanted.source
             && row.repo_id.eq_ignore_ascii_case(&wanted.repo_id)

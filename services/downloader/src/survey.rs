@@ -5,7 +5,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
     ModelSpec, TensorInfo, TensorType,
+    checkpoint::{tensors_in_gguf, tensors_in_safetensors},
     headers::{GgufHeader, Prefix, SafetensorsHeader},
+    safetensors::ShardIndex,
 };
 use millm_proto::catalog::v1::Quantization;
 
@@ -39,6 +41,8 @@ pub struct Survey {
     pub weights: Weights,
     /// Those to fetch.
     pub files: Vec<RemoteFile>,
+    /// `model.safetensors.index.json`, where the weights are in shards.
+    index: Option<String>,
     /// config.json.
     pub config: Option<String>,
     pub generation_config: Option<String>,
@@ -50,6 +54,10 @@ impl Survey {
     /// Errors: those of the hub (unknown, gated, bad token), no usable weights, a dangerous file name.
     pub async fn take(hub: &Hub, wish: &Wish<'_>) -> Result<Self, ServiceError> {
         let info = hub.info(wish.repo, wish.revision, wish.token).await?;
+        if let Some(token) = wish.token.filter(|_| info.gated) {
+            // A description is for everybody: that it came says nothing of the token.
+            hub.check_token(token).await?;
+        }
         let tree = hub.tree(&info.repo, &info.commit, wish.token).await?;
         let weights = select::weights(&tree, wish.file, wish.quantization)?;
         let reader = Reader { hub, info: &info, tree: &tree, token: wish.token };
@@ -65,7 +73,7 @@ impl Survey {
             config = reader.text("config.json", MOST_CONFIG_BYTES).await?;
             generation_config = reader.text("generation_config.json", MOST_CONFIG_BYTES).await?;
         }
-        Ok(Self { info, tree, weights, files, config, generation_config, gguf })
+        Ok(Self { info, tree, weights, files, index, config, generation_config, gguf })
     }
 
     /// The model's dimensions. Errors: UNSUPPORTED_ARCHITECTURE, INVALID_MODEL_FILE.
@@ -99,41 +107,62 @@ impl Survey {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Every tensor of the weights, from the files' headers alone: under its canonical name where the family
-    /// knows it. Weights of unknown types are left out.
-    pub async fn tensors(
-        &self,
-        hub: &Hub,
-        token: Option<&Secret>,
-        spec: Option<&ModelSpec>,
-    ) -> Result<Vec<TensorInfo>, ServiceError> {
-        if let Some(header) = &self.gguf {
-            return Ok(header.tensors.iter().map(gguf_tensor).collect());
+    /// Of the files that stay beside weights that are made from the published ones.
+    pub fn sidecar_bytes(&self) -> u64 {
+        let weights = |file: &&RemoteFile| {
+            [".safetensors", ".gguf", ShardIndex::FILE].iter().any(|end| file.path.as_str().ends_with(end))
+        };
+        self.files.iter().filter(|file| !weights(file)).map(|file| file.size).sum()
+    }
+
+    /// What the weights' headers say of their tensors; a GGUF file's is here already.
+    pub async fn headers(&self, hub: &Hub, token: Option<&Secret>) -> Result<Headers, ServiceError> {
+        if let (Some(header), Weights::Gguf { file }) = (&self.gguf, &self.weights) {
+            return Ok(Headers::Gguf { file: file.to_string(), header: std::sync::Arc::clone(header) });
         }
         let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
         let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
-        let requests: Vec<_> = shards.map(|file| reader.safetensors_header(file)).collect();
-        let headers: Vec<SafetensorsHeader> =
-            futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
-        let canonical = |name: &str| spec.and_then(|spec| spec.family.canonical_name(name));
-        let tensors = headers.into_iter().flat_map(|header| header.tensors).filter_map(|tensor| {
-            Some(TensorInfo {
-                name: canonical(&tensor.name).unwrap_or(tensor.name),
-                ty: tensor.dtype.tensor_type()?,
-                shape: tensor.shape,
-                bytes: tensor.range.end - tensor.range.start,
-            })
-        });
-        Ok(tensors.collect())
+        let (names, requests): (Vec<_>, Vec<_>) =
+            shards.map(|file| (file.path.to_string(), reader.safetensors_header(file))).unzip();
+        let headers = futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
+        Ok(Headers::Safetensors { names, headers, index: self.index.clone() })
     }
 }
 
-fn gguf_tensor(tensor: &millm_model::gguf::StoredTensor) -> TensorInfo {
-    TensorInfo {
-        name: tensor.name.clone(),
-        ty: tensor.ty,
-        shape: tensor.shape.clone(),
-        bytes: tensor.range.end - tensor.range.start,
+/// The weights' headers, read by ranges: no data.
+#[derive(Debug)]
+pub enum Headers {
+    Safetensors { names: Vec<String>, headers: Vec<SafetensorsHeader>, index: Option<String> },
+    Gguf { file: String, header: std::sync::Arc<GgufHeader> },
+}
+
+impl Headers {
+    /// What the decoder reads of them, as it would find it once they are here. Errors: INVALID_MODEL_FILE.
+    pub fn tensors(self, spec: &ModelSpec, name: &str) -> Result<Vec<TensorInfo>, ServiceError> {
+        let read = match self {
+            Self::Safetensors { names, headers, index } => {
+                let index = index.as_deref().map(ShardIndex::parse).transpose();
+                index.and_then(|index| tensors_in_safetensors(spec, &names, headers, index.as_ref()))
+            }
+            Self::Gguf { file, header } => tensors_in_gguf(spec, &file, &header),
+        };
+        read.map_err(|error| of_model(name, error))
+    }
+
+    /// Numbers in all tensors, read by us or not.
+    pub fn elements(&self) -> u64 {
+        let shapes: Vec<&[usize]> = match self {
+            Self::Safetensors { headers, .. } => headers
+                .iter()
+                .flat_map(|header| &header.tensors)
+                .map(|tensor| tensor.shape.as_slice())
+                .collect(),
+            Self::Gguf { header, .. } => {
+                header.tensors.iter().map(|tensor| tensor.shape.as_slice()).collect()
+            }
+        };
+        let of = |shape: &[usize]| shape.iter().fold(1_u64, |n, size| n.saturating_mul(*size as u64));
+        shapes.into_iter().map(of).fold(0, u64::saturating_add)
     }
 }
 
@@ -197,7 +226,8 @@ impl Reader<'_> {
         file: &RemoteFile,
         parse: impl Fn(&[u8]) -> millm_model::Result<Prefix<T>>,
     ) -> Result<T, ServiceError> {
-        let mut want = HEADER_GUESS_BYTES.min(file.size);
+        // A part even of a small file: what is looked at is not fetched.
+        let mut want = HEADER_GUESS_BYTES.min(file.size.div_ceil(4));
         loop {
             let bytes = self.hub.read_start(self.at(&file.path), want).await?;
             if (bytes.len() as u64) < want {

@@ -1,6 +1,8 @@
 //! A model as REST and `--json` show it: the seeds' fields, with bytes and facts beside them. Made from the
 //! three services' facts by [`model`]; nobody stores it.
 
+pub mod hub;
+
 use millm_proto::{
     catalog::v1::{Architecture, Model, Quantization, Source},
     downloader::v1::{Download, download},

@@ -42,6 +42,8 @@ pub enum Command {
     Show(Name),
     /// See what a repository holds and needs, without downloading it
     Preview(Preview),
+    /// Search the hub for repositories by name
+    Search(Search),
     /// Load a model into memory
     Load(Load),
     /// Unload the loaded model
@@ -118,6 +120,9 @@ pub struct Pull {
     /// Return once it is queued; 'millm ps' shows how it goes
     #[arg(short, long)]
     pub detach: bool,
+    /// Only say what it would take and what stands in its way
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +157,25 @@ pub struct Preview {
     /// Branch, tag or commit [default: main]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub revision: String,
+    /// One file of a repository of GGUF files
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub file: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Search {
+    /// Part of a repository's name
+    #[arg(default_value = "", hide_default_value = true, required_unless_present = "author")]
+    pub query: String,
+    /// Only this owner's
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub author: String,
+    /// downloads, likes or last_modified [default: as the hub finds best]
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub sort: String,
+    /// How many at most
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub limit: u32,
 }
 
 #[derive(Debug, Args)]

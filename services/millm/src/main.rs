@@ -9,7 +9,9 @@ mod lifecycle;
 mod memory;
 mod models;
 mod output;
+mod preview;
 mod pull;
+mod search;
 mod serve;
 
 use std::process::ExitCode;
@@ -57,7 +59,8 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Add(args) => pull::add(&server, args, json).await,
         Command::List(args) => models::list(&server, args, json).await,
         Command::Show(args) => models::show(&server, &args.model, json).await,
-        Command::Preview(args) => models::preview(&server, args, token, json).await,
+        Command::Preview(args) => preview::run(&server, args, token, json).await,
+        Command::Search(args) => search::run(&server, args, token, json).await,
         Command::Load(args) => lifecycle::load(&server, args, json).await,
         Command::Unload(args) => lifecycle::unload(&server, args, json).await,
         Command::Run(args) => chat::run(&server, args, json).await,

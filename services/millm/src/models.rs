@@ -1,4 +1,4 @@
-//! `list`, `show`, `preview`, `rm`.
+//! `list`, `show`, `rm`.
 
 use std::{
     collections::HashMap,
@@ -6,16 +6,16 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use millm_kit::{format, names::RepoId, view};
+use millm_kit::{format, view};
 use millm_proto::{
-    catalog::v1::{ListModelsRequest, Model, Quantization},
-    downloader::v1::{Download, ListDownloadsRequest, ModelPreview, PreviewModelRequest, RemoveModelRequest},
+    catalog::v1::{ListModelsRequest, Model},
+    downloader::v1::{Download, ListDownloadsRequest, RemoveModelRequest},
     runtime::v1::{GetStatusRequest, LoadedModel},
 };
 use serde_json::json;
 
 use crate::{
-    args::{List, Preview, Rm},
+    args::{List, Rm},
     client::Server,
     output,
 };
@@ -146,84 +146,6 @@ pub async fn show(server: &Server, name: &str, json: bool) -> Result<()> {
         output::line(&format!("{label:14} {value}"))?;
     }
     Ok(())
-}
-
-pub async fn preview(server: &Server, args: Preview, token: String, as_json: bool) -> Result<()> {
-    let repo = RepoId::parse(&args.repo)?;
-    let request = PreviewModelRequest { repo_id: repo.to_string(), revision: args.revision, hf_token: token };
-    let p = server.downloader().preview_model(request).await.map_err(|s| server.explain(&s))?.into_inner();
-    if as_json { output::json(&preview_json(&p)) } else { preview_text(&p) }
-}
-
-fn preview_json(p: &ModelPreview) -> serde_json::Value {
-    let sizes: serde_json::Map<_, _> = p
-        .estimates
-        .iter()
-        .map(|e| {
-            let sizes = json!({ "disk_bytes": e.disk_size_bytes, "peak_disk_bytes": e.peak_disk_bytes, "memory_bytes": e.memory_bytes });
-            (view::quantization(e.quantization()).to_owned(), sizes)
-        })
-        .collect();
-    json!({
-        "repo_id": p.repo_id,
-        "commit": p.commit,
-        "name": p.handle,
-        "architecture": p.architecture.as_ref().map(view::ArchitectureView::from),
-        "supported": p.supported,
-        "unsupported_reason": p.unsupported_reason,
-        "parameter_count": p.parameter_count,
-        "is_gated": p.gated,
-        "requires_trust_remote_code": p.requires_trust_remote_code,
-        "license": p.license,
-        "download_size_bytes": p.download_size_bytes,
-        "estimated_sizes": sizes,
-        "files": p.files.iter().map(|f| json!({ "path": f.path, "size_bytes": f.size_bytes, "selected": f.selected })).collect::<Vec<_>>(),
-    })
-}
-
-fn preview_text(p: &ModelPreview) -> Result<()> {
-    let yes = |b: bool| if b { "yes" } else { "no" };
-    let architecture = p.architecture.as_ref().map(|a| a.name.clone()).unwrap_or_default();
-    let supported = if p.supported { "yes".to_owned() } else { format!("no: {}", p.unsupported_reason) };
-    let parameters =
-        if p.parameter_count > 0 { format::parameters(p.parameter_count as u64) } else { String::new() };
-    let context = p.architecture.as_ref().map(|a| format!("{} tokens", a.context_length)).unwrap_or_default();
-    for (label, value) in [
-        ("repository", p.repo_id.as_str()),
-        ("commit", &p.commit),
-        ("name", &p.handle),
-        ("architecture", &architecture),
-        ("runs here", &supported),
-        ("parameters", &parameters),
-        ("context", &context),
-        ("gated", yes(p.gated)),
-        ("custom code", yes(p.requires_trust_remote_code)),
-        ("license", &p.license),
-        ("download", &format::bytes(p.download_size_bytes as u64)),
-    ] {
-        if !value.is_empty() {
-            output::line(&format!("{label:14} {value}"))?;
-        }
-    }
-    let size = |n: i64| if n > 0 { format::bytes(n as u64) } else { "-".to_owned() };
-    let rows: Vec<_> = p
-        .estimates
-        .iter()
-        .map(|e| {
-            let default = if e.quantization() == Quantization::Q4 { "default" } else { "" };
-            vec![
-                view::quantization(e.quantization()).to_owned(),
-                size(e.disk_size_bytes),
-                size(e.memory_bytes),
-                default.to_owned(),
-            ]
-        })
-        .collect();
-    if rows.is_empty() {
-        return Ok(());
-    }
-    output::line("")?;
-    output::table(&["QUANT", "DISK", "MEMORY", ""], &[1, 2], &rows)
 }
 
 pub async fn rm(server: &Server, args: Rm, json: bool) -> Result<()> {

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use millm_kit::{ServiceError, format, names::RepoId, view};
 use millm_proto::downloader::v1::{
-    CancelDownloadRequest, Download, HubSource, StartDownloadRequest, WatchDownloadRequest, download::State,
-    start_download_request,
+    CancelDownloadRequest, Download, HubSource, PreviewModelRequest, StartDownloadRequest,
+    WatchDownloadRequest, download::State, start_download_request,
 };
 use serde::Serialize;
 
@@ -15,11 +15,23 @@ use crate::{
     args::{Add, Pull},
     client::Server,
     output::{self, Misuse},
+    preview,
 };
 
 pub async fn pull(server: &Server, args: Pull, token: String, json: bool) -> Result<()> {
     let repo = RepoId::parse(&args.repo)?;
     let quantization = quantization(&args.quantization)?;
+    if args.dry_run {
+        let request = PreviewModelRequest {
+            repo_id: repo.to_string(),
+            revision: args.revision,
+            hf_token: token,
+            file: args.file,
+            quantization: quantization.into(),
+            trust_remote_code: args.trust_remote_code,
+        };
+        return preview::dry_run(server, request, json).await;
+    }
     let request = StartDownloadRequest {
         source: Some(start_download_request::Source::Hub(HubSource {
             repo_id: repo.to_string(),

@@ -63,23 +63,34 @@ pub(crate) fn info(repo: &Repo, commit: &Commit, query: &Query) -> Value {
     let used: u64 = commit.files.values().map(|blob| blob.size).sum();
     info.insert("usedStorage".to_owned(), json!(used));
     info.insert("spaces".to_owned(), json!([]));
-    if repo.settings.kind == Kind::Model {
-        for (field, value) in [
-            ("config", describe::config(commit)),
-            ("safetensors", describe::safetensors(commit)),
-            ("gguf", describe::gguf(commit)),
-        ] {
-            if let Some(value) = value {
-                info.insert(field.to_owned(), value);
-            }
-        }
-    }
+    describe_files(&mut info, repo, commit);
     amend(&mut info, &repo.settings.info);
     let wanted = query.all("expand");
     if !wanted.is_empty() {
-        info.retain(|field, _| field == "id" || field == "_id" || wanted.contains(&field.as_str()));
+        keep_only(&mut info, &wanted);
     }
     Value::Object(info)
+}
+
+/// What the hub reads out of a model's files.
+fn describe_files(info: &mut Map<String, Value>, repo: &Repo, commit: &Commit) {
+    if repo.settings.kind != Kind::Model {
+        return;
+    }
+    for (field, value) in [
+        ("config", describe::config(commit)),
+        ("safetensors", describe::safetensors(commit)),
+        ("gguf", describe::gguf(commit)),
+    ] {
+        if let Some(value) = value {
+            info.insert(field.to_owned(), value);
+        }
+    }
+}
+
+/// `expand`: these fields and no others.
+fn keep_only(info: &mut Map<String, Value>, wanted: &[&str]) {
+    info.retain(|field, _| field == "id" || field == "_id" || wanted.contains(&field.as_str()));
 }
 
 /// What lists show of a repository too.
@@ -271,6 +282,13 @@ fn matches(repo: &Arc<Repo>, commit: &Commit, query: &Query) -> bool {
 
 fn listed(repo: &Repo, commit: &Commit, query: &Query) -> Value {
     let mut entry = summary(repo, commit);
+    let wanted = query.all("expand");
+    if !wanted.is_empty() {
+        describe_files(&mut entry, repo, commit);
+        amend(&mut entry, &repo.settings.info);
+        keep_only(&mut entry, &wanted);
+        return Value::Object(entry);
+    }
     if query.flag("full") {
         let siblings = commit.files.keys().map(|path| json!({ "rfilename": path }));
         entry.insert("siblings".to_owned(), siblings.collect());

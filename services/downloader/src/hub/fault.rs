@@ -15,6 +15,8 @@ pub enum HubFault {
     Passing { why: String, wait: Option<Duration> },
     /// Nobody answered at all.
     Unreachable { why: String },
+    /// It was not asked: it has failed too often of late. After `wait` it may be.
+    Resting { wait: Duration },
     /// Will not change by asking again.
     Final(ServiceError),
 }
@@ -27,6 +29,7 @@ impl HubFault {
     pub fn asked_wait(&self) -> Option<Duration> {
         match self {
             Self::Passing { wait, .. } => *wait,
+            Self::Resting { wait } => Some(*wait),
             _ => None,
         }
     }
@@ -34,6 +37,7 @@ impl HubFault {
     pub fn why(&self) -> String {
         match self {
             Self::Passing { why, .. } | Self::Unreachable { why } => why.clone(),
+            Self::Resting { .. } => "the hub keeps failing and is left alone for a while".to_owned(),
             Self::Final(error) => error.message.clone(),
         }
     }
@@ -45,6 +49,11 @@ impl HubFault {
             Self::Unreachable { why } => {
                 tracing::warn!(host, why, "hub unreachable");
                 ServiceError::hub_unavailable(host, "when it is asked again")
+            }
+            Self::Resting { wait } => {
+                let seconds = wait.as_secs_f64().ceil() as u64;
+                let next_try = format!("in {}", millm_kit::format::seconds(seconds));
+                ServiceError::hub_unavailable(host, next_try).retry_after(wait)
             }
             Self::Final(error) => error,
         }
@@ -68,7 +77,8 @@ impl From<reqwest::Error> for HubFault {
 /// What was asked for, to word the answer.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    pub repo: &'a RepoId,
+    /// `None` when it is about none.
+    pub repo: Option<&'a RepoId>,
     pub what: What<'a>,
     pub with_token: bool,
     /// Origin of the hub, without a slash at the end.
@@ -79,18 +89,28 @@ pub struct Asked<'a> {
 pub enum What<'a> {
     Revision(&'a str),
     File(&'a str),
+    /// Something that is asked on the side.
+    Other,
 }
 
 /// Judges an answer of the hub's own origin that is no success.
 pub fn judge(asked: Asked<'_>, status: StatusCode, headers: &HeaderMap) -> HubFault {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (code, message) = (text("x-error-code"), text("x-error-message"));
-    let repo = asked.repo;
+    if matches!(status.as_u16(), 408 | 425 | 429 | 500..=599) {
+        let why = match status {
+            StatusCode::TOO_MANY_REQUESTS => format!("the hub's rate limit is reached ({status})"),
+            _ => format!("the hub answered {status}"),
+        };
+        return HubFault::Passing { why, wait: asked_wait(headers) };
+    }
+    let Some(repo) = asked.repo else {
+        return HubFault::Final(match status.as_u16() {
+            401 if asked.with_token => ServiceError::invalid_hf_token(),
+            _ => ServiceError::download_failed(format!("the hub answered {status}")),
+        });
+    };
     HubFault::Final(match (status.as_u16(), code) {
-        (408 | 425 | 429 | 500..=599, _) => {
-            let why = format!("the hub answered {status}");
-            return HubFault::Passing { why, wait: asked_wait(headers) };
-        }
         (401, "GatedRepo") => ServiceError::gated_no_token(repo),
         (403, "GatedRepo") => ServiceError::gated_no_access(repo, format!("{}/{repo}", asked.endpoint)),
         (401 | 403 | 404, "RepoNotFound") => ServiceError::repo_not_found(repo),
@@ -123,7 +143,8 @@ mod tests {
         if !code.is_empty() {
             headers.insert("x-error-code", code.parse().unwrap());
         }
-        let asked = Asked { repo: &repo, what: What::Revision("main"), with_token, endpoint: "https://hub" };
+        let asked =
+            Asked { repo: Some(&repo), what: What::Revision("main"), with_token, endpoint: "https://hub" };
         let reason = match judge(asked, StatusCode::from_u16(status).unwrap(), &headers) {
             HubFault::Final(error) => Some(error.reason),
             _ => None,

@@ -3,33 +3,40 @@
 //! The token goes to the hub's own origin and nowhere else; redirects are followed by hand to keep that so.
 
 mod answers;
+mod breaker;
 mod fault;
 mod guard;
 mod path;
+mod search;
 mod signed;
+mod tokens;
+mod wire;
 
 use std::{ops::Range, sync::Arc, sync::Once, time::Duration};
 
-use futures::StreamExt as _;
-use http::{HeaderValue, StatusCode, header};
-use millm_kit::{Secret, ServiceError, names::RepoId};
-use reqwest::Response;
-use tokio::sync::OnceCell;
+use http::{StatusCode, header};
+use millm_kit::{Reason, Secret, ServiceError, names::RepoId};
+use tokio::{sync::OnceCell, time::Instant};
 use url::Url;
 
 pub use answers::{RemoteFile, RepoInfo};
+pub use breaker::{BreakerState, Health};
 pub use fault::{Asked, HubFault, What};
 pub use path::{RepoPath, is_commit};
+pub use search::{Found, Search, Sort};
 pub use signed::Opened;
 
 use crate::{error::BuildError, policy::Policy};
-use fault::judge;
+use breaker::Breaker;
 use guard::Guard;
 use path::encode_segment;
+use tokens::Tokens;
+use wire::{Call, settle};
 
-const MOST_REDIRECTS: usize = 8;
 const MOST_PAGES: usize = 200;
 const MOST_ANSWER_BYTES: u64 = 32 << 20;
+/// Bytes a second below which reading a header is given up.
+const SLOWEST_READ: u64 = 64 << 10;
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -41,6 +48,8 @@ struct Inner {
     endpoint: String,
     url: Url,
     http: reqwest::Client,
+    breaker: Breaker,
+    tokens: Tokens,
     policy: Policy,
     guard: OnceCell<Guard>,
 }
@@ -81,6 +90,8 @@ impl Hub {
             endpoint: endpoint.as_str().trim_end_matches('/').to_owned(),
             url: endpoint.clone(),
             http: http.build().map_err(BuildError::Http)?,
+            breaker: Breaker::new(policy.breaker_failures, policy.breaker_pause),
+            tokens: Tokens::default(),
             policy,
             guard: OnceCell::new(),
         })))
@@ -95,6 +106,11 @@ impl Hub {
         &self.0.policy
     }
 
+    /// How it has answered lately.
+    pub fn health(&self) -> Health {
+        self.0.breaker.health()
+    }
+
     /// What a revision is now: its commit, gating, licence.
     pub async fn info(
         &self,
@@ -104,8 +120,28 @@ impl Hub {
     ) -> Result<RepoInfo, ServiceError> {
         let url = format!("{}/api/models/{repo}/revision/{}", self.0.endpoint, encode_segment(revision));
         let asked = self.asked(repo, What::Revision(revision), token);
-        let (body, _) = self.api(&url, asked, token).await?;
-        RepoInfo::parse(&body, repo).ok_or_else(|| self.no_hub())
+        match self.api(&url, asked, token).await {
+            Ok((body, _)) => RepoInfo::parse(&body, repo).ok_or_else(|| self.no_hub()),
+            Err(error) => Err(self.explained(error, repo, token).await),
+        }
+    }
+
+    /// The hub hides much behind "not found": a bad token, and that the name is a dataset's.
+    async fn explained(&self, error: ServiceError, repo: &RepoId, token: Option<&Secret>) -> ServiceError {
+        if !matches!(error.reason, Reason::RepoNotFound | Reason::GatedModelNoToken) {
+            return error;
+        }
+        if let Some(token) = token
+            && let Err(rejected) = self.check_token(token).await
+        {
+            return rejected;
+        }
+        let url = format!("{}/api/datasets/{repo}", self.0.endpoint);
+        let asked = self.asked(repo, What::Other, token);
+        if error.reason == Reason::RepoNotFound && self.api_once(&url, asked, token).await.is_ok() {
+            return ServiceError::dataset_not_model(repo);
+        }
+        error
     }
 
     /// All files of a commit, page by page.
@@ -131,11 +167,12 @@ impl Hub {
     /// A whole small file, at most `most` bytes.
     pub async fn read(&self, file: FileAt<'_>, most: u64) -> Result<Vec<u8>, ServiceError> {
         self.retrying(|| async {
-            let response = self.open(file, None).await?.response;
-            if response.status() != StatusCode::OK {
-                return Err(HubFault::passing(format!("{}: unexpected {}", file.path, response.status())));
-            }
-            body(response, most).await
+            let wire::Answer { response, permit, .. } = self.answer(file, None).await?;
+            let end = match response.status() {
+                StatusCode::OK => self.body(response, most, self.time_for(most)).await,
+                status => Err(HubFault::passing(format!("{}: unexpected {status}", file.path))),
+            };
+            settle(permit, end)
         })
         .await
     }
@@ -143,33 +180,40 @@ impl Hub {
     /// The first `length` bytes of a file; fewer where it ends before.
     pub async fn read_start(&self, file: FileAt<'_>, length: u64) -> Result<Vec<u8>, ServiceError> {
         self.retrying(|| async {
-            let response = self.open(file, Some(0..length)).await?.response;
-            if !matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
-                return Err(HubFault::passing(format!("{}: unexpected {}", file.path, response.status())));
-            }
-            let mut bytes = Vec::new();
-            let mut stream = response.bytes_stream();
-            while let Some(chunk) = stream.next().await {
-                bytes.extend_from_slice(&chunk?);
-                if bytes.len() as u64 >= length {
-                    bytes.truncate(length as usize);
-                    break;
+            let wire::Answer { response, permit, .. } = self.answer(file, Some(0..length)).await?;
+            let end = match response.status() {
+                StatusCode::OK | StatusCode::PARTIAL_CONTENT => {
+                    self.take(response, length, self.time_for(length)).await
                 }
-            }
-            Ok(bytes)
+                status => Err(HubFault::passing(format!("{}: unexpected {status}", file.path))),
+            };
+            settle(permit, end)
         })
         .await
     }
 
     /// One attempt at a file or a part of it, redirects followed: 200, 206 or 416. An open end is `u64::MAX`.
     pub async fn open(&self, file: FileAt<'_>, range: Option<Range<u64>>) -> Result<Opened, HubFault> {
+        let wire::Answer { response, permit, url, .. } = self.answer(file, range).await?;
+        let signed = (!self.is_home(&url)).then_some(url);
+        settle(permit, Ok(Opened { response, signed }))
+    }
+
+    async fn answer(
+        &self,
+        file: FileAt<'_>,
+        range: Option<Range<u64>>,
+    ) -> Result<wire::Answer<'_>, HubFault> {
         let url =
             format!("{}/{}/resolve/{}/{}", self.0.endpoint, file.repo, file.commit, file.path.encoded());
-        let asked = self.asked(file.repo, What::File(file.path.as_str()), file.token);
-        let sent = self.send(&url, asked, file.token, range.as_ref());
-        let answer = tokio::time::timeout(self.0.policy.stall_timeout, sent)
-            .await
-            .map_err(|_| HubFault::passing(format!("{} sent nothing", self.host())))??;
+        let call = Call {
+            url: &url,
+            asked: self.asked(file.repo, What::File(file.path.as_str()), file.token),
+            token: file.token,
+            range: range.as_ref(),
+            deadline: Instant::now() + self.0.policy.stall_timeout,
+        };
+        let answer = self.send(&call).await?;
         if answer.commit.as_deref() != Some(file.commit) {
             return Err(HubFault::Final(self.no_hub()));
         }
@@ -181,12 +225,16 @@ impl Hub {
                 file.path
             ))));
         }
-        let signed = (!self.is_home(&answer.url)).then_some(answer.url);
-        Ok(Opened { response: answer.response, signed })
+        Ok(answer)
+    }
+
+    /// When so many bytes must have come.
+    fn time_for(&self, bytes: u64) -> Instant {
+        Instant::now() + self.0.policy.answer_timeout + Duration::from_secs(bytes / SLOWEST_READ)
     }
 
     fn asked<'a>(&'a self, repo: &'a RepoId, what: What<'a>, token: Option<&Secret>) -> Asked<'a> {
-        Asked { repo, what, with_token: token.is_some(), endpoint: &self.0.endpoint }
+        Asked { repo: Some(repo), what, with_token: token.is_some(), endpoint: &self.0.endpoint }
     }
 
     fn no_hub(&self) -> ServiceError {
@@ -200,23 +248,28 @@ impl Hub {
         asked: Asked<'_>,
         token: Option<&Secret>,
     ) -> Result<(Vec<u8>, Option<String>), ServiceError> {
-        self.retrying(|| async {
-            let call = async {
-                let response = self.send(url, asked, token, None).await?.response;
-                if response.status() != StatusCode::OK {
-                    return Err(HubFault::Final(self.no_hub()));
-                }
-                let next = answers::next_page(response.headers());
-                let next = next.filter(|next| Url::parse(next).is_ok_and(|url| self.is_home(&url)));
-                Ok((body(response, MOST_ANSWER_BYTES).await?, next))
-            };
-            tokio::time::timeout(self.0.policy.answer_timeout, call)
-                .await
-                .map_err(|_| HubFault::passing(format!("{} did not answer in time", self.host())))?
-        })
-        .await
+        self.retrying(|| self.api_once(url, asked, token)).await
     }
 
+    async fn api_once(
+        &self,
+        url: &str,
+        asked: Asked<'_>,
+        token: Option<&Secret>,
+    ) -> Result<(Vec<u8>, Option<String>), HubFault> {
+        let deadline = Instant::now() + self.0.policy.answer_timeout;
+        let wire::Answer { response, permit, .. } =
+            self.send(&Call { url, asked, token, range: None, deadline }).await?;
+        if response.status() != StatusCode::OK {
+            return Err(HubFault::Final(self.no_hub()));
+        }
+        let next = answers::next_page(response.headers());
+        let next = next.filter(|next| Url::parse(next).is_ok_and(|url| self.is_home(&url)));
+        let body = settle(permit, self.body(response, MOST_ANSWER_BYTES, deadline).await)?;
+        Ok((body, next))
+    }
+
+    /// Asks again as the policy says. While the hub is left alone this ends at once: somebody waits for an answer.
     async fn retrying<T, F: Future<Output = Result<T, HubFault>>>(
         &self,
         mut attempt: impl FnMut() -> F,
@@ -225,7 +278,9 @@ impl Hub {
         loop {
             let fault = match attempt().await {
                 Ok(value) => return Ok(value),
-                Err(HubFault::Final(error)) => return Err(error),
+                Err(fault @ (HubFault::Final(_) | HubFault::Resting { .. })) => {
+                    return Err(fault.give_up(self.host()));
+                }
                 Err(fault) => fault,
             };
             let Some(pause) = pauses.next() else { return Err(fault.give_up(self.host())) };
@@ -233,97 +288,4 @@ impl Hub {
             tokio::time::sleep(self.0.policy.pause(pause, fault.asked_wait())).await;
         }
     }
-
-    fn is_home(&self, url: &Url) -> bool {
-        url.origin() == self.0.url.origin()
-    }
-
-    /// One request and where its redirects lead: within the hub's origin with the token, elsewhere without.
-    async fn send(
-        &self,
-        url: &str,
-        asked: Asked<'_>,
-        token: Option<&Secret>,
-        range: Option<&Range<u64>>,
-    ) -> Result<Answer, HubFault> {
-        let mut url = Url::parse(url).map_err(|e| HubFault::Final(ServiceError::internal(e)))?;
-        let mut commit = None;
-        for _ in 0..=MOST_REDIRECTS {
-            let home = self.is_home(&url);
-            let response = self.request(url.clone(), home.then_some(token).flatten(), range).await?;
-            if home && let Some(value) = response.headers().get("x-repo-commit") {
-                commit = value.to_str().ok().filter(|commit| is_commit(commit)).map(str::to_owned);
-            }
-            let status = response.status();
-            if status.is_redirection() {
-                url = redirect_target(&url, &response)?;
-                let guard = self.0.guard.get_or_init(|| Guard::for_hub(&self.0.url)).await;
-                let checked = if self.is_home(&url) { Ok(()) } else { guard.check(&url).await };
-                checked.map_err(|why| HubFault::Final(ServiceError::download_failed(why)))?;
-                continue;
-            }
-            if status.is_success() || status == StatusCode::RANGE_NOT_SATISFIABLE {
-                return Ok(Answer { response, commit, url });
-            }
-            if home {
-                return Err(judge(asked, status, response.headers()));
-            }
-            // A signed link that has expired, or a tired CDN: the next attempt begins at the hub again.
-            let wait = crate::policy::asked_wait(response.headers());
-            return Err(HubFault::Passing { why: format!("the hub's file server answered {status}"), wait });
-        }
-        Err(HubFault::Final(ServiceError::download_failed(format!("{} redirects in circles", self.host()))))
-    }
-
-    async fn request(
-        &self,
-        url: Url,
-        token: Option<&Secret>,
-        range: Option<&Range<u64>>,
-    ) -> Result<Response, HubFault> {
-        let mut request = self.0.http.get(url).header(header::ACCEPT_ENCODING, "identity");
-        if let Some(range) = range {
-            let value = match range.end {
-                u64::MAX => format!("bytes={}-", range.start),
-                end => format!("bytes={}-{}", range.start, end.saturating_sub(1)),
-            };
-            request = request.header(header::RANGE, value);
-        }
-        if let Some(token) = token {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-                .map_err(|_| HubFault::Final(ServiceError::invalid_hf_token()))?;
-            value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
-        }
-        Ok(request.send().await?)
-    }
-}
-
-struct Answer {
-    response: Response,
-    /// `X-Repo-Commit` of the hub's own answer.
-    commit: Option<String>,
-    /// Where it came from in the end.
-    url: Url,
-}
-
-fn redirect_target(from: &Url, response: &Response) -> Result<Url, HubFault> {
-    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-    location
-        .and_then(|location| from.join(location).ok())
-        .ok_or_else(|| HubFault::Final(ServiceError::download_failed("the hub redirected to nowhere")))
-}
-
-async fn body(response: Response, most: u64) -> Result<Vec<u8>, HubFault> {
-    let mut bytes = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        if (bytes.len() + chunk.len()) as u64 > most {
-            let why = format!("an answer of the hub is longer than {most} bytes");
-            return Err(HubFault::Final(ServiceError::download_failed(why)));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }

@@ -6,11 +6,11 @@ use fake_hub::{Content, Host, RepoSpec};
 use millm_model::Checkpoint;
 use millm_proto::{
     catalog::v1::{Quantization, model},
-    downloader::v1::{PreviewModelRequest, WatchDownloadsRequest, download::State},
+    downloader::v1::{WatchDownloadsRequest, download::State},
 };
 use serde_json::{Value, json};
 
-use super::world::{FIXTURES, World, pull, synthetic, tiny};
+use super::world::{FIXTURES, World, pull, sharded, synthetic, tiny};
 
 #[tokio::test]
 async fn a_model_arrives_quantized_and_verified() {
@@ -107,37 +107,7 @@ async fn a_gguf_repository_is_kept_as_it_is() {
 
 #[tokio::test]
 async fn a_sharded_model_arrives_whole() {
-    let bytes = fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap();
-    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
-    let (mut shards, mut map) = (Vec::new(), serde_json::Map::new());
-    let entries: Vec<_> =
-        tensors.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__").collect();
-    for (place, part) in entries.chunks(entries.len().div_ceil(2)).enumerate() {
-        let name = format!("model-{:05}-of-00002.safetensors", place + 1);
-        let (mut table, mut data) = (serde_json::Map::new(), Vec::new());
-        for (tensor, entry) in part {
-            let offsets = &entry["data_offsets"];
-            let range = offsets[0].as_u64().unwrap() as usize..offsets[1].as_u64().unwrap() as usize;
-            let start = data.len();
-            data.extend_from_slice(&bytes[8 + header..][range]);
-            let entry = json!({"dtype": entry["dtype"], "shape": entry["shape"], "data_offsets": [start, data.len()]});
-            table.insert((*tensor).clone(), entry);
-            map.insert((*tensor).clone(), json!(name));
-        }
-        let table = Value::Object(table).to_string();
-        let mut file = (table.len() as u64).to_le_bytes().to_vec();
-        file.extend_from_slice(table.as_bytes());
-        file.extend_from_slice(&data);
-        shards.push((name, file));
-    }
-    let mut repo =
-        tiny("millm/sharded").file("model.safetensors.index.json", json!({"weight_map": map}).to_string());
-    repo.files.retain(|(name, _)| name != "model.safetensors");
-    for (name, file) in shards {
-        repo = repo.file(name, Content::Bytes(file.into()));
-    }
-    let world = World::new([repo]);
+    let world = World::new([sharded("millm/sharded")]);
     let mut downloader = world.start().await;
     let native = downloader.fetch(pull("millm/sharded", Quantization::Native)).await;
     let quantized = downloader.fetch(pull("millm/sharded", Quantization::Q8)).await;
@@ -179,24 +149,4 @@ async fn others_wait_in_their_order() {
     }
     let expected = [(ids[0], State::Succeeded), (ids[1], State::Cancelled), (ids[2], State::Succeeded)];
     assert_eq!(ended.into_iter().collect::<Vec<_>>(), expected);
-}
-
-#[tokio::test]
-async fn a_preview_is_exact_from_headers_alone() {
-    let repo = synthetic("liar/tiny-70b").info("safetensors", Value::Null);
-    let world = World::new([repo]);
-    let mut downloader = world.start().await;
-    let request =
-        PreviewModelRequest { repo_id: "liar/tiny-70b".to_owned(), ..PreviewModelRequest::default() };
-    let preview = downloader.client.preview_model(request).await.unwrap().into_inner();
-    assert!(preview.supported && !preview.gated);
-    let weights = preview.files.iter().find(|file| file.path == "model.safetensors").unwrap();
-    assert!(weights.selected);
-    assert!(world.bytes_sent("model.safetensors") < (weights.size_bytes / 4) as u64);
-    let sizes: Vec<_> = preview.estimates.iter().map(|estimate| estimate.disk_size_bytes).collect();
-    assert_eq!(sizes.len(), 5);
-    assert!(sizes[..4].windows(2).all(|pair| pair[0] < pair[1]), "{sizes:?}");
-    // The whole model says the same.
-    let end = downloader.fetch(pull("liar/tiny-70b", Quantization::Native)).await;
-    assert_eq!(world.catalog.row(end.model_id).parameter_count, preview.parameter_count);
 }

@@ -1,10 +1,12 @@
 //! The whole service against a fake hub, with a catalogue and a runtime in memory.
 
+mod asking;
 mod catalog;
 mod ends;
 mod faults;
 mod hub_models;
 mod local_models;
+mod previews;
 mod refusals;
 mod restarts;
 mod runtime;

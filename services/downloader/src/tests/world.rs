@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use fake_hub::{Hub, RepoSpec, RunningHub, synthetic::Shape};
+use fake_hub::{Content, Hub, RepoSpec, RunningHub, synthetic::Shape};
 use millm_kit::{Conn, Host, ServiceError, Settings, Shutdown};
 use millm_proto::{
     catalog::v1::Quantization,
@@ -17,6 +17,7 @@ use millm_proto::{
         downloader_service_client::DownloaderServiceClient, start_download_request::Source,
     },
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::Streaming;
 
@@ -59,6 +60,40 @@ pub fn tiny(id: &str) -> RepoSpec {
 
 pub fn synthetic(id: &str) -> RepoSpec {
     Shape::of_mib(7, MIB).repo(id, &PathBuf::from(FIXTURES).join("tiny-millm")).unwrap()
+}
+
+/// The tiny model in two shards.
+pub fn sharded(id: &str) -> RepoSpec {
+    let bytes = std::fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let tensors: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let (mut shards, mut map) = (Vec::new(), serde_json::Map::new());
+    let entries: Vec<_> =
+        tensors.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__").collect();
+    for (place, part) in entries.chunks(entries.len().div_ceil(2)).enumerate() {
+        let name = format!("model-{:05}-of-00002.safetensors", place + 1);
+        let (mut table, mut data) = (serde_json::Map::new(), Vec::new());
+        for (tensor, entry) in part {
+            let offsets = &entry["data_offsets"];
+            let range = offsets[0].as_u64().unwrap() as usize..offsets[1].as_u64().unwrap() as usize;
+            let start = data.len();
+            data.extend_from_slice(&bytes[8 + header..][range]);
+            let entry = json!({"dtype": entry["dtype"], "shape": entry["shape"], "data_offsets": [start, data.len()]});
+            table.insert((*tensor).clone(), entry);
+            map.insert((*tensor).clone(), json!(name));
+        }
+        let table = Value::Object(table).to_string();
+        let mut file = (table.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(table.as_bytes());
+        file.extend_from_slice(&data);
+        shards.push((name, file));
+    }
+    let mut repo = tiny(id).file("model.safetensors.index.json", json!({"weight_map": map}).to_string());
+    repo.files.retain(|(name, _)| name != "model.safetensors");
+    for (name, file) in shards {
+        repo = repo.file(name, Content::Bytes(file.into()));
+    }
+    repo
 }
 
 impl World {

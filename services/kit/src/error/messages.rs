@@ -29,6 +29,10 @@ impl ServiceError {
         )
     }
 
+    pub fn dataset_not_model(repo: impl Display) -> Self {
+        Self::new(Reason::RepoNotFound, format!("Model not found: '{repo}' is a dataset, not a model."))
+    }
+
     pub fn gated_no_token(repo: impl Display) -> Self {
         Self::new(Reason::GatedModelNoToken, format!("'{repo}' is gated: a Hugging Face token is needed."))
     }
@@ -78,6 +82,11 @@ impl ServiceError {
 
     pub fn hub_unavailable(host: impl Display, next_try: impl Display) -> Self {
         Self::new(Reason::HubUnavailable, format!("{host} is not answering; next try {next_try}."))
+    }
+
+    /// To a question that is asked once only.
+    pub fn hub_gave_no_answer(host: impl Display, why: impl Display) -> Self {
+        Self::new(Reason::HubUnavailable, format!("{host} gave no answer: {why}."))
     }
 
     pub fn checksum_mismatch(file: impl Display, expected: impl Display, got: impl Display) -> Self {

@@ -144,6 +144,8 @@ settings! {
     download_retries: u32 = "3", "MILLM_DOWNLOAD_RETRIES";
     /// A transfer without a byte for so many seconds is stalled and tried again.
     download_stall_timeout: Duration = "30", "MILLM_DOWNLOAD_STALL_TIMEOUT";
+    /// A hub that keeps failing is left alone for so many seconds before it is tried again.
+    hub_pause: Duration = "30", "MILLM_HUB_PAUSE";
 }
 
 impl Settings {

@@ -1,0 +1,144 @@
+//! `preview` and `pull --dry-run`: what a repository holds and would take, before a byte of its weights is fetched.
+
+use anyhow::Result;
+use millm_kit::{ServiceError, format, names::RepoId, view};
+use millm_proto::{
+    catalog::v1::Quantization,
+    downloader::v1::{ModelPreview, PreviewModelRequest, QuantizationEstimate},
+};
+use serde_json::json;
+
+use crate::{args::Preview, client::Server, output};
+
+pub async fn run(server: &Server, args: Preview, token: String, as_json: bool) -> Result<()> {
+    let repo = RepoId::parse(&args.repo)?;
+    let request = PreviewModelRequest {
+        repo_id: repo.to_string(),
+        revision: args.revision,
+        file: args.file,
+        hf_token: token,
+        ..PreviewModelRequest::default()
+    };
+    let preview = ask(server, request).await?;
+    show(&preview, Quantization::Q4, as_json)
+}
+
+/// Says what the download would take; fails as it would fail.
+pub async fn dry_run(server: &Server, request: PreviewModelRequest, as_json: bool) -> Result<()> {
+    let asked = request.quantization();
+    let preview = ask(server, request).await?;
+    show(&preview, asked, as_json)?;
+    let mut obstacles = preview.obstacles.iter().map(ServiceError::from_rpc);
+    let Some(first) = obstacles.next() else { return Ok(()) };
+    for other in obstacles {
+        eprintln!("also: {}", other.message);
+    }
+    Err(first.into())
+}
+
+async fn ask(server: &Server, request: PreviewModelRequest) -> Result<ModelPreview> {
+    Ok(server.downloader().preview_model(request).await.map_err(|s| server.explain(&s))?.into_inner())
+}
+
+fn show(preview: &ModelPreview, asked: Quantization, as_json: bool) -> Result<()> {
+    if as_json { output::json(&as_value(preview)) } else { as_text(preview, asked) }
+}
+
+fn as_value(p: &ModelPreview) -> serde_json::Value {
+    let sizes: serde_json::Map<_, _> = p
+        .estimates
+        .iter()
+        .map(|e| {
+            let sizes = json!({
+                "disk_bytes": e.disk_size_bytes,
+                "peak_disk_bytes": e.peak_disk_bytes,
+                "memory_bytes": e.memory_bytes,
+                "model_id": (e.model_id > 0).then_some(e.model_id),
+            });
+            (view::quantization(e.quantization()).to_owned(), sizes)
+        })
+        .collect();
+    let files: Vec<_> = p
+        .files
+        .iter()
+        .map(|f| json!({ "path": f.path, "size_bytes": f.size_bytes, "selected": f.selected }))
+        .collect();
+    let obstacles: Vec<_> = p
+        .obstacles
+        .iter()
+        .map(ServiceError::from_rpc)
+        .map(|error| json!({ "code": error.reason.name(), "message": error.message }))
+        .collect();
+    json!({
+        "repo_id": p.repo_id,
+        "commit": p.commit,
+        "name": p.handle,
+        "architecture": p.architecture.as_ref().map(view::ArchitectureView::from),
+        "supported": p.supported,
+        "unsupported_reason": p.unsupported_reason,
+        "parameter_count": p.parameter_count,
+        "is_gated": p.gated,
+        "requires_trust_remote_code": p.requires_trust_remote_code,
+        "license": p.license,
+        "download_size_bytes": p.download_size_bytes,
+        "available_disk_bytes": p.available_disk_bytes,
+        "estimated_sizes": sizes,
+        "obstacles": obstacles,
+        "files": files,
+    })
+}
+
+fn as_text(p: &ModelPreview, asked: Quantization) -> Result<()> {
+    let yes = |b: bool| if b { "yes" } else { "no" };
+    let architecture = p.architecture.as_ref().map(|a| a.name.clone()).unwrap_or_default();
+    let supported = if p.supported { "yes".to_owned() } else { format!("no: {}", p.unsupported_reason) };
+    let parameters = match p.parameter_count {
+        ..=0 => String::new(),
+        n => format!("{} ({n})", format::parameters(n as u64)),
+    };
+    let context = p.architecture.as_ref().map(|a| format!("{} tokens", a.context_length)).unwrap_or_default();
+    for (label, value) in [
+        ("repository", p.repo_id.as_str()),
+        ("commit", &p.commit),
+        ("name", &p.handle),
+        ("architecture", &architecture),
+        ("runs here", &supported),
+        ("parameters", &parameters),
+        ("context", &context),
+        ("gated", yes(p.gated)),
+        ("custom code", yes(p.requires_trust_remote_code)),
+        ("license", &p.license),
+        ("download", &format::bytes(p.download_size_bytes as u64)),
+        ("free on disk", &format::bytes(p.available_disk_bytes as u64)),
+    ] {
+        if !value.is_empty() {
+            output::line(&format!("{label:14} {value}"))?;
+        }
+    }
+    let rows: Vec<_> = p.estimates.iter().map(|e| row(e, asked, p.available_disk_bytes)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output::line("")?;
+    output::table(&["QUANT", "DISK", "WHILE IT ARRIVES", "MEMORY", ""], &[1, 2, 3], &rows)
+}
+
+fn row(e: &QuantizationEstimate, asked: Quantization, available: i64) -> Vec<String> {
+    let size = |n: i64| if n > 0 { format::bytes(n as u64) } else { "-".to_owned() };
+    let mut notes = Vec::new();
+    if e.quantization() == asked {
+        notes.push("<".to_owned());
+    }
+    if e.model_id > 0 {
+        notes.push(format!("is here: model {}", e.model_id));
+    } else if e.peak_disk_bytes > available {
+        notes.push("too large for the disk".to_owned());
+    }
+    vec![
+        view::quantization(e.quantization()).to_owned(),
+        size(e.disk_size_bytes),
+        size(e.peak_disk_bytes),
+        size(e.memory_bytes),
+        notes.join(" "),
+    ]
+}
