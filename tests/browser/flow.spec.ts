@@ -95,6 +95,20 @@ test("the preview tells what a model takes, and gives the focus back", async ({ 
   await expect(page.getByTestId("preview-btn")).toBeFocused();
 });
 
+test("the hub suggests repositories while one types", async ({ page }) => {
+  await page.goto("/models");
+  const field = page.getByTestId("repo-input");
+  await field.focus();
+  await page.keyboard.type(MODEL.slice(0, 4));
+  await expect(page.getByRole("option", { name: REPO })).toBeVisible();
+  await expectAccessible(page);
+  await page.keyboard.press("ArrowDown");
+  await page.keyboard.press("Enter");
+  await expect(field).toHaveValue(REPO);
+  await expect(page.getByRole("option")).toHaveCount(0);
+  await expect(field).toBeFocused();
+});
+
 test("everything can be done with the keyboard alone", async ({ page }) => {
   await page.goto("/models");
   await page.getByTestId("repo-input").focus();

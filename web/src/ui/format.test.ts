@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { formatBytes, formatBytesOf, formatParameters, formatSeconds, formatSpeed, plural } from "./format";
+import { formatBytes, formatBytesOf, formatCount, formatSeconds, formatSpeed, plural } from "./format";
 
 test.each([
   [0, "0 B"],
@@ -23,7 +23,7 @@ test.each([
   [134_515_008, "135M"],
   [912, "912"],
 ])("%d parameters read %s", (n, text) => {
-  expect(formatParameters(n)).toBe(text);
+  expect(formatCount(n)).toBe(text);
 });
 
 test.each([

@@ -33,7 +33,7 @@ const COUNTS: [string, number][] = [
 ];
 
 // "2.5B", "135M", "3.7M".
-export function formatParameters(n: number): string {
+export function formatCount(n: number): string {
   for (const [unit, size] of COUNTS) {
     if (n >= size) {
       const value = n / size;

@@ -12,6 +12,7 @@ import { useToast } from "../../ui/toasts";
 import { type Draft, type DraftErrors, EMPTY_DRAFT, fieldOf, repoIdIn, requestOf, validate } from "./draft";
 import { PreviewDialog } from "./preview-dialog";
 import { QuantizationSelect } from "./quantization-select";
+import { RepoInput } from "./repo-input";
 import { SourceSwitch } from "./source-switch";
 import { TrustCheckbox } from "./trust-checkbox";
 
@@ -63,7 +64,13 @@ export function DownloadCard() {
   function showPreview() {
     return ask("preview", async () => {
       setPreview(
-        await downloader.previewModel({ repoId: repoIdIn(draft.repo), hfToken: draft.token.trim() }),
+        await downloader.previewModel({
+          repoId: repoIdIn(draft.repo),
+          file: draft.file,
+          hfToken: draft.token.trim(),
+          quantization: draft.quantization.hub,
+          trustRemoteCode: draft.trustRemoteCode,
+        }),
       );
     });
   }
@@ -98,17 +105,11 @@ export function DownloadCard() {
           {hub ? (
             <Field label="Hugging Face repository" error={errors.repo}>
               {(control) => (
-                <input
-                  {...control}
-                  ref={repoInput}
-                  data-testid="repo-input"
-                  className="field font-mono"
-                  placeholder="e.g., google/gemma-2-2b"
-                  autoComplete="off"
-                  autoCapitalize="off"
-                  spellCheck={false}
+                <RepoInput
+                  control={control}
+                  inputRef={repoInput}
                   value={draft.repo}
-                  onChange={(event) => change({ repo: event.target.value, file: "" })}
+                  onChange={(repo) => change({ repo, file: "" })}
                 />
               )}
             </Field>

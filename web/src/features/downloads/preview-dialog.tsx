@@ -7,7 +7,7 @@ import type { ModelPreview, QuantizationEstimate } from "../../gen/millm/downloa
 import { Button } from "../../ui/button";
 import { Callout } from "../../ui/callout";
 import { Dialog } from "../../ui/dialog";
-import { formatBytes, formatParameters, plural } from "../../ui/format";
+import { formatBytes, formatCount, plural } from "../../ui/format";
 import { PreviewFiles } from "./preview-files";
 
 interface Props {
@@ -64,7 +64,7 @@ export function PreviewDialog(props: Props) {
         )}
         <dl className="grid grid-cols-2 gap-x-6 gap-y-2.5 sm:grid-cols-4">
           <Fact name="Architecture" value={architecture?.name} />
-          <Fact name="Parameters" value={positive(preview.parameterCount, formatParameters)} />
+          <Fact name="Parameters" value={parameters(preview.parameterCount)} />
           <Fact name="Context" value={positive(architecture?.contextLength, (n) => n.toLocaleString("en"))} />
           <Fact name="Licence" value={preview.license} />
           <Fact name="Layers" value={positive(architecture?.layers, String)} />
@@ -73,6 +73,7 @@ export function PreviewDialog(props: Props) {
           <Fact name="Custom code" value={preview.requiresTrustRemoteCode ? "Required" : "No"} />
         </dl>
         <Estimates {...props} />
+        <Room {...props} />
         <PreviewFiles
           files={preview.files}
           chosen={props.file}
@@ -94,6 +95,37 @@ function Fact({ name, value }: { name: string; value: ReactNode }) {
       <dt className="text-xs text-ink-faint">{name}</dt>
       <dd className="font-medium wrap-anywhere">{value || "–"}</dd>
     </div>
+  );
+}
+
+function parameters(count: bigint): ReactNode {
+  return (
+    count > 0n && (
+      <>
+        <span>{formatCount(Number(count))}</span>{" "}
+        <span className="text-xs font-normal text-ink-faint">{count.toLocaleString("en")}</span>
+      </>
+    )
+  );
+}
+
+// Whether what is chosen is here already, or does not fit on the disk.
+function Room({ preview, quantization }: Props) {
+  const chosen = preview.estimates.find((estimate) => estimate.quantization === quantization);
+  if (!chosen) {
+    return null;
+  }
+  if (chosen.modelId > 0n) {
+    return <Callout tone="warn">{quantizationLabel(quantization)} of this model is here already.</Callout>;
+  }
+  if (chosen.peakDiskBytes <= preview.availableDiskBytes) {
+    return null;
+  }
+  return (
+    <Callout tone="warn">
+      It needs {formatBytes(Number(chosen.peakDiskBytes))} on the disk while it arrives, only{" "}
+      {formatBytes(Number(preview.availableDiskBytes))} are free.
+    </Callout>
   );
 }
 

@@ -1,13 +1,13 @@
 // The lines of a model's card.
 import { type ModelView, quantizationLabel } from "../../api/join";
 import { LoadProgress_Stage } from "../../gen/millm/runtime/v1/runtime_pb";
-import { formatBytes, formatParameters, plural } from "../../ui/format";
+import { formatBytes, formatCount, plural } from "../../ui/format";
 
 // "2.5B params • Q4 quantization • 1.8 GB memory"; what is not known yet is left out.
 export function factsOf(model: ModelView): string {
   const facts: string[] = [];
   if (model.parameterCount > 0) {
-    facts.push(`${formatParameters(model.parameterCount)} params`);
+    facts.push(`${formatCount(model.parameterCount)} params`);
   }
   const quantization = quantizationLabel(model.quantization);
   if (quantization !== "") {
