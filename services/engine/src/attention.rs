@@ -147,7 +147,9 @@ impl State<'_> {
         let mut scores = scores(query, keys);
         let scores = &mut scores[seen.clone()];
         if let Some(cap) = self.soft_cap {
-            scores.iter_mut().for_each(|score| *score = cap * tanh(*score / cap));
+            for score in &mut *scores {
+                *score = cap * tanh(*score / cap);
+            }
         }
         let most = max(scores).max(self.most[index]);
         let shrink = exp(self.most[index] - most);
