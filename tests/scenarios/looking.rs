@@ -1,20 +1,16 @@
-//! Looking before anything is fetched: search, preview, dry run, and how the hub is doing, from REST and the command
-//! line.
+//! Looking before anything is fetched: search, preview and dry run, from REST and the command line.
 
-use fake_hub::{Fault, FaultKind, RepoSpec, RunningHub};
+use fake_hub::{RepoSpec, RunningHub};
 use millm_kit::Reason;
 use millm_proto::catalog::v1::Quantization;
-use millm_proto::downloader::v1::GetHubStatusRequest;
-use millm_proto::downloader::v1::hub_status::State;
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, Layout, Options, Server, fixture, hub, in_both_layouts, model_hub};
+use crate::harness::{Fixture, Layout, Options, Server, fixture, hub, in_both_layouts};
 
 in_both_layouts!(
     a_preview_is_what_the_model_becomes,
     a_dry_run_says_what_would_refuse,
     repositories_are_found,
-    a_failing_hub_is_left_alone,
 );
 
 const LIAR: &str = "liar/tiny-70b";
@@ -100,31 +96,4 @@ async fn repositories_are_found(layout: Layout) {
     assert_eq!(server.rest().get("/api/search?q=").await.status, 400);
     assert_eq!(server.cli().run(&["search"]).await.code, 2);
     assert_eq!(server.cli().run(&["search", "a", "--sort", "size"]).await.code, 2);
-}
-
-async fn a_failing_hub_is_left_alone(layout: Layout) {
-    let hub = model_hub();
-    let status = FaultKind::Status { code: 503, retry_after: None, rate_limit_seconds: None };
-    hub.fault(Fault::new("/api/models/*", status));
-    let options =
-        Options::with_hub(hub.url()).set("MILLM_DOWNLOAD_RETRIES", "0").set("MILLM_HUB_PAUSE", "3600");
-    let server = Server::start(layout, options).await;
-    let body = json!({ "repo_id": "millm/tiny-millm" });
-    for _ in 0..5 {
-        let answer = server.rest().post("/api/models/preview", &body).await;
-        assert_eq!((answer.status, answer.code()), (502, "MODEL_DOWNLOAD_FAILED"), "{}", answer.text);
-    }
-    let asked = hub.log().len();
-    let refused = server.cli().run(&["pull", "millm/tiny-millm", "--json"]).await;
-    assert_eq!((refused.code, &refused.json()["error"]["code"]), (1, &json!("HUB_UNAVAILABLE")));
-    assert!(refused.stderr.contains("next try in"), "{refused:?}");
-    assert_eq!(hub.log().len(), asked, "it was not asked");
-    let system = server.rest().get("/api/system").await.data();
-    assert_eq!(
-        (&system["hub"]["state"], &system["hub"]["consecutive_failures"]),
-        (&json!("open"), &json!(5))
-    );
-    assert!(system["hub"]["next_try_at"].is_string(), "{system}");
-    let health = server.downloader().get_hub_status(GetHubStatusRequest {}).await.unwrap().into_inner();
-    assert_eq!((health.state(), health.host.as_str()), (State::Open, "127.0.0.1"));
 }

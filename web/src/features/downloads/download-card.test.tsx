@@ -36,7 +36,10 @@ function page(answer: (request: StartDownloadRequest) => object = () => ({ model
           estimates: [
             { quantization: Quantization.Q4, diskSizeBytes: 1_630_000_000n, memoryBytes: 2_200_000_000n },
             { quantization: Quantization.Q8, diskSizeBytes: 2_780_000_000n, memoryBytes: 3_400_000_000n },
+            { quantization: Quantization.FP16, peakDiskBytes: 10_000_000_000n },
+            { quantization: Quantization.Q2, modelId: 3n },
           ],
+          availableDiskBytes: 9_000_000_000n,
         }),
     },
   });
@@ -109,6 +112,18 @@ test("a local path is added as it is", async () => {
     quantization: Quantization.NATIVE,
     source: { case: "localPath", value: "/models/tiny" },
   });
+});
+
+test("the preview tells what does not fit and what is here already", async () => {
+  const { user } = page();
+  await user.type(repo(), "google/gemma-2-2b");
+  await user.click(screen.getByTestId("preview-btn"));
+  await user.click(await screen.findByLabelText("FP16"));
+  expect(screen.getByText(/needs 10 GB on the disk while it arrives, only 9.0 GB are free/)).toBeTruthy();
+  await user.click(screen.getByLabelText("Q2"));
+  expect(screen.getByText("Q2 of this model is here already.")).toBeTruthy();
+  expect(screen.getByRole<HTMLButtonElement>("button", { name: "Download Q2" }).disabled).toBe(true);
+  expect(screen.getByText("2,610,000,000")).toBeTruthy();
 });
 
 test("the preview shows what it would take, and downloads what is chosen there", async () => {

@@ -24,6 +24,8 @@ interface Props {
 export function PreviewDialog(props: Props) {
   const { preview, quantization, onDownload, onClose, busy } = props;
   const architecture = preview.architecture;
+  const chosen = preview.estimates.find((estimate) => estimate.quantization === quantization);
+  const isHere = chosen !== undefined && chosen.modelId > 0n;
   return (
     <Dialog
       title={preview.handle || preview.repoId}
@@ -37,7 +39,7 @@ export function PreviewDialog(props: Props) {
             icon={DownloadIcon}
             look="primary"
             busy={busy}
-            disabled={!preview.supported}
+            disabled={!preview.supported || isHere}
             onClick={onDownload}
           />
         </>
@@ -73,7 +75,10 @@ export function PreviewDialog(props: Props) {
           <Fact name="Custom code" value={preview.requiresTrustRemoteCode ? "Required" : "No"} />
         </dl>
         <Estimates {...props} />
-        <Room {...props} />
+        {isHere && (
+          <Callout tone="info">{quantizationLabel(quantization)} of this model is here already.</Callout>
+        )}
+        {chosen && !isHere && <Room estimate={chosen} free={preview.availableDiskBytes} />}
         <PreviewFiles
           files={preview.files}
           chosen={props.file}
@@ -109,22 +114,15 @@ function parameters(count: bigint): ReactNode {
   );
 }
 
-// Whether what is chosen is here already, or does not fit on the disk.
-function Room({ preview, quantization }: Props) {
-  const chosen = preview.estimates.find((estimate) => estimate.quantization === quantization);
-  if (!chosen) {
-    return null;
-  }
-  if (chosen.modelId > 0n) {
-    return <Callout tone="warn">{quantizationLabel(quantization)} of this model is here already.</Callout>;
-  }
-  if (chosen.peakDiskBytes <= preview.availableDiskBytes) {
+// Whether what is chosen does not fit on the disk.
+function Room({ estimate, free }: { estimate: QuantizationEstimate; free: bigint }) {
+  if (estimate.peakDiskBytes <= free) {
     return null;
   }
   return (
     <Callout tone="warn">
-      It needs {formatBytes(Number(chosen.peakDiskBytes))} on the disk while it arrives, only{" "}
-      {formatBytes(Number(preview.availableDiskBytes))} are free.
+      It needs {formatBytes(Number(estimate.peakDiskBytes))} on the disk while it arrives, only{" "}
+      {formatBytes(Number(free))} are free.
     </Callout>
   );
 }
