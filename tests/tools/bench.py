@@ -84,7 +84,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def synthetic(folder, layers=4, hidden=2048, intermediate=5632, vocabulary=2048):
+def synthetic(folder, layers=4, hidden=2048, intermediate=5632, vocabulary=2048, kv_heads=8):
     """A Llama of a real shape with seeded bf16 weights and the tiny model's tokenizer."""
     import numpy as np
 
@@ -97,13 +97,13 @@ def synthetic(folder, layers=4, hidden=2048, intermediate=5632, vocabulary=2048)
         "hidden_size": hidden,
         "intermediate_size": intermediate,
         "num_attention_heads": hidden // 64,
-        "num_key_value_heads": hidden // 256,
+        "num_key_value_heads": kv_heads,
         "head_dim": 64,
         "vocab_size": vocabulary,
         "tie_word_embeddings": False,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    kv = hidden // 4
+    kv = 64 * kv_heads
     shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
     shapes["lm_head.weight"] = (vocabulary, hidden)
     for i in range(layers):

@@ -102,5 +102,6 @@ fn file_type(plan: &Plan) -> u32 {
         Scheme::Q8 => 7,
         Scheme::Fp16 if plan.tensors.iter().any(|tensor| tensor.info.ty == TensorType::BF16) => 32,
         Scheme::Fp16 => 1,
+        Scheme::Fp32 => 0,
     }
 }

@@ -15,6 +15,8 @@ pub enum Scheme {
     Q8,
     /// F16 and BF16 stay as published, F32 matrices become F16.
     Fp16,
+    /// All F32: nothing is lost, for comparisons.
+    Fp32,
 }
 
 /// One tensor of the file to be written.
@@ -44,16 +46,17 @@ impl Scheme {
             Self::Q4 => "Q4",
             Self::Q8 => "Q8",
             Self::Fp16 => "FP16",
+            Self::Fp32 => "FP32",
         }
     }
 
-    /// The next higher one; `None` above FP16.
+    /// The next higher one that people ask for; `None` above FP16.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::Q2 => Some(Self::Q4),
             Self::Q4 => Some(Self::Q8),
             Self::Q8 => Some(Self::Fp16),
-            Self::Fp16 => None,
+            Self::Fp16 | Self::Fp32 => None,
         }
     }
 
@@ -64,7 +67,7 @@ impl Scheme {
             Self::Q2 => matches!(ty, Q2K | Q3K),
             Self::Q4 => matches!(ty, Q4K | Q5K | Q6K | Q4_0 | Q5_0),
             Self::Q8 => matches!(ty, Q8_0),
-            Self::Fp16 => true,
+            Self::Fp16 | Self::Fp32 => true,
         }
     }
 }
@@ -143,6 +146,7 @@ fn preferred(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorTyp
         return TensorType::F32;
     }
     match scheme {
+        Scheme::Fp32 => TensorType::F32,
         Scheme::Fp16 if tensor.ty == TensorType::BF16 => TensorType::BF16,
         Scheme::Fp16 => TensorType::F16,
         Scheme::Q8 => TensorType::Q8_0,
