@@ -1,7 +1,8 @@
-//! The kinds of repositories that people ask for: in shards, of GGUF files, gated, with custom code, of pickles only.
+//! The kinds of repositories that people ask for: in shards, of GGUF files, gated, with custom code, of pickles only,
+//! and a dataset's.
 
-use fake_hub::Host;
-use millm_kit::Reason;
+use fake_hub::{Host, RepoSpec};
+use millm_kit::{Reason, ServiceError};
 use millm_proto::catalog::v1::Quantization;
 use millm_proto::downloader::v1::start_download_request::Source;
 use millm_proto::downloader::v1::{HubSource, StartDownloadRequest};
@@ -89,4 +90,16 @@ async fn a_repository_of_pickles_only() {
     assert_eq!(error.reason, Reason::InvalidModelFile, "{error}");
     assert!(error.message.contains("pytorch_model.bin") && error.message.contains("unsafe"), "{error}");
     assert!(hub.log().iter().all(|entry| !entry.path.ends_with(".bin")), "{:?}", hub.log());
+}
+
+#[tokio::test]
+async fn the_id_of_a_dataset() {
+    let hub = hub(&[]);
+    let data = RepoSpec::new("acme/rows").file("rows.csv", "text\n1\n").dataset();
+    hub.add_repo(data).expect("a repository");
+    let server = Server::quick(&hub).await;
+    let status = server.start_pull(from("acme/rows"), Quantization::Q4).await.expect_err("it is no model");
+    let error = ServiceError::from(&status);
+    assert_eq!(error.reason, Reason::RepoNotFound, "{error}");
+    assert!(error.message.contains("dataset"), "{error}");
 }
