@@ -18,6 +18,7 @@ pub mod quantize;
 mod rope;
 pub mod safetensors;
 pub mod spec;
+pub mod synthetic;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;
