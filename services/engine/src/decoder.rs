@@ -10,8 +10,8 @@ use crate::attention::{Shape, attend};
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::error::Result;
-use crate::linear::{Linear, Weight};
-use crate::matrix::Rounded;
+use crate::inputs::Scratch;
+use crate::linear::{Linear, Weight, together};
 use crate::plain::zeroed;
 use crate::rope::Rope;
 use crate::taps::{HookPoint, Taps};
@@ -55,7 +55,7 @@ pub(crate) struct Buffers {
     up: Vec<f32>,
     delta: Vec<f32>,
     logits: Vec<f32>,
-    rounded: Rounded,
+    scratch: Scratch,
 }
 
 impl Buffers {
@@ -73,7 +73,7 @@ impl Buffers {
             up: make(spec.intermediate_size)?,
             delta: make(spec.hidden_size)?,
             logits: zeroed("activations", outputs.saturating_mul(spec.vocabulary_size))?,
-            rounded: Rounded::default(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -151,9 +151,8 @@ impl Decoder {
         let queries = sized(&mut buffers.queries, rows * wide);
         let keys = sized(&mut buffers.keys, rows * narrow);
         let values = sized(&mut buffers.values, rows * narrow);
-        layer.query.forward(team, batch.steps(), normed, queries, &mut buffers.rounded);
-        layer.key.forward(team, batch.steps(), normed, keys, &mut buffers.rounded);
-        layer.value.forward(team, batch.steps(), normed, values, &mut buffers.rounded);
+        let layers = [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)];
+        together(team, batch.steps(), normed, layers, &mut buffers.scratch);
         team.rows(queries, wide, |row, heads| rope.turn(row, heads, spec.head_dim));
         for segment in batch.segments() {
             for row in segment.rows.clone() {
@@ -180,7 +179,7 @@ impl Decoder {
         let mixed = sized(&mut buffers.mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);
         let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.attention_output.forward(team, batch.steps(), mixed, delta, &mut buffers.rounded);
+        layer.attention_output.forward(team, batch.steps(), mixed, delta, &mut buffers.scratch);
     }
 
     /// `delta = mlp(norm(residual))`.
@@ -194,8 +193,8 @@ impl Decoder {
         norm(team, normed, residual, &layer.mlp_norm, spec.norm_eps as f32);
         let gate = sized(&mut buffers.gate, rows * wide);
         let up = sized(&mut buffers.up, rows * wide);
-        layer.gate.forward(team, batch.steps(), normed, gate, &mut buffers.rounded);
-        layer.up.forward(team, batch.steps(), normed, up, &mut buffers.rounded);
+        let layers = [(&layer.gate, &mut *gate), (&layer.up, &mut *up)];
+        together(team, batch.steps(), normed, layers, &mut buffers.scratch);
         let up = &*up;
         match spec.activation {
             Activation::Silu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], silu)),
@@ -205,7 +204,7 @@ impl Decoder {
             }
         }
         let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.down.forward(team, batch.steps(), gate, delta, &mut buffers.rounded);
+        layer.down.forward(team, batch.steps(), gate, delta, &mut buffers.scratch);
     }
 
     /// `residual += delta`, shown to who wants it.
@@ -215,7 +214,9 @@ impl Decoder {
         if taps.wants(point, layer) {
             taps.take(point, layer, delta, batch);
         }
-        add(&mut self.buffers.residual[..length], delta);
+        let hidden = self.spec.hidden_size;
+        let sum = |row: usize, residual: &mut [f32]| add(residual, &delta[row * hidden..(row + 1) * hidden]);
+        self.team.rows(&mut self.buffers.residual[..length], hidden, sum);
     }
 
     fn logits(&mut self, batch: &Batch) -> &[f32] {
@@ -228,7 +229,7 @@ impl Decoder {
         let logits = sized(&mut buffers.logits, batch.outputs().len() * spec.vocabulary_size);
         if !batch.outputs().is_empty() {
             // Logits are a step's business, whoever asks.
-            output.forward(team, batch.outputs().len(), normed, logits, &mut buffers.rounded);
+            output.forward(team, batch.outputs().len(), normed, logits, &mut buffers.scratch);
         }
         logits
     }

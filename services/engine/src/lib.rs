@@ -24,12 +24,16 @@ pub mod taps;
 pub mod team;
 
 mod attention;
+mod inputs;
+mod kernels;
 mod matrix;
 mod panel;
 mod plain;
+mod region;
 mod rope;
 mod running;
 mod scheduler;
+mod stored;
 mod vector;
 
 pub use cache::KvType;

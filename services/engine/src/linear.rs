@@ -5,7 +5,9 @@ use std::sync::Arc;
 use millm_model::{TensorData, TensorInfo};
 
 use crate::error::{Error, Result};
-use crate::matrix::{self, Matrix, Rounded};
+use crate::inputs::Scratch;
+use crate::matrix::{self, Matrix, Product};
+use crate::stored;
 use crate::team::Team;
 use crate::vector;
 
@@ -18,10 +20,10 @@ pub struct Weight {
 }
 
 impl Weight {
-    /// Copies a tensor of the expected shape into the engine's own memory.
-    pub fn read(data: TensorData<'_>, rows: usize, columns: usize) -> Result<Self> {
+    /// Copies a tensor of the expected shape into the engine's own memory, laid out for its kernels.
+    pub fn read(team: &Team, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Self> {
         check(data, &[rows, columns])?;
-        let matrix = matrix::read(data.info.ty, data.bytes, rows, columns)?.into();
+        let matrix = matrix::read(team, data.info.ty, data.bytes, rows, columns)?.into();
         Ok(Self { matrix, rows, columns })
     }
 
@@ -45,13 +47,30 @@ pub struct Linear {
 
 impl Linear {
     /// `input` is `[rows, in]`, `out` `[rows, out]`; the first `steps` rows are steps (see [`crate::matrix`]).
-    pub fn forward(&self, team: &Team, steps: usize, input: &[f32], out: &mut [f32], rounded: &mut Rounded) {
-        let Weight { matrix, rows, columns } = &self.weight;
-        matrix::multiply(&**matrix, (*rows, *columns), team, steps, input, out, rounded);
-        if let Some(bias) = &self.bias {
-            for row in out.chunks_exact_mut(*rows) {
-                vector::add(row, bias);
-            }
+    pub fn forward(&self, team: &Team, steps: usize, input: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+        together(team, steps, input, [(self, out)], scratch);
+    }
+}
+
+/// [`Linear::forward`] of layers that share their input, as one piece of work.
+pub fn together<const N: usize>(
+    team: &Team,
+    steps: usize,
+    input: &[f32],
+    layers: [(&Linear, &mut [f32]); N],
+    scratch: &mut Scratch,
+) {
+    let columns = layers[0].0.weight.columns;
+    let biases = layers.each_ref().map(|(layer, _)| (layer.weight.rows, layer.bias.as_deref()));
+    let mut products = layers.map(|(layer, out)| {
+        let Weight { matrix, rows, columns: own } = &layer.weight;
+        assert_eq!(*own, columns, "layers of one input");
+        Product { matrix: &**matrix, rows: *rows, out }
+    });
+    matrix::multiply(team, steps, input, columns, &mut products, scratch);
+    for (product, (rows, bias)) in products.iter_mut().zip(biases) {
+        if let Some(bias) = bias {
+            team.rows(product.out, rows, |_, row| vector::add(row, bias));
         }
     }
 }
@@ -60,7 +79,7 @@ impl Linear {
 pub fn read_vector(data: TensorData<'_>, length: usize) -> Result<Vec<f32>> {
     check(data, &[length])?;
     let mut values = vec![0.0; length];
-    matrix::read(data.info.ty, data.bytes, 1, length)?.widen(0, &mut values);
+    stored::read(data.info.ty, data.bytes, 1, length)?.widen(0, &mut values);
     Ok(values)
 }
 

@@ -40,7 +40,8 @@ impl Decoder {
     ) -> Result<Self> {
         let spec = checkpoint.spec().clone();
         check(&spec)?;
-        let mut reader = Reader { checkpoint, progress, read: 0, total: spec.expected_tensors().len() };
+        let mut reader =
+            Reader { checkpoint, team: &team, progress, read: 0, total: spec.expected_tensors().len() };
         let (hidden, vocabulary) = (spec.hidden_size, spec.vocabulary_size);
         let embedding = reader.weight("token_embd.weight", vocabulary, hidden)?;
         let layers = (0..spec.layers).map(|index| reader.layer(&spec, index)).collect::<Result<_>>()?;
@@ -76,6 +77,7 @@ fn check(spec: &ModelSpec) -> Result<()> {
 
 struct Reader<'a> {
     checkpoint: &'a Checkpoint,
+    team: &'a Team,
     progress: &'a mut dyn FnMut(LoadProgress<'_>),
     read: usize,
     total: usize,
@@ -106,7 +108,7 @@ impl Reader<'_> {
     }
 
     fn weight(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
-        let weight = Weight::read(self.checkpoint.tensor(name)?, rows, columns)?;
+        let weight = Weight::read(self.team, self.checkpoint.tensor(name)?, rows, columns)?;
         self.count(name);
         Ok(weight)
     }

@@ -22,7 +22,13 @@ const SPINS: usize = 3_000;
 #[derive(Debug, Default)]
 pub struct Arena {
     floats: Vec<f32>,
+    lines: Vec<Line>,
 }
+
+/// A cache line.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[allow(dead_code)] [u8; 64]); // bytes for kernels
 
 impl Arena {
     /// `length` floats of unspecified content.
@@ -31,6 +37,16 @@ impl Arena {
             self.floats.resize(length, 0.0);
         }
         &mut self.floats[..length]
+    }
+
+    /// `length` bytes of unspecified content that begin with a cache line.
+    pub fn bytes(&mut self, length: usize) -> &mut [u8] {
+        let lines = length.div_ceil(size_of::<Line>());
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; 64]));
+        }
+        // SAFETY: lines are bytes, and there are enough of them.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), length) }
     }
 }
 
@@ -126,13 +142,14 @@ impl Team {
     }
 
     /// Calls `work` once for each row of `width` values of `matrix`.
-    pub fn rows(&self, matrix: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
-        let cells = Cells::new(matrix, width);
-        let rows = cells.rows;
+    pub fn rows<T: Send>(&self, matrix: &mut [T], width: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(width > 0 && matrix.len().is_multiple_of(width), "a matrix of whole rows");
+        let rows = matrix.len() / width;
+        let start = Start(matrix.as_mut_ptr());
         self.run(rows, self.grain(rows), |_, range| {
             for row in range {
-                // SAFETY: `run` gives each row to one call only.
-                work(row, unsafe { cells.part(row, 0..width) });
+                // SAFETY: within the matrix, and `run` gives each row to one call only.
+                work(row, unsafe { std::slice::from_raw_parts_mut(start.at(row * width), width) });
             }
         });
     }
@@ -201,6 +218,18 @@ fn serve(shared: &Shared) {
             shared.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
         shared.remaining.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// The start of memory whose parts several threads write at once.
+pub struct Start<T>(pub *mut T);
+
+// SAFETY: who dereferences it promises that threads reach disjoint parts.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    pub fn at(&self, offset: usize) -> *mut T {
+        self.0.wrapping_add(offset)
     }
 }
 
