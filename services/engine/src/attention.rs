@@ -4,8 +4,12 @@
 //! never stored. Work is split by (block of rows, kv head): the query heads of a group and the rows of a block
 //! read a page once.
 
+use std::ops::Range;
+
 use crate::batch::Segment;
-use crate::cache::KvCache;
+use crate::cache::{KvCache, Page};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels;
 use crate::pages::{PAGE, Table};
 use crate::team::{Cells, Team};
 use crate::vector::{exp, fma, max, tanh};
@@ -26,6 +30,14 @@ pub struct Shape<'a> {
     pub soft_cap: Option<f32>,
     /// Of each head: the score of a token that takes its share of the weight and has no value.
     pub sinks: Option<&'a [f32]>,
+}
+
+impl Shape<'_> {
+    /// The tokens of a page, by its index in the sequence, that the row at `position` sees.
+    fn seen(&self, position: usize, page: usize) -> Range<usize> {
+        let from = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        from.saturating_sub(page * PAGE)..(position + 1).saturating_sub(page * PAGE).min(PAGE)
+    }
 }
 
 /// Some rows of one sequence.
@@ -75,19 +87,17 @@ pub fn attend(
             let first =
                 block.position.saturating_sub(shape.window.map_or(block.position, |window| window - 1));
             for index in first / PAGE..(block.position + block.rows).div_ceil(PAGE) {
-                let (keys, values) = cache.read(layer, block.table.place(index * PAGE).0, head, wide);
-                for row in 0..block.rows {
-                    let position = block.position + row;
-                    let from = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-                    let seen = from.saturating_sub(index * PAGE)
-                        ..(position + 1).saturating_sub(index * PAGE).min(PAGE);
-                    if seen.is_empty() {
-                        continue;
+                let page = cache.read(layer, block.table.place(index * PAGE).0, head);
+                let seen = |row: usize| shape.seen(block.position + row, index);
+                let mut row = 0;
+                while row < block.rows {
+                    // Rows that see the same of a page read it together: mostly all of them.
+                    let alike = (row + 1..block.rows).take_while(|next| seen(*next) == seen(row)).count() + 1;
+                    if !seen(row).is_empty() {
+                        let queries = row * group..(row + alike) * group;
+                        state.absorb(queries, scaled, page, wide, seen(row));
                     }
-                    for query in row * group..(row + 1) * group {
-                        let scaled = &scaled[query * shape.head_dim..(query + 1) * shape.head_dim];
-                        state.absorb(query, scaled, keys, values, seen.clone());
-                    }
+                    row += alike;
                 }
             }
             for row in 0..block.rows {
@@ -135,15 +145,46 @@ impl State<'_> {
         }
     }
 
-    /// Lets one query see some tokens of a page.
+    /// Lets some queries, of all in `scaled`, see some tokens of a page.
     fn absorb(
         &mut self,
-        index: usize,
-        query: &[f32],
-        keys: &[f32],
-        values: &[f32],
-        seen: std::ops::Range<usize>,
+        queries: Range<usize>,
+        scaled: &[f32],
+        page: Page<'_>,
+        wide: &mut [f32],
+        seen: Range<usize>,
     ) {
+        let dim = self.head_dim;
+        let columns = queries.start * dim..queries.end * dim;
+        #[cfg(target_arch = "x86_64")]
+        if kernels::vectors() {
+            let mut running = kernels::page::Running {
+                queries: &scaled[columns.clone()],
+                sums: &mut self.sums[columns],
+                most: &mut self.most[queries.clone()],
+                weight: &mut self.weight[queries],
+                head_dim: dim,
+                soft_cap: self.soft_cap,
+            };
+            // SAFETY: the machine was asked.
+            return unsafe {
+                match page {
+                    Page::F16 { keys, values } => {
+                        kernels::page::absorb(&mut running, kernels::page::Page { keys, values }, seen);
+                    }
+                    Page::F32 { keys, values } => {
+                        kernels::page::absorb(&mut running, kernels::page::Page { keys, values }, seen);
+                    }
+                }
+            };
+        }
+        let (keys, values) = page.widened(wide);
+        for (query, scaled) in queries.zip(scaled[columns].chunks_exact(dim)) {
+            self.absorb_one(query, scaled, keys, values, seen.clone());
+        }
+    }
+
+    fn absorb_one(&mut self, index: usize, query: &[f32], keys: &[f32], values: &[f32], seen: Range<usize>) {
         let mut scores = scores(query, keys);
         let scores = &mut scores[seen.clone()];
         if let Some(cap) = self.soft_cap {
@@ -225,6 +266,76 @@ fn gather(sums: &mut [f32], shrink: f32, weights: &[f32], values: &[f32]) {
         *sum *= shrink;
         for (weight, values) in weights.iter().zip(values.chunks_exact(head_dim)) {
             *sum = fma(*weight, values[whole + column], *sum);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use half::f16;
+    use half::slice::HalfFloatSliceExt;
+
+    fn noise(length: usize, seed: usize) -> Vec<f32> {
+        (0..length).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 500.0 - 2.0).collect()
+    }
+
+    /// Sums, largest scores and weights after two pages.
+    fn run(queries: &[f32], dim: usize, pages: &[Page<'_>; 2], portable: bool) -> [Vec<f32>; 3] {
+        let count = queries.len() / dim;
+        let (mut sums, mut most, mut weight) = (vec![0.0; queries.len()], vec![0.0; count], vec![0.0; count]);
+        let mut wide = vec![0.0; 2 * dim * PAGE];
+        let mut state = State {
+            sums: &mut sums,
+            most: &mut most,
+            weight: &mut weight,
+            head_dim: dim,
+            soft_cap: Some(5.0),
+        };
+        state.reset(None);
+        for (page, seen) in pages.iter().zip([3..PAGE, 0..17]) {
+            if portable {
+                let (keys, values) = page.widened(&mut wide);
+                for (index, query) in queries.chunks_exact(dim).enumerate() {
+                    state.absorb_one(index, query, keys, values, seen.clone());
+                }
+            } else {
+                state.absorb(0..count, queries, *page, &mut wide, seen);
+            }
+        }
+        [sums, most, weight]
+    }
+
+    #[test]
+    fn pages_give_the_same_by_every_path_and_in_any_company() {
+        for dim in [8, 16, 24, 64, 80, 128] {
+            let pages: Vec<Vec<f32>> = (0..4).map(|seed| noise(dim * PAGE, seed)).collect();
+            let halves: Vec<Vec<f16>> = pages
+                .iter()
+                .map(|page| {
+                    let mut half = vec![f16::ZERO; page.len()];
+                    half.convert_from_f32_slice(page);
+                    half
+                })
+                .collect();
+            let floats = [0, 2].map(|i| Page::F32 { keys: &pages[i], values: &pages[i + 1] });
+            let halves = [0, 2].map(|i| Page::F16 { keys: &halves[i], values: &halves[i + 1] });
+            for pages in [floats, halves] {
+                let queries: Vec<f32> = noise(9 * dim, 11).iter().map(|x| x * 0.2).collect();
+                let expected = run(&queries, dim, &pages, true);
+                let got = run(&queries, dim, &pages, false);
+                for (got, expected) in got.iter().flatten().zip(expected.iter().flatten()) {
+                    assert!(
+                        (got - expected).abs() <= 1e-5 * expected.abs().max(1.0),
+                        "{got}, not {expected}"
+                    );
+                }
+                for (index, query) in queries.chunks_exact(dim).enumerate() {
+                    let [sums, most, weight] = run(query, dim, &pages, false);
+                    assert_eq!(sums, got[0][index * dim..(index + 1) * dim], "query {index} alone");
+                    assert_eq!((most[0], weight[0]), (got[1][index], got[2][index]));
+                }
+            }
         }
     }
 }

@@ -110,50 +110,83 @@ impl KvCache {
         let (heads, dim) = (self.kv_heads, self.head_dim);
         match &mut self.layers[layer] {
             Store::F16 { keys, values } => {
-                put(keys, values, (page * heads, dim, slot), key, value, f16::from_f32);
+                put(keys, values, (page * heads, dim, slot), key, value, (f16::ZERO, narrow));
             }
-            Store::F32 { keys, values } => put(keys, values, (page * heads, dim, slot), key, value, |x| x),
+            Store::F32 { keys, values } => {
+                let same = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
+                put(keys, values, (page * heads, dim, slot), key, value, (0.0, same));
+            }
         }
     }
 
-    /// One head's keys `[head_dim, PAGE]` and values `[PAGE, head_dim]` of one page; `wide` (of twice that size)
-    /// takes them where they have to be widened.
-    pub(crate) fn read<'a>(
-        &'a self,
-        layer: usize,
-        page: usize,
-        head: usize,
-        wide: &'a mut [f32],
-    ) -> (&'a [f32], &'a [f32]) {
+    /// One head's part of one page.
+    pub(crate) fn read(&self, layer: usize, page: usize, head: usize) -> Page<'_> {
         let size = self.head_dim * PAGE;
         let start = (page * self.kv_heads + head) * size;
+        let part = start..start + size;
         match &self.layers[layer] {
-            Store::F16 { keys, values } => {
-                let (wide_keys, wide_values) = wide.split_at_mut(size);
-                keys[start..start + size].convert_to_f32_slice(wide_keys);
-                values[start..start + size].convert_to_f32_slice(wide_values);
-                (wide_keys, wide_values)
-            }
-            Store::F32 { keys, values } => (&keys[start..start + size], &values[start..start + size]),
+            Store::F16 { keys, values } => Page::F16 { keys: &keys[part.clone()], values: &values[part] },
+            Store::F32 { keys, values } => Page::F32 { keys: &keys[part.clone()], values: &values[part] },
         }
     }
 }
 
-fn put<T>(
+/// Keys `[head_dim, PAGE]` and values `[PAGE, head_dim]`.
+#[derive(Clone, Copy)]
+pub(crate) enum Page<'a> {
+    F16 { keys: &'a [f16], values: &'a [f16] },
+    F32 { keys: &'a [f32], values: &'a [f32] },
+}
+
+impl<'a> Page<'a> {
+    /// Keys and values as floats; `wide` (of twice a part's size) takes them where they have to be widened.
+    pub fn widened(self, wide: &'a mut [f32]) -> (&'a [f32], &'a [f32]) {
+        match self {
+            Self::F16 { keys, values } => {
+                let (wide_keys, wide_values) = wide.split_at_mut(keys.len());
+                keys.convert_to_f32_slice(wide_keys);
+                values.convert_to_f32_slice(wide_values);
+                (wide_keys, wide_values)
+            }
+            Self::F32 { keys, values } => (keys, values),
+        }
+    }
+}
+
+/// Numbers narrowed at a time.
+const RUN: usize = 64;
+
+fn put<T: Copy>(
     keys: &mut [T],
     values: &mut [T],
     (first_head, dim, slot): (usize, usize, usize),
     key: &[f32],
     value: &[f32],
-    narrow: impl Fn(f32) -> T,
+    (zero, narrow): (T, impl Fn(&[f32], &mut [T])),
 ) {
+    let mut run = [zero; RUN];
     for (head, (key, value)) in key.chunks_exact(dim).zip(value.chunks_exact(dim)).enumerate() {
         let start = (first_head + head) * dim * PAGE;
         let keys = &mut keys[start..start + dim * PAGE];
-        let values = &mut values[start + slot * dim..start + (slot + 1) * dim];
-        for (i, (k, v)) in key.iter().zip(value).enumerate() {
-            keys[i * PAGE + slot] = narrow(*k);
-            values[i] = narrow(*v);
+        for (index, key) in key.chunks(RUN).enumerate() {
+            narrow(key, &mut run[..key.len()]);
+            let columns = keys[index * RUN * PAGE..].chunks_exact_mut(PAGE);
+            for (column, key) in columns.zip(&run[..key.len()]) {
+                column[slot] = *key;
+            }
         }
+        narrow(value, &mut values[start + slot * dim..start + (slot + 1) * dim]);
+    }
+}
+
+/// What f16 cannot hold becomes its largest: an infinity in the cache would reach rows that must not see it.
+fn narrow(from: &[f32], to: &mut [f16]) {
+    let most = f16::MAX.to_f32();
+    let mut run = [0.0; RUN];
+    for (from, to) in from.chunks(RUN).zip(to.chunks_mut(RUN)) {
+        for (run, from) in run.iter_mut().zip(from) {
+            *run = from.clamp(-most, most);
+        }
+        to.convert_from_f32_slice(&run[..from.len()]);
     }
 }

@@ -17,6 +17,8 @@ mod halves;
 #[cfg(target_arch = "x86_64")]
 mod interleaved;
 #[cfg(target_arch = "x86_64")]
+pub mod page;
+#[cfg(target_arch = "x86_64")]
 mod quantized;
 #[cfg(target_arch = "x86_64")]
 mod spread;
@@ -55,7 +57,7 @@ pub fn read(_: &Team, _: TensorType, _: &[u8], _: (usize, usize)) -> Result<Opti
 
 /// Whether the machine has the vectors that [`wide`] is written for.
 #[cfg(target_arch = "x86_64")]
-fn vectors() -> bool {
+pub fn vectors() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
