@@ -51,7 +51,11 @@ def main():
         synthetic(work / "source", layers=22, vocabulary=32000, kv_heads=4)
         with Server(work) as server:
             server.cli("add", work / "source", "--name", "wide", "-q", "FP16")
-            (wide,) = (work / "models").rglob("model.gguf")
+            wide = work / "wide.gguf"
+            (made,) = (work / "models").rglob("model.gguf")
+            # One folder is one model: this one makes room, its file stays.
+            wide.hardlink_to(made)
+            server.cli("rm", "wide", "--yes")
             for scheme in SCHEMES:
                 own, other, memory = [], [], 0
                 for _ in range(ROUNDS):
