@@ -85,6 +85,7 @@ def server(tmp_path_factory):
             "PORT": str(port),
             "DATABASE_URL": f"sqlite://{folder / 'millm.db'}",
             "MODEL_CACHE_DIR": str(folder / "models"),
+            "HF_HUB_CACHE": str(folder / "hf"),
         }
         millm = subprocess.Popen([built("millm", "MILLM_BIN"), "serve"], cwd=folder, env=environment)
         url = f"http://127.0.0.1:{port}"

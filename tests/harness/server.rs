@@ -129,6 +129,16 @@ impl Server {
         self.folder.path()
     }
 
+    /// Where a model is on its way.
+    pub fn incoming(&self, model_id: i64) -> PathBuf {
+        let folder = self.models_folder().join("huggingface");
+        let begin = format!(".incoming-{model_id}-");
+        let entries = std::fs::read_dir(&folder).expect("the models folder").flatten();
+        let mut names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let name = names.find(|name| name.starts_with(&begin));
+        folder.join(name.unwrap_or_else(|| panic!("model {model_id} is not on its way")))
+    }
+
     pub fn rest(&self) -> &Rest {
         &self.rest
     }

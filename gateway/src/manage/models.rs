@@ -61,6 +61,8 @@ fn start_request(fields: &mut Fields) -> Result<StartDownloadRequest, ServiceErr
             revision: fields.take("revision")?.unwrap_or_default(),
             hf_token: fields.take("hf_token")?.unwrap_or_default(),
             file: fields.take("file")?.unwrap_or_default(),
+            variant: fields.take("variant")?.unwrap_or_default(),
+            subfolder: fields.take("subfolder")?.unwrap_or_default(),
         }),
         "local" => Source::LocalPath(local_path.ok_or_else(|| missing("local_path"))?),
         _ => return Err(ServiceError::invalid_argument("source", "must be 'huggingface' or 'local'")),

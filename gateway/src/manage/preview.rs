@@ -32,6 +32,8 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Answer {
         file: fields.take("file")?.unwrap_or_default(),
         quantization: quantization.into(),
         trust_remote_code: fields.take("trust_remote_code")?.unwrap_or(false),
+        variant: fields.take("variant")?.unwrap_or_default(),
+        subfolder: fields.take("subfolder")?.unwrap_or_default(),
     };
     let preview = app.downloader().preview_model(request).await.map_err(from_downloader)?.into_inner();
     Ok(success(value(&preview)))

@@ -24,9 +24,10 @@ use millm_proto::{
         catalog_service_server::{CatalogService, CatalogServiceServer},
     },
     downloader::v1::{
-        CancelDownloadRequest, Download, GetHubStatusRequest, HubStatus, ListDownloadsRequest,
-        ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest, SearchReposRequest,
-        SearchReposResponse, StartDownloadRequest, WatchDownloadRequest, WatchDownloadsRequest,
+        CancelDownloadRequest, CheckStorageRequest, Download, GetHubStatusRequest, HubStatus,
+        ListDownloadsRequest, ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest,
+        SearchReposRequest, SearchReposResponse, StartDownloadRequest, StorageReport, WatchDownloadRequest,
+        WatchDownloadsRequest,
         downloader_service_server::{DownloaderService, DownloaderServiceServer},
     },
     runtime::v1::{
@@ -172,7 +173,8 @@ impl CatalogService for Played {
         let page: Vec<Model> = models.iter().skip(start).take(1).cloned().collect();
         let next = if start + 1 < models.len() { (start + 1).to_string() } else { String::new() };
         let total_size = models.len() as i32;
-        Ok(Response::new(ListModelsResponse { models: page, next_page_token: next, total_size }))
+        let catalog_id = String::new();
+        Ok(Response::new(ListModelsResponse { models: page, next_page_token: next, total_size, catalog_id }))
     }
 
     async fn update_model(&self, _: tonic::Request<UpdateModelRequest>) -> Answer<Model> {
@@ -261,6 +263,10 @@ impl DownloaderService for Played {
         self.0.refused()?;
         self.0.named.lock().unwrap().push(request.into_inner().name);
         Ok(Response::new(()))
+    }
+
+    async fn check_storage(&self, _: tonic::Request<CheckStorageRequest>) -> Answer<StorageReport> {
+        Err(Status::unimplemented("played"))
     }
 }
 

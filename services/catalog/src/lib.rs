@@ -49,6 +49,7 @@ impl Catalog {
         let opened = store::open(&settings.database_url).await?;
         let core = Core {
             store: opened.store,
+            identity: opened.identity,
             feed: Feed::default(),
             writing: Mutex::new(()),
             trouble: Notify::new(),
@@ -74,6 +75,7 @@ impl Catalog {
 /// What the service and its tasks share.
 struct Core {
     store: Box<dyn Store>,
+    identity: String,
     feed: Feed,
     /// Held while a change is written and published.
     writing: Mutex<()>,

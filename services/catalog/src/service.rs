@@ -143,7 +143,8 @@ impl Core {
             Some(last) if models.len() < found => page_token(last.id),
             _ => String::new(),
         };
-        Ok(ListModelsResponse { models, next_page_token, total_size: total as i32 })
+        let catalog_id = self.identity.clone();
+        Ok(ListModelsResponse { models, next_page_token, total_size: total as i32, catalog_id })
     }
 
     async fn update(&self, change: &Model, paths: &[String]) -> Result<Model, ServiceError> {

@@ -3,14 +3,19 @@
 //!
 //! ```text
 //! huggingface/google--gemma-2-2b--Q4/   a finished model
-//! huggingface/.incoming-7/              model 7 on its way; .partial/ within holds what is incomplete
+//! huggingface/.incoming-7-5e1f…/        model 7 of catalogue 5e1f… on its way; .partial/ within holds what is
+//!                                       incomplete
 //! local/name--7                         a link to a person's own folder or file
 //! local-quantized/name--7--Q8/          made from a person's own model
+//! .locks/                               held by those who fetch: the same model only once, in however many processes
 //! ```
+//!
+//! Several catalogues may share it: each file of ours says which one it belongs to, and what is another's stays.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use millm_kit::names::RepoId;
@@ -24,6 +29,8 @@ const CANCELLED: &str = "cancelled";
 #[derive(Debug, Clone)]
 pub struct Cache {
     root: PathBuf,
+    /// Whose models we keep: known once the Catalog has answered, before anything is written.
+    catalog: Arc<OnceLock<String>>,
 }
 
 impl Cache {
@@ -37,7 +44,18 @@ impl Cache {
             root.canonicalize()
         };
         let root = prepare().map_err(|source| BuildError::Folder { path: root.to_owned(), source })?;
-        Ok(Self { root })
+        Ok(Self { root, catalog: Arc::default() })
+    }
+
+    /// From here on files are this catalogue's. What could not be part of a file's name counts as none.
+    pub fn keep_for(&self, catalog: &str) {
+        let plain = catalog.bytes().all(|b| b.is_ascii_alphanumeric()) && catalog.len() <= 64;
+        // A second answer is the same.
+        let _ = self.catalog.set(if plain { catalog } else { "" }.to_owned());
+    }
+
+    pub fn catalog(&self) -> &str {
+        self.catalog.get().map_or("", String::as_str)
     }
 
     pub fn root(&self) -> &Path {
@@ -50,38 +68,61 @@ impl Cache {
 
     /// Where a model is on its way.
     pub fn incoming(&self, id: i64) -> Incoming {
-        Incoming { path: self.huggingface().join(format!("{INCOMING}{id}")) }
+        let name = match self.catalog() {
+            "" => format!("{INCOMING}{id}"),
+            catalog => format!("{INCOMING}{id}-{catalog}"),
+        };
+        Incoming { path: self.huggingface().join(name) }
     }
 
-    /// The models that have something on its way.
-    pub fn incoming_ids(&self) -> io::Result<Vec<i64>> {
-        let ids = fs::read_dir(self.huggingface())?.filter_map(|entry| {
-            let name = entry.ok()?.file_name().into_string().ok()?;
-            name.strip_prefix(INCOMING)?.parse().ok()
+    /// Every model on its way: its id where it is this catalogue's, and its folder.
+    pub fn all_incoming(&self) -> io::Result<Vec<(Option<i64>, Incoming)>> {
+        let found = fs::read_dir(self.huggingface())?.filter_map(|entry| {
+            let entry = entry.ok()?;
+            let name = entry.file_name().into_string().ok()?;
+            let (id, catalog) = match name.strip_prefix(INCOMING)?.split_once('-') {
+                Some((id, catalog)) => (id, catalog),
+                None => (name.strip_prefix(INCOMING)?, ""),
+            };
+            let ours = catalog == self.catalog();
+            Some((id.parse().ok().filter(|_| ours), Incoming { path: entry.path() }))
         });
-        Ok(ids.collect())
+        Ok(found.collect())
+    }
+
+    /// The lock that whoever makes this model holds.
+    pub fn lock(&self, model: &str) -> PathBuf {
+        self.root.join(".locks").join(format!("{model}.lock"))
     }
 
     /// The folder name of a finished hub model, before collisions are counted.
     pub fn hub_folder(&self, repo: &RepoId, quantization: &str, file: &str) -> PathBuf {
         let mut name = format!("{}--{}--{quantization}", repo.owner(), repo.name());
         if !file.is_empty() {
-            let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".gguf");
+            let stem = match file.strip_suffix(".gguf") {
+                Some(stem) => stem.rsplit('/').next().unwrap_or(stem),
+                // Of a model in a folder, the folder.
+                None => file.rsplit_once('/').map_or(file, |(folder, _)| folder),
+            };
             let plain =
                 stem.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' });
             name.push_str("--");
-            name.extend(plain.take(120));
+            // Names of files end at 255 bytes; a number may follow.
+            name.extend(plain.take(220_usize.saturating_sub(name.len())));
         }
         self.huggingface().join(name)
     }
 
     pub fn quantized_local_folder(&self, handle: &str, id: i64, quantization: &str) -> PathBuf {
+        // Names of files end at 255 bytes.
+        let handle: String = handle.chars().take(200).collect();
         self.root.join("local-quantized").join(format!("{handle}--{id}--{quantization}"))
     }
 
     /// Links a person's own model, to be browsed; a link of the same model is replaced.
     pub fn link_local(&self, handle: &str, id: i64, target: &Path) -> io::Result<()> {
         self.unlink_local(id)?;
+        let handle: String = handle.chars().take(200).collect();
         std::os::unix::fs::symlink(target, self.root.join("local").join(format!("{handle}--{id}")))
     }
 
@@ -95,6 +136,12 @@ impl Cache {
             }
         }
         Ok(())
+    }
+
+    /// The links to people's own models.
+    pub fn links(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.root.join("local"))?.flatten();
+        Ok(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_symlink())).map(|e| e.path()).collect())
     }
 
     /// Removes a finished model's folder. What is not a folder of ours stays: a link, a person's own files.
@@ -220,6 +267,8 @@ mod tests {
         let cache = Cache::open(&folder.path().join("models")).unwrap();
         let ours = cache.hub_folder(&RepoId::parse("o/n").unwrap(), "Q4", "sub/a b.gguf");
         assert!(ours.ends_with("huggingface/o--n--Q4--a_b"));
+        let below = cache.hub_folder(&RepoId::parse("o/n").unwrap(), "Q4", "x/y/model.safetensors");
+        assert!(below.ends_with("huggingface/o--n--Q4--x_y"));
         fs::create_dir_all(&ours).unwrap();
         let sneaky = cache.root().join("huggingface/link");
         std::os::unix::fs::symlink(&outside, &sneaky).unwrap();
@@ -227,6 +276,26 @@ mod tests {
             cache.remove_finished(path).unwrap();
         }
         assert!(outside.exists() && cache.root().join("huggingface").exists() && !ours.exists());
+    }
+
+    #[test]
+    fn catalogues_that_share_a_folder_keep_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let caches = ["", "ab12", "cd34"].map(|catalog| {
+            let cache = Cache::open(folder.path()).unwrap();
+            cache.keep_for(catalog);
+            cache.incoming(7).create().unwrap();
+            cache
+        });
+        for cache in &caches {
+            let all = cache.all_incoming().unwrap();
+            let ours: Vec<_> =
+                all.iter().filter_map(|(id, incoming)| id.map(|id| (id, incoming.path()))).collect();
+            assert_eq!((all.len(), ours), (3, vec![(7, cache.incoming(7).path())]));
+        }
+        let odd = Cache::open(folder.path()).unwrap();
+        odd.keep_for("../x");
+        assert_eq!(odd.catalog(), "");
     }
 
     #[test]

@@ -7,12 +7,14 @@ use millm_model::memory::Workload;
 use millm_proto::runtime::v1::{GetStatusRequest, LoadState, runtime_service_client::RuntimeServiceClient};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cache::Cache, disk::DiskSpace, hub::Hub, registry::Registry};
+use crate::{cache::Cache, disk::DiskSpace, hub::Hub, hub_cache::HubCache, registry::Registry};
 
 #[derive(Debug)]
 pub struct Context {
     pub hub: Hub,
     pub cache: Cache,
+    /// Of Hugging Face's own tools.
+    pub hub_cache: Option<HubCache>,
     pub registry: Registry,
     pub runtime: Conn,
     pub disk: Arc<dyn DiskSpace>,

@@ -28,6 +28,19 @@ impl DiskSpace for RealDisk {
     }
 }
 
+/// What kind of file system `path` is on, where the system lists them: "ext4".
+pub fn file_system(path: &Path) -> Option<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        // Blanks are written as octal escapes.
+        let place = words.next()?.replace("\\040", " ");
+        path.starts_with(&place).then(|| (place.len(), words.next()))
+    });
+    // The last of several at one place hides the others.
+    mounts.max_by_key(|(length, _)| *length)?.1.map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,5 +49,8 @@ mod tests {
     fn the_real_disk_answers() {
         assert!(RealDisk.available(Path::new("/")).is_ok());
         assert!(RealDisk.available(Path::new("/no/such/folder")).is_err());
+        if cfg!(target_os = "linux") {
+            assert_eq!(file_system(Path::new("/proc/self")).as_deref(), Some("proc"));
+        }
     }
 }

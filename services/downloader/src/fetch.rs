@@ -15,10 +15,12 @@ use crate::{
     context::Context,
     error::of_disk,
     hub::RemoteFile,
+    offline,
     plan::{Plan, check_room},
     policy::{LARGE_FILES_AT_ONCE, SMALL_FILE_BYTES, SMALL_FILES_AT_ONCE},
     progress::{Reporter, Shares, TICK},
-    survey::{Survey, Wish},
+    select::Choice,
+    survey::Wish,
     transfer::{Lanes, Transfer},
 };
 
@@ -42,11 +44,10 @@ pub async fn plan(
     let wish = Wish {
         repo: &repo,
         revision: &revision,
-        file: (!row.file.is_empty()).then_some(row.file.as_str()),
-        quantization: row.requested_quantization(),
+        choice: Choice { file: &row.file, quantization: row.requested_quantization(), ..Choice::default() },
         token,
     };
-    let survey = Survey::take(&context.hub, &wish).await?;
+    let survey = offline::survey(context, &wish).await?;
     let spec = survey.permitted_spec(row.trust_remote_code)?;
     let plan = Plan::new(&survey, &spec, row.requested_quantization(), keep_source);
     plan.save(incoming).map_err(|error| of_disk(&row.repo_id, "writing the plan", &error))?;

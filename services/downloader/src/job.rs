@@ -1,10 +1,13 @@
 //! One download from its turn in the queue to its end: the only writer of its snapshot, and of its row's end.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use millm_kit::{Secret, ServiceError, names::RepoId, view::quantization as name_of};
+use millm_kit::{Reason, Secret, ServiceError};
 use millm_proto::{
-    catalog::v1::{Model, Quantization, model},
+    catalog::v1::{Model, Quantization},
     downloader::v1::download::State,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -15,10 +18,13 @@ use crate::{
     describe::describe,
     error::{is_disk_full, of_disk},
     fetch,
-    meta::{self, Making, Meta},
+    lock::Lock,
+    meta::{self, Making, Meta, final_folder},
     progress::{Reporter, Shares},
     quantization,
     quantize::{self, Quantize},
+    ready::{READY_FIELDS, ready_row},
+    reuse,
 };
 
 /// What has to be done for one row.
@@ -47,22 +53,8 @@ impl From<ServiceError> for Halt {
     }
 }
 
-/// The fields that a finished download writes.
-const READY_FIELDS: &[&str] = &[
-    "state",
-    "error",
-    "commit",
-    "storage_path",
-    "actual_quantization",
-    "quantization_reason",
-    "architecture",
-    "parameter_count",
-    "disk_size_bytes",
-    "memory_estimate_bytes",
-    "config_json",
-    "files",
-    "has_chat_template",
-];
+/// Between two looks at whether another process is done.
+const LOCK_PAUSE: Duration = Duration::from_millis(200);
 
 impl Job {
     pub async fn run(mut self, context: &Context) {
@@ -83,6 +75,7 @@ impl Job {
         if incoming.is_cancelled() {
             return Err(Halt::Cancelled);
         }
+        let _lock = self.turn(context).await?;
         if let Some(folder) = self.finished_earlier(context).await? {
             return self.register(context, &folder).await;
         }
@@ -104,7 +97,7 @@ impl Job {
         if self.stop.is_cancelled() {
             return Err(Halt::Cancelled);
         }
-        let wanted = self.final_folder(context)?;
+        let wanted = final_folder(&context.cache, &self.row)?;
         let (from, id) = (incoming.clone(), self.row.id);
         let folder =
             self.blocking("moving the model to its place", move || meta::place(&from, &wanted, id)).await?;
@@ -119,13 +112,18 @@ impl Job {
         writers: &TaskTracker,
     ) -> Result<(), ServiceError> {
         let making = if self.row.local_path.is_empty() {
-            self.prepare_hub(context, incoming, writers).await?
+            let (row, keep_source) = (&self.row, self.keep_source);
+            match reuse::adopt_twin(context, row, keep_source, incoming, &mut self.reporter, writers).await? {
+                Some(making) => making,
+                None => self.prepare_hub(context, incoming, writers).await?,
+            }
         } else {
             self.prepare_local(context, incoming, writers).await?
         };
         self.reporter.stage(State::Finalizing, "");
-        let (incoming, row) = (incoming.clone(), self.row.clone());
-        let sealed = writers.spawn_blocking(move || meta::seal(&incoming, &row, &making)).await;
+        let (incoming, row, cache) = (incoming.clone(), self.row.clone(), context.cache.clone());
+        let sealed =
+            writers.spawn_blocking(move || meta::seal(&incoming, &row, &making, cache.catalog())).await;
         let sealed = sealed.map_err(ServiceError::internal)?;
         sealed.map(drop).map_err(|error| of_disk(&self.row.handle, "sealing the model", &error))
     }
@@ -151,6 +149,7 @@ impl Job {
         let reason = if plan.is_gguf { gguf_reason(asked) } else { String::new() };
         let mut making = Making::new(Quantization::Native, reason, plan.download_bytes());
         making.known = plan.files.iter().map(|file| (file.save_as.clone(), file.digest)).collect();
+        reuse::adopt(context, &plan, incoming, &mut self.reporter, writers).await?;
         fetch::files(context, &plan, self.token.as_ref(), incoming, &mut self.reporter, shares, writers)
             .await?;
         self.reporter.stage(State::Verifying, "");
@@ -217,40 +216,46 @@ impl Job {
         Ok(making)
     }
 
+    /// Waits while another process makes the same model: what it has made is used then.
+    async fn turn(&mut self, context: &Context) -> Result<Lock, Halt> {
+        let name = final_folder(&context.cache, &self.row)?;
+        let name = name.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = context.cache.lock(&name);
+        loop {
+            let path = path.clone();
+            if let Some(lock) = self.blocking("locking the model", move || Lock::try_take(&path)).await? {
+                return Ok(lock);
+            }
+            self.reporter.stage(State::Resolving, "another process is getting it: waiting for that");
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Err(Halt::Cancelled),
+                () = context.stopping.cancelled() => return Err(Halt::Suspended),
+                // Locks tell nobody that they are free.
+                () = tokio::time::sleep(LOCK_PAUSE) => {}
+            }
+        }
+    }
+
     /// A crash between the last rename and the row.
     async fn finished_earlier(&self, context: &Context) -> Result<Option<PathBuf>, ServiceError> {
         let (cache, row) = (context.cache.clone(), self.row.clone());
         self.blocking("reading the models folder", move || meta::find_finished(&cache, &row)).await
     }
 
-    fn final_folder(&self, context: &Context) -> Result<PathBuf, ServiceError> {
-        let row = &self.row;
-        let quantization = name_of(row.requested_quantization());
-        Ok(if row.local_path.is_empty() {
-            // A GGUF file is kept as it is, so that is what its folder says.
-            let quantization = if row.file.is_empty() { quantization } else { "NATIVE" };
-            context.cache.hub_folder(&RepoId::parse(&row.repo_id)?, quantization, &row.file)
-        } else {
-            context.cache.quantized_local_folder(&row.handle, row.id, quantization)
-        })
-    }
-
     /// The row becomes READY: the last step, repeated until the Catalog has heard it.
     async fn register(&mut self, context: &Context, folder: &Path) -> Result<(), Halt> {
         self.reporter.stage(State::Finalizing, "");
-        let (path, name, workload) = (folder.to_owned(), self.row.handle.clone(), context.workload);
-        let described = tokio::task::spawn_blocking(move || describe(&path, &name, workload)).await;
-        let mut row = described.map_err(ServiceError::internal)??;
-        let meta = Meta::of(folder)
-            .ok_or_else(|| ServiceError::internal("a finished folder without its meta file"))?;
-        meta.fill(&mut row);
-        row.name = format!("models/{}", self.row.id);
-        row.commit.clone_from(&self.row.commit);
-        row.storage_path = folder.display().to_string();
-        row.set_state(model::State::Ready);
+        let row = ready_row(context, &self.row, folder).await?;
         match context.registry.update_when_back(&context.stopping, &row, READY_FIELDS).await {
             None => Err(Halt::Suspended),
             Some(Ok(_)) => Ok(()),
+            Some(Err(error)) if error.reason == Reason::ModelNotFound => {
+                tracing::info!(id = self.row.id, "the model was removed from the catalogue while it came");
+                let (cache, folder) = (context.cache.clone(), folder.to_owned());
+                self.blocking("removing the model", move || cache.remove_finished(&folder)).await?;
+                Err(Halt::Cancelled)
+            }
             Some(Err(error)) => Err(Halt::Failed(error)),
         }
     }
@@ -258,7 +263,7 @@ impl Job {
     /// What is there stays for a retry; a full disk is given back its room.
     async fn fail(mut self, context: &Context, error: ServiceError) {
         tracing::warn!(id = self.row.id, handle = self.row.handle, error = error.message, "download failed");
-        if error.reason == millm_kit::Reason::InsufficientDisk {
+        if error.reason == Reason::InsufficientDisk {
             let incoming = context.cache.incoming(self.row.id);
             if let Err(error) = self.blocking("clearing", move || incoming.remove()).await {
                 tracing::warn!(error = error.message, "files were left");

@@ -1,8 +1,8 @@
 //! Gets models: hub to verified to quantized. Owns the models folder; what exists is the Catalog's to know.
 //!
 //! A request is looked at ([`survey`]: what the hub has, [`select`]: which files, [`plan`]: sizes and room), gets a
-//! row, and waits in the [`queue`]. A [`job`] fetches ([`transfer`]), verifies, quantizes, seals ([`meta`]) and
-//! renames; the row becomes READY last. Whatever ends the process, [`reconcile`] goes on from there.
+//! row, and waits in the [`queue`]. A [`job`] looks for what is here already ([`reuse`]), fetches the rest
+//! ([`transfer`]), verifies, quantizes, seals ([`meta`]) and renames; the row becomes READY last. Whatever ends the process, [`reconcile`] goes on from there.
 
 mod cache;
 mod context;
@@ -10,12 +10,16 @@ mod describe;
 mod digest;
 mod disk;
 mod error;
+mod estimate;
 mod fetch;
 mod hub;
+mod hub_cache;
 mod hub_view;
 mod job;
 mod local;
+mod lock;
 mod meta;
+mod offline;
 mod plan;
 mod policy;
 mod preview;
@@ -23,12 +27,15 @@ mod progress;
 mod quantization;
 mod quantize;
 mod queue;
+mod ready;
 mod reconcile;
 mod registry;
 mod remove;
+mod reuse;
 mod select;
 mod service;
 mod start;
+mod storage;
 mod survey;
 mod transfer;
 mod watch;
@@ -49,6 +56,7 @@ use cache::Cache;
 use context::Context;
 use disk::RealDisk;
 use hub::Hub;
+use hub_cache::HubCache;
 use policy::Policy;
 use queue::Queue;
 use registry::Registry;
@@ -59,6 +67,7 @@ use service::Service;
 pub struct Downloader {
     hub: Hub,
     cache: Cache,
+    hub_cache: Option<HubCache>,
     registry: Registry,
     runtime: Conn,
     disk: Arc<dyn DiskSpace>,
@@ -74,6 +83,7 @@ impl Downloader {
         Ok(Self {
             hub: Hub::new(&settings.hf_endpoint, Policy::new(settings))?,
             cache: Cache::open(&settings.model_cache_dir)?,
+            hub_cache: settings.hf_hub_cache.clone().map(HubCache::new),
             registry: Registry::new(catalog),
             runtime,
             disk: Arc::new(RealDisk),
@@ -96,6 +106,7 @@ impl Downloader {
         let context = Arc::new(Context {
             hub: self.hub,
             cache: self.cache,
+            hub_cache: self.hub_cache,
             registry: self.registry,
             runtime: self.runtime,
             disk: self.disk,
@@ -107,6 +118,7 @@ impl Downloader {
             stopping: host.shutdown.stopping.clone(),
         });
         let queue = Queue::start(&context);
+        context.tasks.spawn(storage::sweep(Arc::clone(&context), queue.clone()));
         host.grpc(DownloaderServiceServer::new(Service { context, queue })).await
     }
 }

@@ -62,7 +62,7 @@ pub async fn start(
         async move {
             let row = crate::start::create_or_retry(&context, row).await?;
             if quantization::scheme(asked).is_some() {
-                let order = Order { row, token: None, keep_source: false };
+                let order = Order { row, token: None, keep_source: false, bytes: 0 };
                 return Ok(queue.submit(order).await?.borrow().clone());
             }
             match register(&context, &row).await {

@@ -6,13 +6,14 @@ use std::{
     time::SystemTime,
 };
 
-use millm_kit::view::quantization as name_of;
+use millm_kit::{ServiceError, names::RepoId, view::quantization as name_of};
 use millm_proto::catalog::v1::{Model, ModelFile, Quantization};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{Cache, Incoming, absent_is_fine, read_json, sync_folder, write_json},
     digest::Digest,
+    hub::RepoPath,
 };
 
 const FILE: &str = ".millm_meta.json";
@@ -22,18 +23,21 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     version: u32,
+    /// Whose model it is: ids count anew in every catalogue.
+    #[serde(default)]
+    pub catalog: String,
     pub model_id: i64,
     /// "huggingface" or "local".
     source: String,
-    repo_id: String,
-    revision: String,
-    commit: String,
-    file: String,
+    pub repo_id: String,
+    pub revision: String,
+    pub commit: String,
+    pub file: String,
     local_path: String,
     requested_quantization: String,
     actual_quantization: String,
     pub quantization_reason: String,
-    original_bytes: u64,
+    pub original_bytes: u64,
     final_bytes: u64,
     millm_version: String,
     started: String,
@@ -46,6 +50,14 @@ struct MetaFile {
     path: String,
     size: u64,
     sha256: String,
+}
+
+/// A file of a finished model, as its meta file names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFile {
+    pub path: RepoPath,
+    pub size: u64,
+    pub digest: Digest,
 }
 
 /// How a model was made; the rest the files say. Noted once quantized, so that a crash after that repeats nothing.
@@ -69,6 +81,12 @@ impl Making {
         self.reason = reason.unwrap_or_default();
     }
 
+    /// As the same model was made before; `known` are its files, verified.
+    pub fn again(meta: &Meta, known: Vec<(String, Digest)>) -> Self {
+        let (reason, original_bytes) = (meta.quantization_reason.clone(), meta.original_bytes);
+        Self { actual: meta.actual_quantization().into(), reason, original_bytes, known }
+    }
+
     pub fn note(&self, incoming: &Incoming) -> io::Result<()> {
         write_json(&incoming.path().join(NOTE), self)
     }
@@ -80,13 +98,14 @@ impl Making {
 
 /// Finishes a folder: hashes what is not hashed yet, removes what was only needed on the way, writes the meta file,
 /// syncs. Blocks.
-pub fn seal(incoming: &Incoming, row: &Model, making: &Making) -> io::Result<Meta> {
+pub fn seal(incoming: &Incoming, row: &Model, making: &Making, catalog: &str) -> io::Result<Meta> {
     absent_is_fine(fs::remove_dir_all(incoming.partials()))?;
     let mut files = Vec::new();
     list(incoming.path(), "", making, &mut files)?;
     let is_hub = row.local_path.is_empty();
     let meta = Meta {
         version: VERSION,
+        catalog: catalog.to_owned(),
         model_id: row.id,
         source: if is_hub { "huggingface" } else { "local" }.to_owned(),
         repo_id: row.repo_id.clone(),
@@ -149,15 +168,47 @@ fn sha256_of(path: &Path) -> io::Result<Digest> {
 impl Meta {
     /// Of a folder that is complete; `None` otherwise.
     pub fn of(folder: &Path) -> Option<Self> {
-        let meta: Self = read_json(&folder.join(FILE))?;
-        let whole =
-            |file: &MetaFile| fs::metadata(folder.join(&file.path)).is_ok_and(|m| m.len() == file.size);
-        (meta.version == VERSION && meta.files.iter().all(whole)).then_some(meta)
+        Self::read(folder).filter(|meta| meta.is_whole(folder))
     }
 
-    /// Whether this is what `row` asks for. The id alone proves nothing: a new database counts anew.
-    pub fn belongs_to(&self, row: &Model) -> bool {
+    /// Of a folder that may have lost files since.
+    pub fn read(folder: &Path) -> Option<Self> {
+        read_json(&folder.join(FILE)).filter(|meta: &Self| meta.version == VERSION)
+    }
+
+    pub fn is_whole(&self, folder: &Path) -> bool {
+        let whole =
+            |file: &MetaFile| fs::metadata(folder.join(&file.path)).is_ok_and(|m| m.len() == file.size);
+        self.files.iter().all(whole)
+    }
+
+    /// Its files. It lay on a disk: names are checked as they were when they came.
+    pub fn files(&self) -> Vec<KeptFile> {
+        let file = |file: &MetaFile| {
+            let digest = Digest::sha256(&file.sha256)?;
+            Some(KeptFile { path: RepoPath::parse(&file.path).ok()?, size: file.size, digest })
+        };
+        self.files.iter().filter_map(file).collect()
+    }
+
+    pub fn actual_quantization(&self) -> Quantization {
+        let named = |q: &Quantization| name_of(*q) == self.actual_quantization;
+        crate::quantization::ALL.into_iter().find(named).unwrap_or_default()
+    }
+
+    /// Whether it was made of the same files in the same way as `row` asks for, by whomever.
+    pub fn is_twin_of(&self, row: &Model) -> bool {
+        self.source == "huggingface"
+            && row.local_path.is_empty()
+            && self.repo_id.eq_ignore_ascii_case(&row.repo_id)
+            && (&self.commit, &self.file) == (&row.commit, &row.file)
+            && self.requested_quantization == name_of(row.requested_quantization())
+    }
+
+    /// Whether it is the model of `row`, a row of `catalog`. The id alone proves nothing: a new database counts anew.
+    pub fn belongs_to(&self, row: &Model, catalog: &str) -> bool {
         self.model_id == row.id
+            && self.catalog == catalog
             && (&self.repo_id, &self.file, &self.local_path) == (&row.repo_id, &row.file, &row.local_path)
             && (row.commit.is_empty() || self.commit == row.commit)
             && self.requested_quantization == name_of(row.requested_quantization())
@@ -165,8 +216,7 @@ impl Meta {
 
     /// Writes what it knows into a row.
     pub fn fill(&self, row: &mut Model) {
-        let actual = crate::quantization::ALL.into_iter().find(|q| name_of(*q) == self.actual_quantization);
-        row.set_actual_quantization(actual.unwrap_or_default());
+        row.set_actual_quantization(self.actual_quantization());
         row.quantization_reason.clone_from(&self.quantization_reason);
         row.disk_size_bytes = self.final_bytes as i64;
         row.files = self
@@ -179,6 +229,17 @@ impl Meta {
             })
             .collect();
     }
+}
+
+/// Where a model goes once it is finished, unless another has that name.
+pub fn final_folder(cache: &Cache, row: &Model) -> Result<PathBuf, ServiceError> {
+    let quantization = name_of(row.requested_quantization());
+    if !row.local_path.is_empty() {
+        return Ok(cache.quantized_local_folder(&row.handle, row.id, quantization));
+    }
+    // A GGUF file is kept as it is, so that is what its folder says.
+    let quantization = if row.file.ends_with(".gguf") { "NATIVE" } else { quantization };
+    Ok(cache.hub_folder(&RepoId::parse(&row.repo_id)?, quantization, &row.file))
 }
 
 /// Gives a sealed folder its final name: `wanted`, or with the model's id where another model has that.
@@ -195,7 +256,11 @@ pub fn place(incoming: &Incoming, wanted: &Path, id: i64) -> io::Result<PathBuf>
         if fs::symlink_metadata(&name).is_ok() {
             continue;
         }
-        fs::rename(incoming.path(), &name)?;
+        match fs::rename(incoming.path(), &name) {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => continue,
+            renamed => renamed?,
+        }
         if let Some(parent) = name.parent() {
             fs::File::open(parent)?.sync_all()?;
         }
@@ -207,7 +272,8 @@ pub fn place(incoming: &Incoming, wanted: &Path, id: i64) -> io::Result<PathBuf>
 /// A finished folder that a crash kept from its row.
 pub fn find_finished(cache: &Cache, row: &Model) -> io::Result<Option<PathBuf>> {
     let folders = cache.finished()?;
-    Ok(folders.into_iter().find(|folder| Meta::of(folder).is_some_and(|meta| meta.belongs_to(row))))
+    let is_it = |folder: &PathBuf| Meta::of(folder).is_some_and(|meta| meta.belongs_to(row, cache.catalog()));
+    Ok(folders.into_iter().find(is_it))
 }
 
 #[cfg(test)]
@@ -225,17 +291,27 @@ mod tests {
         row.set_requested_quantization(Quantization::Q2);
         let making = Making::new(Quantization::Q4, "rows".into(), 9);
         assert!(Meta::of(incoming.path()).is_none());
-        seal(&incoming, &row, &making).unwrap();
+        cache.keep_for("ab12");
+        seal(&incoming, &row, &making, "ab12").unwrap();
         let other = cache.hub_folder(&millm_kit::names::RepoId::parse("o/n").unwrap(), "Q2", "");
         fs::create_dir_all(&other).unwrap();
         let folder = place(&incoming, &other, 7).unwrap();
         assert!(folder.ends_with("o--n--Q2--7"));
         assert_eq!(find_finished(&cache, &row).unwrap(), Some(folder.clone()));
         assert_eq!(find_finished(&cache, &Model { id: 8, ..row.clone() }).unwrap(), None);
+        assert_eq!(
+            find_finished(&Cache::open(root.path()).unwrap(), &row).unwrap(),
+            None,
+            "another catalogue's"
+        );
+        let meta = Meta::of(&folder).unwrap();
+        assert!(meta.is_twin_of(&Model { id: 8, repo_id: "O/N".into(), ..row.clone() }));
+        assert!(!meta.is_twin_of(&Model { commit: "c".repeat(40), ..row.clone() }));
+        assert_eq!((meta.files().len(), meta.files()[0].size), (1, 5));
         Meta::of(&folder).unwrap().fill(&mut row);
         assert_eq!((row.actual_quantization(), row.disk_size_bytes), (Quantization::Q4, 5));
         assert!(row.files[0].sha256.starts_with("2cf24dba"));
         fs::write(folder.join("model.gguf"), b"hell").unwrap();
-        assert!(Meta::of(&folder).is_none());
+        assert!(Meta::of(&folder).is_none() && Meta::read(&folder).is_some());
     }
 }

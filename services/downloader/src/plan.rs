@@ -49,9 +49,7 @@ pub struct PlannedFile {
 impl Plan {
     pub fn new(survey: &Survey, spec: &ModelSpec, asked: Quantization, keep_source: bool) -> Self {
         let is_gguf = matches!(survey.weights, Weights::Gguf { .. });
-        let save_as = |file: &RemoteFile| {
-            if is_gguf { "model.gguf".to_owned() } else { file.path.as_str().to_owned() }
-        };
+        let save_as = |file: &RemoteFile| if is_gguf { "model.gguf" } else { survey.name(file) }.to_owned();
         let files = survey.files.iter().map(|file| PlannedFile {
             path: file.path.clone(),
             size: file.size,

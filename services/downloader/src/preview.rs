@@ -18,7 +18,7 @@ use crate::{
     describe::architecture,
     plan::{check_room, peak_bytes},
     quantization,
-    select::Weights,
+    select::{Choice, Weights},
     start::same_wish,
     survey::{Survey, Wish},
 };
@@ -27,13 +27,18 @@ use crate::{
 pub async fn preview(context: &Context, request: PreviewModelRequest) -> Result<ModelPreview, ServiceError> {
     let repo = RepoId::parse(&request.repo_id)?;
     let revision = Revision::parse(&request.revision)?;
-    let asked = quantization::asked(request.quantization, Quantization::Q4)?;
+    let choice = Choice {
+        file: &request.file,
+        variant: &request.variant,
+        subfolder: &request.subfolder,
+        quantization: Quantization::Unspecified,
+    };
+    let asked = quantization::asked(request.quantization, choice.default_quantization())?;
     let token = Secret::new(request.hf_token).or_else(|| context.token.clone());
     let wish = Wish {
         repo: &repo,
         revision: revision.as_str(),
-        file: (!request.file.is_empty()).then_some(request.file.as_str()),
-        quantization: asked,
+        choice: Choice { quantization: asked, ..choice },
         token: token.as_ref(),
     };
     let survey = Survey::take(&context.hub, &wish).await?;
@@ -186,7 +191,7 @@ async fn existing(
     let mut wanted = Model {
         repo_id: survey.info.repo.to_string(),
         commit: survey.info.commit.clone(),
-        file: if let Weights::Gguf { file } = &survey.weights { file.to_string() } else { String::new() },
+        file: survey.weights.distinction().to_owned(),
         ..Model::default()
     };
     wanted.set_source(Source::Huggingface);

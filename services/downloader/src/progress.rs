@@ -11,6 +11,7 @@ use std::{
 
 use millm_kit::ServiceError;
 use millm_proto::downloader::v1::{Download, FileProgress, download::State};
+use prost_types::Timestamp;
 use tokio::sync::watch;
 
 /// How often meters are folded while bytes flow.
@@ -106,11 +107,20 @@ impl Reporter {
         (Self { snapshot, meters: Vec::new(), shares, speed, stalled_after, attempt }, watcher)
     }
 
-    pub fn position(&self, position: u32) {
+    /// Its place in the queue, and when its turn may come. An estimate that hardly moves is not told again.
+    pub fn waiting(&self, position: u32, start: Option<SystemTime>) {
         self.snapshot.send_if_modified(|download| {
-            let changed = download.queue_position != position;
-            download.queue_position = position;
-            changed
+            let start: Option<Timestamp> = start.map(Into::into);
+            let near = |a: Timestamp, b: Timestamp| a.seconds.abs_diff(b.seconds) < 3;
+            let same_start = match (download.estimated_start_time, start) {
+                (Some(old), Some(new)) => near(old, new),
+                (old, new) => old == new,
+            };
+            if !same_start {
+                download.estimated_start_time = start;
+            }
+            let moved = std::mem::replace(&mut download.queue_position, position) != position;
+            moved || !same_start
         });
     }
 
@@ -118,6 +128,7 @@ impl Reporter {
         self.snapshot.send_modify(|download| {
             download.set_state(state);
             download.queue_position = 0;
+            download.estimated_start_time = None;
             detail.clone_into(&mut download.detail);
             if state != State::Downloading {
                 download.speed_bytes_per_second = 0;

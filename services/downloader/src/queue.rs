@@ -17,16 +17,20 @@ use millm_proto::{
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::Context,
+    estimate::{Pace, starts},
     job::Job,
     progress::{Reporter, is_final},
     reconcile::reconcile,
 };
 
+/// How often it is estimated when those who wait will begin.
+const ESTIMATE_PAUSE: Duration = Duration::from_secs(1);
 /// Ended downloads that stay listed.
 const ENDED_KEPT: usize = 200;
 /// How long a caller waits for the queue: it is busy only while the Catalog is away at the start.
@@ -48,6 +52,8 @@ pub struct Order {
     pub row: Model,
     pub token: Option<Secret>,
     pub keep_source: bool,
+    /// To be fetched; 0 while unknown.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +86,7 @@ impl Queue {
             active: HashMap::new(),
             running: JoinSet::new(),
             runs: 0,
+            pace: Pace::default(),
         };
         context.tasks.spawn(owner.run(inbox, ready_out));
         Self { commands, board, ready }
@@ -153,10 +160,12 @@ struct Owner {
     active: HashMap<i64, Active>,
     running: JoinSet<i64>,
     runs: u64,
+    pace: Pace,
 }
 
 struct Active {
     stop: CancellationToken,
+    since: Instant,
     /// One that is only being cleared takes nobody's place.
     holds_slot: bool,
 }
@@ -169,12 +178,14 @@ impl Owner {
             self.enqueue(order);
         }
         ready.send_replace(true);
+        let mut ticks = tokio::time::interval(ESTIMATE_PAUSE);
         loop {
             self.fill_slots();
             tokio::select! {
                 () = stopping.cancelled() => break,
                 Some(command) = inbox.recv() => self.obey(command),
                 Some(ended) = self.running.join_next() => self.ended(ended),
+                _ = ticks.tick(), if !self.waiting.is_empty() => self.renumber(),
             }
         }
         // Jobs see the same token and suspend themselves.
@@ -211,13 +222,14 @@ impl Owner {
     }
 
     fn enqueue(&mut self, order: Order) -> watch::Receiver<Download> {
-        let Order { row, token, keep_source } = order;
-        let first = first_snapshot(&row);
+        let Order { row, token, keep_source, bytes } = order;
+        let mut first = first_snapshot(&row);
+        first.total_bytes = bytes as i64;
         let (reporter, watcher) = Reporter::new(first, self.context.hub.policy().stalled_after);
         let id = row.id;
         self.waiting.push_back(Job { row, token, keep_source, reporter, stop: CancellationToken::new() });
-        self.renumber();
         self.post(id, watcher.clone());
+        self.renumber();
         watcher
     }
 
@@ -244,7 +256,7 @@ impl Owner {
 
     fn begin(&mut self, job: Job, holds_slot: bool) {
         let (id, stop) = (job.row.id, job.stop.clone());
-        self.active.insert(id, Active { stop, holds_slot });
+        self.active.insert(id, Active { stop, since: Instant::now(), holds_slot });
         let context = Arc::clone(&self.context);
         self.running.spawn(async move {
             if AssertUnwindSafe(job.run(&context)).catch_unwind().await.is_err() {
@@ -264,8 +276,18 @@ impl Owner {
     }
 
     fn renumber(&self) {
-        for (place, job) in (1..).zip(&self.waiting) {
-            job.reporter.position(place);
+        let board = self.board.borrow().clone();
+        let snapshot = |id: i64| board.get(&id).map(|entry| entry.watcher.borrow().clone());
+        let running = self.active.iter().filter(|(_, active)| active.holds_slot);
+        let left: Vec<_> = running
+            .map(|(id, active)| self.pace.seconds_left(&snapshot(*id)?, active.since.elapsed()))
+            .collect();
+        let needed: Vec<_> =
+            self.waiting.iter().map(|job| self.pace.seconds_for(&snapshot(job.row.id)?)).collect();
+        let starts = starts(left, &needed, self.context.downloads_at_once);
+        let now = SystemTime::now();
+        for ((place, job), start) in (1..).zip(&self.waiting).zip(starts) {
+            job.reporter.waiting(place, start.map(|seconds| now + seconds));
         }
     }
 

@@ -26,6 +26,13 @@ pub struct Registry {
     client: CatalogServiceClient<Conn>,
 }
 
+/// Rows, and which catalogue's they are.
+#[derive(Debug)]
+pub struct Listing {
+    pub models: Vec<Model>,
+    pub catalog: String,
+}
+
 impl Registry {
     pub fn new(conn: Conn) -> Self {
         Self { client: CatalogServiceClient::new(conn).max_decoding_message_size(MOST_MESSAGE_BYTES) }
@@ -56,14 +63,14 @@ impl Registry {
 
     /// The rows that match `query`.
     pub async fn list(&self, query: &str) -> Result<Vec<Model>, ServiceError> {
-        Ok(self.try_list(query).await?)
+        Ok(self.try_list(query).await?.models)
     }
 
     /// The next four wait for the Catalog as long as it takes; `None` when we stop meanwhile.
     pub async fn list_when_back(
         &self,
         stopping: &CancellationToken,
-    ) -> Option<Result<Vec<Model>, ServiceError>> {
+    ) -> Option<Result<Listing, ServiceError>> {
         when_back(stopping, || self.try_list("")).await
     }
 
@@ -114,7 +121,7 @@ impl Registry {
         }
     }
 
-    async fn try_list(&self, query: &str) -> Result<Vec<Model>, Status> {
+    async fn try_list(&self, query: &str) -> Result<Listing, Status> {
         let mut models = Vec::new();
         let mut page_token = String::new();
         loop {
@@ -128,7 +135,7 @@ impl Registry {
             models.extend(page.models);
             page_token = page.next_page_token;
             if page_token.is_empty() {
-                return Ok(models);
+                return Ok(Listing { models, catalog: page.catalog_id });
             }
         }
     }

@@ -31,83 +31,188 @@ const MOST_SIDECAR_BYTES: u64 = 128 << 20;
 
 const PICKLED: &[&str] = &["bin", "pt", "pth", "ckpt", "pkl"];
 
+/// Which of a repository's models is wanted; what is empty is left to us.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choice<'a> {
+    /// A GGUF file, or `model.safetensors` or its index in some folder.
+    pub file: &'a str,
+    /// Of several GGUF files the one whose name says this: `Q4_K_M`.
+    pub variant: &'a str,
+    /// The model's folder.
+    pub subfolder: &'a str,
+    /// Chooses among GGUF files when nothing else does.
+    pub quantization: Quantization,
+}
+
+impl Choice<'_> {
+    /// What is made of it unless told otherwise: a GGUF file that somebody chose is what they want.
+    pub fn default_quantization(&self) -> Quantization {
+        let is_gguf = self.file.ends_with(".gguf") || !self.variant.is_empty();
+        if is_gguf { Quantization::Native } else { Quantization::Q4 }
+    }
+}
+
 /// What a repository's weights are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
     /// `model.safetensors`.
-    Whole,
+    Whole { file: RepoPath },
     /// What this index names; it has to be read first.
     Sharded { index: RepoPath },
     /// One file.
     Gguf { file: RepoPath },
 }
 
-/// Finds the weights. `file` chooses one GGUF file; without it safetensors come first, then the only GGUF file, then
-/// the one whose name says `quantization`.
-pub fn weights(
-    tree: &[RemoteFile],
-    file: Option<&str>,
-    quantization: Quantization,
-) -> Result<Weights, ServiceError> {
-    if let Some(file) = file {
-        return chosen(tree, file);
-    }
-    let top = || tree.iter().map(|entry| &entry.path).filter(|path| path.is_top_level());
-    if top().any(|path| path.as_str() == WHOLE) {
-        return Ok(Weights::Whole);
-    }
-    if let Some(index) = top().find(|path| path.as_str() == ShardIndex::FILE) {
-        return Ok(Weights::Sharded { index: index.clone() });
-    }
-    let ggufs: Vec<_> = tree.iter().map(|entry| &entry.path).filter(|path| is_model_gguf(path)).collect();
-    match ggufs.as_slice() {
-        [] => {}
-        [one] => return Ok(Weights::Gguf { file: (*one).clone() }),
-        several => return by_quantization(several, quantization),
-    }
-    let pickled = top().find(|path| PICKLED.contains(&extension(path).as_str()));
-    Err(match pickled {
-        Some(file) => pickle_only(file.as_str()),
-        None => {
-            ServiceError::invalid_model_file("repository", "has neither model.safetensors nor a GGUF file")
+impl Weights {
+    fn path(&self) -> &RepoPath {
+        match self {
+            Self::Whole { file } | Self::Gguf { file } => file,
+            Self::Sharded { index } => index,
         }
-    })
+    }
+
+    /// Where in the repository the model lies: nothing, or a folder with a slash at its end.
+    pub fn folder(&self) -> &str {
+        let path = self.path().as_str();
+        &path[..path.rfind('/').map_or(0, |slash| slash + 1)]
+    }
+
+    /// What tells this model from others of its repository; empty when it is the repository's own.
+    pub fn distinction(&self) -> &str {
+        match self {
+            Self::Gguf { file } => file.as_str(),
+            _ if self.folder().is_empty() => "",
+            _ => self.path().as_str(),
+        }
+    }
+}
+
+/// Finds the weights. Safetensors come first, then the only GGUF file, then the one whose name says the quantization.
+pub fn weights(tree: &[RemoteFile], choice: Choice<'_>) -> Result<Weights, ServiceError> {
+    let given =
+        [choice.file, choice.variant, choice.subfolder].iter().filter(|text| !text.is_empty()).count();
+    if !choice.file.is_empty() {
+        if given > 1 {
+            return Err(ServiceError::invalid_argument("file", "says it all: neither variant nor subfolder"));
+        }
+        return chosen(tree, choice.file);
+    }
+    let folder = match choice.subfolder.trim_end_matches('/') {
+        "" => String::new(),
+        folder => format!("{folder}/"),
+    };
+    let inside: Vec<&RepoPath> =
+        tree.iter().map(|entry| &entry.path).filter(|path| path.as_str().starts_with(&folder)).collect();
+    if inside.is_empty() && !folder.is_empty() {
+        return Err(ServiceError::invalid_argument("subfolder", "is not in the repository"));
+    }
+    let whole = || inside.iter().find(|path| path.as_str() == format!("{folder}{WHOLE}"));
+    let index = || inside.iter().find(|path| path.as_str() == format!("{folder}{}", ShardIndex::FILE));
+    if choice.variant.is_empty() {
+        if let Some(file) = whole() {
+            return Ok(Weights::Whole { file: (*file).clone() });
+        }
+        if let Some(index) = index() {
+            return Ok(Weights::Sharded { index: (*index).clone() });
+        }
+    }
+    if inside.iter().any(|path| extension(path) == "gguf") {
+        return gguf(&inside, choice);
+    }
+    if !choice.variant.is_empty() {
+        return Err(ServiceError::invalid_argument("variant", "is for repositories of GGUF files"));
+    }
+    Err(unusable(&inside, &folder))
 }
 
 fn chosen(tree: &[RemoteFile], file: &str) -> Result<Weights, ServiceError> {
-    let entry = tree.iter().find(|entry| entry.path.as_str() == file);
-    match entry {
-        None => Err(ServiceError::invalid_argument("file", "is not in the repository")),
-        Some(entry) if extension(&entry.path) != "gguf" => {
-            Err(ServiceError::invalid_argument("file", "must be a .gguf file"))
+    let Some(path) = tree.iter().map(|entry| &entry.path).find(|path| path.as_str() == file) else {
+        return Err(ServiceError::invalid_argument("file", "is not in the repository"));
+    };
+    match base_name(path) {
+        WHOLE => Ok(Weights::Whole { file: path.clone() }),
+        ShardIndex::FILE => Ok(Weights::Sharded { index: path.clone() }),
+        _ if extension(path) != "gguf" => {
+            let why = format!("must be a .gguf file, {WHOLE} or {}", ShardIndex::FILE);
+            Err(ServiceError::invalid_argument("file", why))
         }
-        Some(entry) if is_part(&entry.path) => {
-            Err(ServiceError::invalid_model_file(file, "is one part of a split GGUF, which is not supported"))
-        }
-        Some(entry) => Ok(Weights::Gguf { file: entry.path.clone() }),
+        _ if is_part(path) => Err(split(path)),
+        _ => Ok(Weights::Gguf { file: path.clone() }),
     }
 }
 
-fn by_quantization(files: &[&RepoPath], quantization: Quantization) -> Result<Weights, ServiceError> {
-    let marks: &[&str] = match quantization {
-        Quantization::Q2 => &["Q2_K"],
-        Quantization::Q4 => &["Q4_K_M", "Q4_K_S", "Q4_0"],
+fn gguf(inside: &[&RepoPath], choice: Choice<'_>) -> Result<Weights, ServiceError> {
+    let (parts, files): (Vec<&RepoPath>, Vec<&RepoPath>) =
+        inside.iter().copied().filter(|path| is_gguf_model(path)).partition(|path| is_part(path));
+    let marks: &[&str] = match choice.quantization {
+        _ if !choice.variant.is_empty() => &[choice.variant],
+        _ if files.len() == 1 => &[""],
+        Quantization::Q2 => &["Q2_K", "Q2_K_S", "Q2_K_L"],
+        Quantization::Q4 => &["Q4_K_M", "Q4_K_S", "Q4_K_L", "Q4_1", "Q4_0"],
         Quantization::Q8 => &["Q8_0"],
         Quantization::Fp16 => &["F16", "FP16", "BF16"],
         Quantization::Native | Quantization::Unspecified => &[],
     };
+    let saying = |mark: &str, paths: &[&RepoPath]| -> Vec<RepoPath> {
+        paths.iter().filter(|path| says(path, mark)).map(|path| (*path).clone()).collect()
+    };
     for mark in marks {
-        let named = |path: &&&RepoPath| {
-            let name = path.as_str().to_ascii_uppercase();
-            name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == *mark)
-        };
-        let found: Vec<_> = files.iter().filter(named).collect();
-        if let [one] = found.as_slice() {
-            return Ok(Weights::Gguf { file: (**one).clone() });
+        match saying(mark, &files).as_slice() {
+            [] => {}
+            [one] => return Ok(Weights::Gguf { file: one.clone() }),
+            several => return Err(must_be_one_of("file", several)),
+        }
+        if let Some(part) = saying(mark, &parts).first() {
+            return Err(split(part));
         }
     }
-    let names: Vec<_> = files.iter().take(40).map(|path| path.as_str()).collect();
-    Err(ServiceError::invalid_argument("file", format!("must name one of: {}", names.join(", "))))
+    match (files.is_empty(), parts.first()) {
+        (true, Some(part)) => Err(split(part)),
+        (true, None) => {
+            Err(ServiceError::invalid_model_file("repository", "has no GGUF file of a text model"))
+        }
+        _ => {
+            let files: Vec<RepoPath> = files.into_iter().cloned().collect();
+            Err(must_be_one_of(if choice.variant.is_empty() { "file" } else { "variant" }, &files))
+        }
+    }
+}
+
+fn must_be_one_of(field: &str, files: &[RepoPath]) -> ServiceError {
+    let names: Vec<_> = files.iter().take(40).map(RepoPath::as_str).collect();
+    ServiceError::invalid_argument(field, format!("must name one of: {}", names.join(", ")))
+}
+
+fn split(part: &RepoPath) -> ServiceError {
+    ServiceError::invalid_model_file(part, "is one part of a split GGUF, which is not supported")
+}
+
+/// Why there are no weights, as far as can be seen.
+fn unusable(inside: &[&RepoPath], folder: &str) -> ServiceError {
+    let here = |path: &&&RepoPath| !path.as_str()[folder.len()..].contains('/');
+    let named = |name: &str| inside.iter().filter(here).find(|path| base_name(path) == name);
+    if let Some(file) = inside.iter().filter(here).find(|path| PICKLED.contains(&extension(path).as_str())) {
+        return pickle_only(file.as_str());
+    }
+    if let Some(adapter) = named("adapter_model.safetensors") {
+        return ServiceError::invalid_model_file(adapter, "is an adapter for another model, not a model");
+    }
+    if let Some(file) = named("consolidated.safetensors") {
+        let why = format!("has the publisher's own tensor names; {WHOLE} is missing");
+        return ServiceError::invalid_model_file(file, why);
+    }
+    let holds = |path: &&&RepoPath| [WHOLE, ShardIndex::FILE].contains(&base_name(path));
+    let mut folders: Vec<&str> =
+        inside.iter().filter(holds).filter_map(|path| Some(path.as_str().rsplit_once('/')?.0)).collect();
+    folders.dedup();
+    if !folders.is_empty() {
+        folders.truncate(40);
+        return ServiceError::invalid_argument(
+            "subfolder",
+            format!("must be one of: {}", folders.join(", ")),
+        );
+    }
+    ServiceError::invalid_model_file("repository", format!("has neither {WHOLE} nor a GGUF file"))
 }
 
 /// All files to fetch, weights last. `index` is the text of the index that [`Weights::Sharded`] names.
@@ -118,34 +223,50 @@ pub fn files(
 ) -> Result<Vec<RemoteFile>, ServiceError> {
     let find = |name: &str| tree.iter().find(|entry| entry.path.as_str() == name).cloned();
     let missing = |name: &str, why: &str| ServiceError::invalid_model_file(name, why);
-    if let Weights::Gguf { file } = weights {
+    let folder = weights.folder();
+    let mut files: Vec<_> = match weights {
         // It carries its own tokenizer and template.
-        return Ok(vec![find(file.as_str()).ok_or_else(|| missing(file.as_str(), "is missing"))?]);
-    }
-    let mut files: Vec<_> = SIDECARS.iter().filter_map(|name| find(name)).collect();
+        Weights::Gguf { .. } => Vec::new(),
+        _ => SIDECARS.iter().filter_map(|name| find(&format!("{folder}{name}"))).collect(),
+    };
     if let Some(large) = files.iter().find(|file| file.size > MOST_SIDECAR_BYTES) {
         return Err(missing(large.path.as_str(), "is too large"));
     }
-    match weights {
-        Weights::Sharded { index: path } => {
-            let parsed = ShardIndex::parse(index.unwrap_or_default())
-                .map_err(|error| crate::error::of_model("model", error))?;
-            files.extend(find(path.as_str()));
-            for shard in &parsed.shards {
-                files.push(
-                    find(shard).ok_or_else(|| missing(shard, "is missing, though the index names it"))?,
-                );
-            }
+    let path = weights.path().as_str();
+    files.push(find(path).ok_or_else(|| missing(path, "is missing"))?);
+    if let Weights::Sharded { .. } = weights {
+        let parsed = ShardIndex::parse(index.unwrap_or_default())
+            .map_err(|error| crate::error::of_model("model", error))?;
+        for shard in &parsed.shards {
+            let shard = format!("{folder}{shard}");
+            let why = "is missing, though the index names it";
+            files.push(find(&shard).ok_or_else(|| missing(&shard, why))?);
         }
-        _ => files.push(find(WHOLE).ok_or_else(|| missing(WHOLE, "is missing"))?),
     }
     Ok(files)
 }
 
-/// A GGUF file that can be a whole text model: no part of a split one, no projector of a vision model.
-fn is_model_gguf(path: &RepoPath) -> bool {
-    let name = path.as_str().rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-    extension(path) == "gguf" && !is_part(path) && !name.starts_with("mmproj")
+/// A GGUF file, or a part of one, of a text model: no projector of a vision model, no importance matrix.
+fn is_gguf_model(path: &RepoPath) -> bool {
+    let name = base_name(path).to_ascii_lowercase();
+    extension(path) == "gguf" && !name.starts_with("mmproj") && !name.contains("imatrix")
+}
+
+/// Whether a file's or folder's name holds `mark` as a word: `a-Q4_K_M.gguf` says Q4_K_M, not Q4_K, and
+/// `a-IQ4_XS.gguf` does not say Q4_XS.
+fn says(path: &RepoPath, mark: &str) -> bool {
+    let (name, mark) = (path.as_str().to_ascii_uppercase(), mark.to_ascii_uppercase());
+    let alone = |at: usize| {
+        let before = name[..at].chars().next_back();
+        let after = name[at + mark.len()..].chars().next();
+        !before.is_some_and(|c| c.is_ascii_alphanumeric())
+            && !after.is_some_and(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    mark.is_empty() || name.match_indices(&mark).any(|(at, _)| alone(at))
+}
+
+fn base_name(path: &RepoPath) -> &str {
+    path.as_str().rsplit('/').next().unwrap_or_default()
 }
 
 /// `model-00001-of-00003.gguf`.
@@ -176,31 +297,86 @@ mod tests {
         names.iter().map(file).collect()
     }
 
-    fn check(names: &[&str], file: Option<&str>, quantization: Quantization, expected: Result<&str, Reason>) {
-        let found = weights(&tree(names), file, quantization).map_err(|error| error.reason);
-        let found = found.map(|weights| match weights {
-            Weights::Whole => WHOLE.to_owned(),
-            Weights::Sharded { index } => index.to_string(),
-            Weights::Gguf { file } => file.to_string(),
-        });
-        assert_eq!(found.as_deref().map_err(|reason| *reason), expected, "{names:?} {file:?}");
+    fn check(names: &[&str], choice: Choice<'_>, expected: Result<&str, Reason>) -> String {
+        let found = weights(&tree(names), choice);
+        let path = found.as_ref().map(|weights| weights.path().to_string());
+        assert_eq!(path.as_deref().map_err(|error| error.reason), expected, "{names:?} {choice:?}");
+        found.err().map(|error| error.message).unwrap_or_default()
+    }
+
+    fn by(quantization: Quantization) -> Choice<'static> {
+        Choice { quantization, ..Choice::default() }
     }
 
     #[test]
     fn weights_are_found() {
-        use Quantization::{Native, Q4, Q8};
+        use Quantization::{Native, Q2, Q4, Q8};
         let index = ShardIndex::FILE;
-        check(&["config.json", WHOLE, index, "a.gguf"], None, Q4, Ok(WHOLE));
-        check(&[index, "model-1.safetensors", "pytorch_model.bin"], None, Q4, Ok(index));
-        check(&["a.gguf", "mmproj-a.gguf", "a-00001-of-00002.gguf"], None, Q4, Ok("a.gguf"));
-        check(&["a-Q4_K_M.gguf", "a-Q8_0.gguf"], None, Q8, Ok("a-Q8_0.gguf"));
-        check(&["a.Q4_K_M.gguf", "a.Q4_0.gguf"], None, Q4, Ok("a.Q4_K_M.gguf"));
-        check(&["a-Q4_K_M.gguf", "a-Q8_0.gguf"], None, Native, Err(Reason::InvalidArgument));
-        check(&[WHOLE, "sub/b.gguf"], Some("sub/b.gguf"), Q4, Ok("sub/b.gguf"));
-        check(&[WHOLE], Some("x.gguf"), Q4, Err(Reason::InvalidArgument));
-        check(&[WHOLE], Some(WHOLE), Q4, Err(Reason::InvalidArgument));
-        check(&["config.json", "pytorch_model.bin"], None, Q4, Err(Reason::InvalidModelFile));
-        check(&["README.md"], None, Q4, Err(Reason::InvalidModelFile));
+        check(&["config.json", WHOLE, index, "a.gguf"], by(Q4), Ok(WHOLE));
+        check(&[index, "model-1.safetensors", "pytorch_model.bin"], by(Q4), Ok(index));
+        check(&["a.gguf", "mmproj-a.gguf", "a-00001-of-00002.gguf"], by(Native), Ok("a.gguf"));
+        check(&["a-Q4_K_M.gguf", "a-Q8_0.gguf"], by(Q8), Ok("a-Q8_0.gguf"));
+        check(&["a.Q4_K_M.gguf", "a.Q4_0.gguf"], by(Q4), Ok("a.Q4_K_M.gguf"));
+        check(&["Q4_K_M/a.gguf", "Q8_0/a.gguf"], by(Q4), Ok("Q4_K_M/a.gguf"));
+        check(&["a-IQ2_XS.gguf", "a-q2_k.gguf"], by(Q2), Ok("a-q2_k.gguf"));
+        check(&["consolidated.safetensors", WHOLE, "original/consolidated.00.pth"], by(Q4), Ok(WHOLE));
+    }
+
+    #[test]
+    fn what_is_ambiguous_or_unusable_is_told() {
+        use Quantization::{Native, Q4};
+        let refused = |names: &[&str], choice, reason, part: &str| {
+            let message = check(names, choice, Err(reason));
+            assert!(message.contains(part), "{message}");
+        };
+        let (argument, file) = (Reason::InvalidArgument, Reason::InvalidModelFile);
+        refused(
+            &["a-Q4_K_M.gguf", "a-Q8_0.gguf"],
+            by(Native),
+            argument,
+            "one of: a-Q4_K_M.gguf, a-Q8_0.gguf",
+        );
+        refused(
+            &["a-Q4_K_M.gguf", "b-Q4_K_M.gguf", "a-Q4_0.gguf"],
+            by(Q4),
+            argument,
+            "a-Q4_K_M.gguf, b-Q4_K_M",
+        );
+        refused(&["a-Q5_K.gguf", "a-Q6_K.gguf"], by(Q4), argument, "a-Q5_K.gguf, a-Q6_K.gguf");
+        refused(&["a-00001-of-00002.gguf", "a-00002-of-00002.gguf"], by(Q4), file, "split GGUF");
+        refused(&["mmproj-a.gguf"], by(Q4), file, "no GGUF file of a text model");
+        refused(&["config.json", "pytorch_model.bin"], by(Q4), file, "unsafe");
+        refused(&["adapter_model.safetensors"], by(Q4), file, "adapter for another model");
+        refused(&["consolidated.safetensors"], by(Q4), file, "own tensor names");
+        refused(&["x/model.safetensors", "y/model.safetensors"], by(Q4), argument, "one of: x, y");
+        refused(&["README.md"], by(Q4), file, "neither");
+    }
+
+    #[test]
+    fn a_file_a_variant_or_a_folder_can_be_chosen() {
+        use Reason::{InvalidArgument, InvalidModelFile};
+        let file = |file| Choice { file, quantization: Quantization::Q4, ..Choice::default() };
+        check(&[WHOLE, "sub/b.gguf"], file("sub/b.gguf"), Ok("sub/b.gguf"));
+        check(&[WHOLE], file("x.gguf"), Err(InvalidArgument));
+        check(&[WHOLE], file(WHOLE), Ok(WHOLE));
+        check(&["a-00001-of-00002.gguf"], file("a-00001-of-00002.gguf"), Err(InvalidModelFile));
+        check(&["consolidated.safetensors"], file("consolidated.safetensors"), Err(InvalidArgument));
+        check(&[WHOLE], Choice { subfolder: "x", ..file(WHOLE) }, Err(InvalidArgument));
+
+        let variant = |variant| Choice { variant, quantization: Quantization::Q4, ..Choice::default() };
+        let ggufs = ["a-Q4_K_M.gguf", "a-Q5_K_S.gguf", "a-Q6_K-00001-of-00002.gguf", WHOLE];
+        check(&ggufs, variant("q5_k_s"), Ok("a-Q5_K_S.gguf"));
+        check(&ggufs, variant("Q6_K"), Err(InvalidModelFile));
+        check(&ggufs, variant("Q5_K"), Err(InvalidArgument));
+        check(&["a-Q4_0.gguf"], variant("Q8_0"), Err(InvalidArgument));
+        check(&[WHOLE], variant("Q4_0"), Err(InvalidArgument));
+
+        let folder = |subfolder| Choice { subfolder, quantization: Quantization::Q4, ..Choice::default() };
+        let folders = [WHOLE, "a/model.safetensors", "b/c/model.safetensors.index.json"];
+        check(&folders, folder("a"), Ok("a/model.safetensors"));
+        check(&folders, folder("b/c/"), Ok("b/c/model.safetensors.index.json"));
+        check(&folders, folder("b"), Err(InvalidArgument));
+        check(&folders, folder("../a"), Err(InvalidArgument));
     }
 
     #[test]
@@ -210,20 +386,26 @@ mod tests {
             "config.json",
             "tokenizer.json",
             "consolidated.safetensors",
+            "original/params.json",
             "m-1.safetensors",
             "m-2.safetensors",
             ShardIndex::FILE,
+            "sub/config.json",
+            "sub/m-1.safetensors",
+            "sub/model.safetensors.index.json",
         ]);
-        let weights = weights(&tree, None, Quantization::Q4).unwrap();
         let index = r#"{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}"#;
-        let names = |index: &str| {
+        let names = |subfolder: &str, index: &str| {
+            let weights = weights(&tree, Choice { subfolder, ..Choice::default() }).unwrap();
             let files = files(&tree, &weights, Some(index)).map_err(|error| error.reason)?;
             Ok(files.iter().map(|file| file.path.to_string()).collect::<Vec<_>>().join(" "))
         };
         let expected =
             "config.json tokenizer.json model.safetensors.index.json m-1.safetensors m-2.safetensors";
-        assert_eq!(names(index), Ok(expected.to_owned()));
-        assert_eq!(names(&index.replace("m-2", "m-3")), Err(Reason::InvalidModelFile));
-        assert_eq!(names(&index.replace("m-2", "../m-2")), Err(Reason::InvalidModelFile));
+        assert_eq!(names("", index), Ok(expected.to_owned()));
+        assert_eq!(names("", &index.replace("m-2", "m-3")), Err(Reason::InvalidModelFile));
+        assert_eq!(names("", &index.replace("m-2", "../m-2")), Err(Reason::InvalidModelFile));
+        let below = "sub/config.json sub/model.safetensors.index.json sub/m-1.safetensors";
+        assert_eq!(names("sub", &index.replace("m-2", "m-1")), Ok(below.to_owned()));
     }
 }

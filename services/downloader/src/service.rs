@@ -6,10 +6,10 @@ use millm_kit::{ModelRef, ServiceError};
 use millm_proto::{
     catalog::v1::{Model, model},
     downloader::v1::{
-        CancelDownloadRequest, Download, GetHubStatusRequest, HubStatus, ListDownloadsRequest,
-        ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest, SearchReposRequest,
-        SearchReposResponse, StartDownloadRequest, WatchDownloadRequest, WatchDownloadsRequest,
-        download::State, downloader_service_server::DownloaderService,
+        CancelDownloadRequest, CheckStorageRequest, Download, GetHubStatusRequest, HubStatus,
+        ListDownloadsRequest, ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest,
+        SearchReposRequest, SearchReposResponse, StartDownloadRequest, StorageReport, WatchDownloadRequest,
+        WatchDownloadsRequest, download::State, downloader_service_server::DownloaderService,
     },
 };
 use tokio::sync::watch::{self, Receiver};
@@ -22,6 +22,7 @@ use crate::{
     queue::{Queue, first_snapshot},
     remove::remove,
     start::start,
+    storage,
     watch::{Downloads, all, one},
 };
 
@@ -151,5 +152,15 @@ impl DownloaderService for Service {
         let work = remove(context, queue, request.into_inner().name);
         self.context.to_its_end(work).await?;
         Ok(Response::new(()))
+    }
+
+    async fn check_storage(
+        &self,
+        request: Request<CheckStorageRequest>,
+    ) -> Result<Response<StorageReport>, Status> {
+        self.queue.wait_ready().await?;
+        let (context, fix) = (Arc::clone(&self.context), request.into_inner().fix);
+        let work = async move { storage::report(&context, fix).await };
+        Ok(Response::new(self.context.to_its_end(work).await?))
     }
 }

@@ -16,12 +16,12 @@ use millm_proto::{
 use crate::{
     context::Context,
     error::of_disk,
-    local,
+    local, offline,
     plan::{Plan, check_room},
     quantization,
     queue::{Order, Queue},
-    select::Weights,
-    survey::{Survey, Wish},
+    select::Choice,
+    survey::Wish,
 };
 
 pub async fn start(
@@ -52,16 +52,21 @@ async fn hub(
 ) -> Result<Download, ServiceError> {
     let repo = RepoId::parse(&source.repo_id)?;
     let revision = Revision::parse(&source.revision)?;
-    let asked = quantization::asked(request.quantization, Quantization::Q4)?;
+    let choice = Choice {
+        file: &source.file,
+        variant: &source.variant,
+        subfolder: &source.subfolder,
+        quantization: Quantization::Unspecified,
+    };
+    let asked = quantization::asked(request.quantization, choice.default_quantization())?;
     let token = Secret::new(source.hf_token).or_else(|| context.token.clone());
     let wish = Wish {
         repo: &repo,
         revision: revision.as_str(),
-        file: (!source.file.is_empty()).then_some(source.file.as_str()),
-        quantization: asked,
+        choice: Choice { quantization: asked, ..choice },
         token: token.as_ref(),
     };
-    let survey = Survey::take(&context.hub, &wish).await?;
+    let survey = offline::survey(&context, &wish).await?;
     let spec = survey.permitted_spec(request.trust_remote_code)?;
     let plan = Plan::new(&survey, &spec, asked, request.keep_source);
     queue.wait_ready().await?;
@@ -70,7 +75,7 @@ async fn hub(
         repo_id: plan.repo.clone(),
         revision: revision.to_string(),
         commit: plan.commit.clone(),
-        file: if let Weights::Gguf { file } = &survey.weights { file.to_string() } else { String::new() },
+        file: survey.weights.distinction().to_owned(),
         trust_remote_code: request.trust_remote_code,
         ..Model::default()
     };
@@ -90,7 +95,11 @@ async fn hub(
                 let _ = context.registry.fail_when_back(&context.stopping, row.id, &error).await;
                 return Err(error);
             }
-            Ok(queue.submit(Order { row, token, keep_source }).await?.borrow().clone())
+            Ok(queue
+                .submit(Order { row, token, keep_source, bytes: plan.download_bytes() })
+                .await?
+                .borrow()
+                .clone())
         }
     };
     context.to_its_end(work).await

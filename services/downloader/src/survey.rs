@@ -9,12 +9,11 @@ use millm_model::{
     headers::{GgufHeader, Prefix, SafetensorsHeader},
     safetensors::ShardIndex,
 };
-use millm_proto::catalog::v1::Quantization;
 
 use crate::{
     error::of_model,
     hub::{FileAt, Hub, RemoteFile, RepoInfo, RepoPath},
-    select::{self, Weights},
+    select::{self, Choice, Weights},
 };
 
 const MOST_CONFIG_BYTES: u64 = 4 << 20;
@@ -28,8 +27,7 @@ const HEADERS_AT_ONCE: usize = 8;
 pub struct Wish<'a> {
     pub repo: &'a RepoId,
     pub revision: &'a str,
-    pub file: Option<&'a str>,
-    pub quantization: Quantization,
+    pub choice: Choice<'a>,
     pub token: Option<&'a Secret>,
 }
 
@@ -42,7 +40,7 @@ pub struct Survey {
     /// Those to fetch.
     pub files: Vec<RemoteFile>,
     /// `model.safetensors.index.json`, where the weights are in shards.
-    index: Option<String>,
+    pub index: Option<String>,
     /// config.json.
     pub config: Option<String>,
     pub generation_config: Option<String>,
@@ -59,7 +57,7 @@ impl Survey {
             hub.check_token(token).await?;
         }
         let tree = hub.tree(&info.repo, &info.commit, wish.token).await?;
-        let weights = select::weights(&tree, wish.file, wish.quantization)?;
+        let weights = select::weights(&tree, wish.choice)?;
         let reader = Reader { hub, info: &info, tree: &tree, token: wish.token };
         let index = match &weights {
             Weights::Sharded { index } => reader.text(index.as_str(), MOST_INDEX_BYTES).await?,
@@ -70,8 +68,10 @@ impl Survey {
         if let Weights::Gguf { file } = &weights {
             gguf = Some(std::sync::Arc::new(reader.gguf_header(file).await?));
         } else {
-            config = reader.text("config.json", MOST_CONFIG_BYTES).await?;
-            generation_config = reader.text("generation_config.json", MOST_CONFIG_BYTES).await?;
+            let folder = weights.folder();
+            config = reader.text(&format!("{folder}config.json"), MOST_CONFIG_BYTES).await?;
+            let name = format!("{folder}generation_config.json");
+            generation_config = reader.text(&name, MOST_CONFIG_BYTES).await?;
         }
         Ok(Self { info, tree, weights, files, index, config, generation_config, gguf })
     }
@@ -115,6 +115,12 @@ impl Survey {
         self.files.iter().filter(|file| !weights(file)).map(|file| file.size).sum()
     }
 
+    /// As the model itself names the file, wherever in the repository the model lies.
+    pub fn name<'a>(&self, file: &'a RemoteFile) -> &'a str {
+        let path = file.path.as_str();
+        path.strip_prefix(self.weights.folder()).unwrap_or(path)
+    }
+
     /// What the weights' headers say of their tensors; a GGUF file's is here already.
     pub async fn headers(&self, hub: &Hub, token: Option<&Secret>) -> Result<Headers, ServiceError> {
         if let (Some(header), Weights::Gguf { file }) = (&self.gguf, &self.weights) {
@@ -123,7 +129,7 @@ impl Survey {
         let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
         let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
         let (names, requests): (Vec<_>, Vec<_>) =
-            shards.map(|file| (file.path.to_string(), reader.safetensors_header(file))).unzip();
+            shards.map(|file| (self.name(file).to_owned(), reader.safetensors_header(file))).unzip();
         let headers = futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
         Ok(Headers::Safetensors { names, headers, index: self.index.clone() })
     }

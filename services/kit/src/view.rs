@@ -81,6 +81,9 @@ pub struct ModelView {
     pub download_progress: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
+    /// When a queued one will begin, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_start_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,6 +178,7 @@ pub fn model(model: &Model, download: Option<&Download>, loaded: Option<&LoadedM
         status: status.as_str(),
         download_progress: arriving.map(|d| (d.fraction * 1000.0).round() / 10.0),
         queue_position: arriving.map(|d| d.queue_position).filter(|p| *p > 0),
+        estimated_start_at: arriving.and_then(|d| d.estimated_start_time.as_ref()).map(ToString::to_string),
         error_message: error.as_ref().map(|e| e.message.clone()),
         error_code: error.as_ref().map(|e| e.reason.name()),
         files: model

@@ -58,6 +58,8 @@ pub enum Command {
     Cancel(Name),
     /// Print the settings and where each comes from
     Config(Config),
+    /// Look whether all is well: settings, folders, services, models on disk
+    Doctor(Doctor),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -97,17 +99,20 @@ impl std::fmt::Display for Role {
 
 #[derive(Debug, Args)]
 pub struct Pull {
-    /// owner/name
+    /// owner/name, or owner/name:Q4_K_M for one of several GGUF files
     pub repo: String,
-    /// Q2, Q4, Q8, FP16 or NATIVE (as published)
-    #[arg(short, long, default_value = "Q4")]
-    pub quantization: String,
+    /// Q2, Q4, Q8, FP16 or NATIVE (as published) [default: Q4; a chosen GGUF file is kept as published]
+    #[arg(short, long)]
+    pub quantization: Option<String>,
     /// Branch, tag or commit [default: main]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub revision: String,
-    /// One file of a repository of GGUF files
+    /// One file of a repository of GGUF files, or the weights of a model in a folder of the repository
     #[arg(long, default_value = "", hide_default_value = true)]
     pub file: String,
+    /// The repository's folder that holds the model
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub subfolder: String,
     /// What to call it [default: the repository's name]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
@@ -152,7 +157,7 @@ pub struct Name {
 
 #[derive(Debug, Args)]
 pub struct Preview {
-    /// owner/name
+    /// owner/name, or owner/name:Q4_K_M for one of several GGUF files
     pub repo: String,
     /// Branch, tag or commit [default: main]
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -160,6 +165,9 @@ pub struct Preview {
     /// One file of a repository of GGUF files
     #[arg(long, default_value = "", hide_default_value = true)]
     pub file: String,
+    /// The repository's folder that holds the model
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub subfolder: String,
 }
 
 #[derive(Debug, Args)]
@@ -232,4 +240,11 @@ pub struct Config {
     /// As the README's table
     #[arg(long, hide = true)]
     pub markdown: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Mend what can be mended
+    #[arg(long)]
+    pub fix: bool,
 }

@@ -3,8 +3,10 @@
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused.
 
 mod args;
+mod bars;
 mod chat;
 mod client;
+mod doctor;
 mod lifecycle;
 mod memory;
 mod models;
@@ -67,6 +69,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Ps => lifecycle::ps(&server, json).await,
         Command::Rm(args) => models::rm(&server, args, json).await,
         Command::Cancel(args) => pull::cancel(&server, &args.model, json).await,
+        Command::Doctor(args) => doctor::doctor(&server, &settings, args.fix, json).await,
         Command::Serve(_) | Command::Config(_) => unreachable!("handled above"),
     }
 }

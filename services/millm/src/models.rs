@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::{
     args::{List, Rm},
     client::Server,
-    output,
+    output, pull,
 };
 
 /// What the Downloader and the Runtime know, by model id. A part that does not answer costs its facts, not the
@@ -83,8 +83,16 @@ pub async fn list(server: &Server, args: List, json: bool) -> Result<()> {
     let rows: Vec<_> = views
         .iter()
         .map(|v| {
-            let status =
-                v.download_progress.map_or_else(|| v.status.to_owned(), |p| format!("{} {p:.0}%", v.status));
+            let status = match (v.queue_position, v.download_progress) {
+                (Some(place), _) => {
+                    let download = facts.downloads.get(&v.id);
+                    let start = download.and_then(pull::starts_in).map(format::seconds);
+                    let start = start.map(|start| format!(", in about {start}")).unwrap_or_default();
+                    format!("{} {place}{start}", v.status)
+                }
+                (None, Some(progress)) => format!("{} {progress:.0}%", v.status),
+                (None, None) => v.status.to_owned(),
+            };
             vec![
                 v.id.to_string(),
                 v.name.clone(),

@@ -14,6 +14,18 @@ pub struct Misuse(pub String);
 #[derive(Debug)]
 pub struct Hint(pub String);
 
+/// What is wrong stands on stdout already: exit code 1.
+#[derive(Debug)]
+pub struct Unwell(pub String);
+
+impl fmt::Display for Unwell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unwell {}
+
 impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -93,6 +105,10 @@ pub fn config(settings: &Settings, markdown: bool, as_json: bool) -> Result<()> 
 
 /// Prints the error (as `{"error": …}` on stdout too when JSON was asked for) and gives the exit code.
 pub fn failure(error: &Error, as_json: bool) -> ExitCode {
+    if let Some(Unwell(summary)) = error.downcast_ref() {
+        eprintln!("{summary}");
+        return ExitCode::FAILURE;
+    }
     let service = error.chain().find_map(|cause| cause.downcast_ref::<ServiceError>());
     let misuse = error.downcast_ref::<Misuse>();
     let hint = error.downcast_ref::<Hint>().map(|h| h.0.clone()).or_else(|| service.and_then(hint));

@@ -1,26 +1,29 @@
 //! `preview` and `pull --dry-run`: what a repository holds and would take, before a byte of its weights is fetched.
 
 use anyhow::Result;
-use millm_kit::{ServiceError, format, names::RepoId, view};
+use millm_kit::{ServiceError, format, view};
 use millm_proto::{
     catalog::v1::Quantization,
     downloader::v1::{ModelPreview, PreviewModelRequest, QuantizationEstimate},
 };
 use serde_json::json;
 
-use crate::{args::Preview, client::Server, output};
+use crate::{args::Preview, client::Server, output, pull};
 
 pub async fn run(server: &Server, args: Preview, token: String, as_json: bool) -> Result<()> {
-    let repo = RepoId::parse(&args.repo)?;
+    let (repo, variant, quantization) = pull::what(&args.repo, None)?;
     let request = PreviewModelRequest {
         repo_id: repo.to_string(),
         revision: args.revision,
         file: args.file,
+        variant,
+        subfolder: args.subfolder,
         hf_token: token,
-        ..PreviewModelRequest::default()
+        quantization: quantization.into(),
+        trust_remote_code: false,
     };
     let preview = ask(server, request).await?;
-    show(&preview, Quantization::Q4, as_json)
+    show(&preview, quantization, as_json)
 }
 
 /// Says what the download would take; fails as it would fail.
@@ -41,6 +44,7 @@ async fn ask(server: &Server, request: PreviewModelRequest) -> Result<ModelPrevi
 }
 
 fn show(preview: &ModelPreview, asked: Quantization, as_json: bool) -> Result<()> {
+    let asked = if asked == Quantization::Unspecified { Quantization::Q4 } else { asked };
     if as_json { output::json(&as_value(preview)) } else { as_text(preview, asked) }
 }
 

@@ -1,26 +1,28 @@
 //! `pull`, `add`, `cancel`: asking for a model and watching it arrive. Ctrl-C leaves; the server goes on.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use millm_kit::{ServiceError, format, names::RepoId, view};
-use millm_proto::downloader::v1::{
-    CancelDownloadRequest, Download, HubSource, PreviewModelRequest, StartDownloadRequest,
-    WatchDownloadRequest, download::State, start_download_request,
+use millm_kit::{Reason, ServiceError, format, names::RepoId, view};
+use millm_proto::{
+    catalog::v1::{Quantization, model},
+    downloader::v1::{
+        CancelDownloadRequest, Download, HubSource, PreviewModelRequest, StartDownloadRequest,
+        WatchDownloadRequest, download::State, start_download_request,
+    },
 };
 use serde::Serialize;
 
 use crate::{
     args::{Add, Pull},
+    bars::Bars,
     client::Server,
     output::{self, Misuse},
     preview,
 };
 
 pub async fn pull(server: &Server, args: Pull, token: String, json: bool) -> Result<()> {
-    let repo = RepoId::parse(&args.repo)?;
-    let quantization = quantization(&args.quantization)?;
+    let (repo, variant, quantization) = what(&args.repo, args.quantization.as_deref())?;
     if args.dry_run {
         let request = PreviewModelRequest {
             repo_id: repo.to_string(),
@@ -29,6 +31,8 @@ pub async fn pull(server: &Server, args: Pull, token: String, json: bool) -> Res
             file: args.file,
             quantization: quantization.into(),
             trust_remote_code: args.trust_remote_code,
+            variant,
+            subfolder: args.subfolder,
         };
         return preview::dry_run(server, request, json).await;
     }
@@ -38,6 +42,8 @@ pub async fn pull(server: &Server, args: Pull, token: String, json: bool) -> Res
             revision: args.revision,
             hf_token: token,
             file: args.file,
+            variant,
+            subfolder: args.subfolder,
         })),
         quantization: quantization.into(),
         handle: args.name,
@@ -45,6 +51,22 @@ pub async fn pull(server: &Server, args: Pull, token: String, json: bool) -> Res
         keep_source: args.keep_source,
     };
     start(server, request, args.detach, json).await
+}
+
+/// The repository, which of its GGUF files, and the quantization: `owner/name:Q8` says the third, `owner/name:Q8_0`
+/// the second.
+pub fn what(text: &str, given: Option<&str>) -> Result<(RepoId, String, Quantization)> {
+    let (repo, tag) = text.split_once(':').unwrap_or((text, ""));
+    let repo = RepoId::parse(repo)?;
+    let given = given.map(quantization).transpose()?;
+    let (tagged, variant) = match view::parse_quantization(tag) {
+        Ok(quantization) => (Some(quantization), ""),
+        Err(_) => (None, tag),
+    };
+    if given.is_some() && tagged.is_some_and(|tagged| given != Some(tagged)) {
+        return Err(Misuse(format!("'{text}' and --quantization say different things")).into());
+    }
+    Ok((repo, variant.to_owned(), given.or(tagged).unwrap_or_default()))
 }
 
 pub async fn add(server: &Server, args: Add, json: bool) -> Result<()> {
@@ -61,13 +83,15 @@ pub async fn add(server: &Server, args: Add, json: bool) -> Result<()> {
     start(server, request, false, json).await
 }
 
-fn quantization(text: &str) -> Result<millm_proto::catalog::v1::Quantization> {
+fn quantization(text: &str) -> Result<Quantization> {
     view::parse_quantization(text).map_err(|e| Misuse(e.message).into())
 }
 
 async fn start(server: &Server, request: StartDownloadRequest, detach: bool, json: bool) -> Result<()> {
-    let started =
-        server.downloader().start_download(request).await.map_err(|s| server.explain(&s))?.into_inner();
+    let started = match server.downloader().start_download(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => on_its_way(server, &status).await?,
+    };
     if detach {
         if json {
             return output::json(&Event::from(&started));
@@ -99,9 +123,22 @@ async fn start(server: &Server, request: StartDownloadRequest, detach: bool, jso
     ))
 }
 
+/// Asking for a model that is on its way already is asking to see it arrive.
+async fn on_its_way(server: &Server, status: &tonic::Status) -> Result<Download> {
+    let error = ServiceError::from(status);
+    let id = error.details.get("model_id").filter(|_| error.reason == Reason::ModelAlreadyExists);
+    let Some(id) = id else { return Err(server.explain(status)) };
+    let model = server.model(id).await?;
+    if model.state() != model::State::Pending {
+        return Err(error.into());
+    }
+    eprintln!("{} is on its way already", model.handle);
+    Ok(Download { model_id: model.id, handle: model.handle, ..Download::default() })
+}
+
 /// Follows a download to its end, through restarts of the server.
 async fn watch(server: &Server, started: &Download, json: bool) -> Result<Download> {
-    let bar = Bar::new(json);
+    let mut bars = Bars::new(json);
     let name = format!("models/{}", started.model_id);
     let mut failures = 0;
     loop {
@@ -113,7 +150,7 @@ async fn watch(server: &Server, started: &Download, json: bool) -> Result<Downlo
                     match stream.message().await {
                         Ok(Some(download)) => {
                             failures = 0;
-                            bar.show(&download)?;
+                            bars.show(&download)?;
                             if matches!(download.state(), State::Succeeded | State::Failed | State::Cancelled)
                             {
                                 return Ok(download);
@@ -147,7 +184,7 @@ pub async fn cancel(server: &Server, name: &str, json: bool) -> Result<()> {
 
 /// One line of `--json`.
 #[derive(Serialize)]
-struct Event<'a> {
+pub struct Event<'a> {
     model_id: i64,
     name: &'a str,
     state: &'static str,
@@ -158,6 +195,8 @@ struct Event<'a> {
     speed_bytes_per_second: i64,
     seconds_left: i64,
     queue_position: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    estimated_start_at: Option<String>,
     retries: u32,
     stalled: bool,
 }
@@ -175,10 +214,17 @@ impl<'a> From<&'a Download> for Event<'a> {
             speed_bytes_per_second: d.speed_bytes_per_second,
             seconds_left: d.seconds_left,
             queue_position: d.queue_position,
+            estimated_start_at: d.estimated_start_time.as_ref().map(ToString::to_string),
             retries: d.retries,
             stalled: d.stalled,
         }
     }
+}
+
+/// Seconds until a queued download may begin, where that can be told.
+pub fn starts_in(d: &Download) -> Option<u64> {
+    let start = SystemTime::try_from(d.estimated_start_time?).ok()?;
+    Some(start.duration_since(SystemTime::now()).unwrap_or_default().as_secs())
 }
 
 /// What `ps` and `pull` say beside the bar: `12.3 MB of 64 MB  4.1 MB/s  9 s left`.
@@ -187,6 +233,7 @@ pub fn describe(d: &Download) -> String {
     match d.state() {
         State::Queued if d.queue_position > 0 => {
             parts.push(format!("place {} in the queue", d.queue_position));
+            parts.extend(starts_in(d).map(|seconds| format!("begins in about {}", format::seconds(seconds))));
         }
         State::Downloading => {
             let (done, total) =
@@ -208,43 +255,4 @@ pub fn describe(d: &Download) -> String {
         _ => {}
     }
     parts.join("  ")
-}
-
-/// A bar on a terminal; elsewhere a line per stage and per tenth; with `--json` every event.
-struct Bar {
-    bar: ProgressBar,
-    json: bool,
-    said: std::cell::Cell<(i32, u32)>,
-}
-
-impl Bar {
-    fn new(json: bool) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(1000), ProgressDrawTarget::stderr_with_hz(10));
-        let style = ProgressStyle::with_template("{prefix:11} {wide_bar:.cyan/dim} {percent:>3}%  {msg}");
-        bar.set_style(style.expect("the template is valid").progress_chars("━━─"));
-        Self { bar, json, said: std::cell::Cell::new((-1, 0)) }
-    }
-
-    fn show(&self, d: &Download) -> Result<()> {
-        let state = d.state();
-        let ended = matches!(state, State::Succeeded | State::Failed | State::Cancelled);
-        if self.json {
-            return if ended { Ok(()) } else { output::json(&Event::from(d)) };
-        }
-        if self.bar.is_hidden() {
-            let step = (d.state, (d.fraction * 10.0) as u32);
-            if self.said.replace(step) != step && !ended {
-                eprintln!("{:11} {:3.0}%  {}", view::download_state(state), d.fraction * 100.0, describe(d));
-            }
-            return Ok(());
-        }
-        if ended {
-            self.bar.finish_and_clear();
-            return Ok(());
-        }
-        self.bar.set_prefix(view::download_state(state));
-        self.bar.set_position((d.fraction * 1000.0) as u64);
-        self.bar.set_message(describe(d));
-        Ok(())
-    }
 }

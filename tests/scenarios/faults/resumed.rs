@@ -27,7 +27,7 @@ fn large_hub(mib: u64) -> RunningHub {
 
 /// The incomplete weights of a download.
 fn partial(server: &Server, model_id: i64) -> PathBuf {
-    let folder = server.models_folder().join(format!("huggingface/.incoming-{model_id}/.partial"));
+    let folder = server.incoming(model_id).join(".partial");
     let found =
         files_below(&folder).into_iter().find(|path| path.file_name().is_some_and(|name| name == FILE));
     found.unwrap_or_else(|| panic!("no partial in {:?}", files_below(&folder)))
@@ -93,7 +93,7 @@ async fn fault_04_a_complete_partial_is_finished_without_a_byte() {
     let server = Server::quick(&hub).await;
     let id = server.begin(TINY, Quantization::Native).await;
     within("the pause", pause.reached()).await;
-    let in_the_way = server.models_folder().join(format!("huggingface/.incoming-{id}/{FILE}"));
+    let in_the_way = server.incoming(id).join(FILE);
     std::fs::create_dir(&in_the_way).expect("the folder is there");
     pause.release();
     server.failed(id).await;

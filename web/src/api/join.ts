@@ -1,5 +1,6 @@
 // What a person sees of a model: the join of what the Catalog (the row), the Downloader (its arrival) and the
 // Runtime (its loading) know. Nobody stores it; this is the only place in the web app that makes it.
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Model, Model_State, Quantization, Source } from "../gen/millm/catalog/v1/catalog_pb";
 import { type Download, Download_State } from "../gen/millm/downloader/v1/downloader_pb";
 import { type LoadedModel, LoadProgress_Stage, LoadState } from "../gen/millm/runtime/v1/runtime_pb";
@@ -25,6 +26,8 @@ export interface Arrival {
   secondsLeft: number;
   // 1 is next; 0 when not waiting.
   queuePosition: number;
+  // When a waiting one may begin, in milliseconds since 1970; undefined while that cannot be told.
+  estimatedStart: number | undefined;
   stalled: boolean;
   retries: number;
   detail: string;
@@ -170,6 +173,7 @@ const NOT_STARTED: Arrival = {
   bytesPerSecond: 0,
   secondsLeft: 0,
   queuePosition: 0,
+  estimatedStart: undefined,
   stalled: false,
   retries: 0,
   detail: "",
@@ -183,6 +187,7 @@ function arrivalOf(download: Download): Arrival {
     bytesPerSecond: Number(download.speedBytesPerSecond),
     secondsLeft: Number(download.secondsLeft),
     queuePosition: download.queuePosition,
+    estimatedStart: download.estimatedStartTime && timestampMs(download.estimatedStartTime),
     stalled: download.stalled,
     retries: download.retries,
     detail: download.detail,

@@ -16,6 +16,8 @@ use crate::BuildError;
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 
+const IDENTITY: &str = "SELECT id FROM identity";
+
 /// How long a call waits for a connection or for SQLite's write lock.
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -23,6 +25,8 @@ const WAIT: Duration = Duration::from_secs(5);
 pub struct Opened {
     pub store: Box<dyn Store>,
     pub postgres: Option<PgPool>,
+    /// Which catalogue this is, made with its tables.
+    pub identity: String,
 }
 
 /// Waits a few seconds for a server that is starting. SQLite's file and folder are created.
@@ -58,7 +62,8 @@ async fn open_sqlite(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         .await
         .map_err(failed)?;
     SQLITE.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool)), postgres: None })
+    let (identity,) = sqlx::query_as(IDENTITY).fetch_one(&pool).await.map_err(failed)?;
+    Ok(Opened { store: Box::new(SqlStore::new(pool)), postgres: None, identity })
 }
 
 async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
@@ -71,7 +76,8 @@ async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         .await
         .map_err(failed)?;
     POSTGRES.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool.clone())), postgres: Some(pool) })
+    let (identity,) = sqlx::query_as(IDENTITY).fetch_one(&pool).await.map_err(failed)?;
+    Ok(Opened { store: Box::new(SqlStore::new(pool.clone())), postgres: Some(pool), identity })
 }
 
 fn migrate_failed(url: &DatabaseUrl, cause: MigrateError) -> BuildError {

@@ -11,7 +11,7 @@ super::on_both! {
     a_new_model_is_pending_and_has_defaults, keys_are_unique, names_are_found_for_colliding_models,
     bad_models_are_refused, models_are_read_by_any_name, everything_written_comes_back, lists_go_in_pages,
     lists_are_filtered, big_lists_stay_small_messages, updates_respect_etags, renaming, deleting,
-    creating_at_once, rows_outlive_the_catalogue,
+    creating_at_once, rows_outlive_the_catalogue, a_catalogue_has_one_identity,
 }
 
 async fn a_new_model_is_pending_and_has_defaults(world: World) {
@@ -297,4 +297,11 @@ async fn rows_outlive_the_catalogue(world: World) {
     let after = world.another().await;
     drop(world);
     assert_eq!(after.get("b").await.unwrap(), model);
+}
+
+async fn a_catalogue_has_one_identity(world: World) {
+    let identity = async |world: &World| world.list(ListModelsRequest::default()).await.unwrap().catalog_id;
+    let first = identity(&world).await;
+    assert!(first.len() == 16 && first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
+    assert_eq!(identity(&world.another().await).await, first);
 }

@@ -31,9 +31,20 @@ struct Inner {
     writes: AtomicU64,
     away: AtomicBool,
     refused: watch::Sender<u64>,
+    identity: String,
 }
 
 impl MemoryCatalog {
+    /// One with an identity of its own.
+    pub fn named(identity: &str) -> Self {
+        Self(Arc::new(Inner { identity: identity.to_owned(), ..Inner::default() }))
+    }
+
+    /// Removes a row past all rules.
+    pub fn lose(&self, id: i64) {
+        self.locked().remove(&id);
+    }
+
     pub fn conn(&self) -> Conn {
         Conn::local(CatalogServiceServer::new(self.clone()))
     }
@@ -132,7 +143,8 @@ impl CatalogService for MemoryCatalog {
                 .any(|text| text.to_lowercase().contains(&query))
         };
         let models: Vec<_> = self.rows().into_iter().filter(matches).collect();
-        Ok(Response::new(ListModelsResponse { models, ..ListModelsResponse::default() }))
+        let catalog_id = self.0.identity.clone();
+        Ok(Response::new(ListModelsResponse { models, catalog_id, ..ListModelsResponse::default() }))
     }
 
     async fn update_model(&self, request: Request<UpdateModelRequest>) -> Result<Response<Model>, Status> {

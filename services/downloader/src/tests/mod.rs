@@ -9,5 +9,8 @@ mod local_models;
 mod previews;
 mod refusals;
 mod restarts;
+mod reuse;
 mod runtime;
+mod storage;
+mod two_servers;
 mod world;

@@ -12,8 +12,8 @@ use millm_kit::{Conn, Host, ServiceError, Settings, Shutdown};
 use millm_proto::{
     catalog::v1::Quantization,
     downloader::v1::{
-        CancelDownloadRequest, Download, HubSource, ListDownloadsRequest, RemoveModelRequest,
-        StartDownloadRequest, WatchDownloadRequest, download::State,
+        CancelDownloadRequest, CheckStorageRequest, Download, HubSource, ListDownloadsRequest,
+        RemoveModelRequest, StartDownloadRequest, StorageReport, WatchDownloadRequest, download::State,
         downloader_service_client::DownloaderServiceClient, start_download_request::Source,
     },
 };
@@ -110,10 +110,13 @@ impl World {
     }
 
     pub async fn start(&self) -> Running {
-        let env = |name: &str| match name {
-            "HF_ENDPOINT" => Some(self.hub.url().to_owned()),
-            "MODEL_CACHE_DIR" => Some(self.models().display().to_string()),
-            _ => self.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone()),
+        let env = |name: &str| {
+            let given = self.settings.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+            given.or_else(|| match name {
+                "HF_ENDPOINT" => Some(self.hub.url().to_owned()),
+                "MODEL_CACHE_DIR" => Some(self.models().display().to_string()),
+                _ => None,
+            })
         };
         let settings = Settings::load(None, env, &[]).unwrap();
         let mut downloader = Downloader::build(&settings, self.catalog.conn(), self.runtime.conn()).unwrap();
@@ -227,6 +230,10 @@ impl Running {
     pub async fn remove(&mut self, name: impl ToString) -> Result<(), ServiceError> {
         self.client.remove_model(RemoveModelRequest { name: name.to_string() }).await?;
         Ok(())
+    }
+
+    pub async fn check_storage(&mut self, fix: bool) -> StorageReport {
+        self.client.check_storage(CheckStorageRequest { fix }).await.unwrap().into_inner()
     }
 
     pub async fn list(&mut self) -> Vec<Download> {

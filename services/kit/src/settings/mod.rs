@@ -112,6 +112,10 @@ settings! {
     hf_token: Option<Secret> = "", "HF_TOKEN";
     /// The hub.
     hf_endpoint: Url = "https://huggingface.co", "HF_ENDPOINT";
+    /// Where Hugging Face's own tools keep theirs; empty: `~/.cache/huggingface`.
+    hf_home: Option<PathBuf> = "", "HF_HOME";
+    /// What they have downloaded: used instead of downloading it again, never written; empty: `hub` in `hf_home`.
+    hf_hub_cache: Option<PathBuf> = "", "HF_HUB_CACHE";
     /// Model to load at start, by handle or id.
     auto_load_model: Option<String> = "", "AUTO_LOAD_MODEL";
     /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `millm_downloader=debug,info`.
@@ -170,7 +174,21 @@ impl Settings {
             let key = known(flag).ok_or_else(|| unknown("flag", flag))?;
             texts.insert(key, (value.clone(), Layer::Flag));
         }
-        Self::resolve(&texts)
+        let mut settings = Self::resolve(&texts)?;
+        settings.find_hub_cache(&env);
+        Ok(settings)
+    }
+
+    /// As huggingface_hub finds it, so that both mean the same folder.
+    fn find_hub_cache(&mut self, env: &impl Fn(&str) -> Option<String>) {
+        let folder = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        if self.hf_home.is_none() {
+            self.hf_home = cache().map(|cache| cache.join("huggingface"));
+        }
+        if self.hf_hub_cache.is_none() {
+            self.hf_hub_cache = self.hf_home.as_ref().map(|home| home.join("hub"));
+        }
     }
 
     /// The README's table.
@@ -252,6 +270,19 @@ mod tests {
         assert!(error(Some(("millm.toml", "prot = 1")), &[]).contains("unknown setting 'prot'"));
         assert!(error(Some(("millm.toml", "port = [")), &[]).starts_with("millm.toml: "));
         assert!(error(None, &[("DATABASE_URL", "mysql://x")]).contains("sqlite://"));
+    }
+
+    #[test]
+    fn the_hub_cache_is_where_huggingface_hub_has_it() {
+        let check = |pairs: &[_], expected: Option<&str>| {
+            let settings = Settings::load(None, env(pairs), &[]).unwrap();
+            assert_eq!(settings.hf_hub_cache, expected.map(PathBuf::from), "{pairs:?}");
+        };
+        check(&[], None);
+        check(&[("HOME", "/me")], Some("/me/.cache/huggingface/hub"));
+        check(&[("HOME", "/me"), ("XDG_CACHE_HOME", "/x")], Some("/x/huggingface/hub"));
+        check(&[("HOME", "/me"), ("HF_HOME", "/hf")], Some("/hf/hub"));
+        check(&[("HF_HOME", "/hf"), ("HF_HUB_CACHE", "/c")], Some("/c"));
     }
 
     #[test]

@@ -28,8 +28,10 @@ export function ArrivalProgress({ handle, status, arrival }: Props) {
   );
 }
 
-function queueText({ queuePosition }: Arrival): string {
-  return queuePosition > 1 ? `Waiting: number ${queuePosition} in the queue` : "Waiting: next in the queue";
+function queueText({ queuePosition, estimatedStart }: Arrival): string {
+  const place = queuePosition > 1 ? `number ${queuePosition} in the queue` : "next in the queue";
+  const seconds = estimatedStart === undefined ? 0 : Math.round((estimatedStart - Date.now()) / 1000);
+  return `Waiting: ${place}${seconds > 0 ? `, begins in about ${formatSeconds(seconds)}` : ""}`;
 }
 
 function left(status: ModelStatus, arrival: Arrival): string {

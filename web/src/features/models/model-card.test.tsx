@@ -1,4 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { screen, waitFor } from "@testing-library/react";
 import { expect, test } from "vitest";
@@ -57,6 +58,10 @@ test("a waiting download tells its place, a stalled one that it stalls", () => {
   show({ row, download: sampleDownload({ state: Download_State.QUEUED, queuePosition: 3, fraction: 0 }) });
   expect(status()).toBe("Queued");
   expect(screen.getByText("Waiting: number 3 in the queue")).toBeTruthy();
+  const estimatedStartTime = timestampFromMs(Date.now() + 90_000);
+  const told = { modelId: 8n, state: Download_State.QUEUED, queuePosition: 1, estimatedStartTime };
+  show({ row: { ...row, id: 8n }, download: sampleDownload(told) });
+  expect(screen.getByText(/^Waiting: next in the queue, begins in about 1 min \d+ s$/)).toBeTruthy();
   show({ row: { ...row, id: 7n }, download: sampleDownload({ stalled: true, retries: 1 }) });
   expect(screen.getByText("Stalled • 1 retry")).toBeTruthy();
 });
