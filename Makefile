@@ -13,7 +13,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 BIN := target/debug
 
-.PHONY: help demo test run bench bench-quantize soak build web tools fmt clippy buf deny typos unit clients browser clean
+.PHONY: help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ bench: build tools ## The figures: start time, memory, quantizing, batching
 
 soak: build ## Downloads under faults and kill -9, for longer than `make test` has time
 	MILLM_KILLS=50 MILLM_ROUNDS=300 cargo nextest run --workspace --no-capture -E 'test(/faults::(kills|mixed)::/)'
+
+bench-download: build tools ## 2 GiB from the fake hub, beside curl and the Python client
+	@$(PY) tests/tools/bench_download.py
 
 bench-quantize: build tools ## Quantizing 1.1 B parameters; LLAMA_CPP_BIN=folder puts llama-quantize beside it
 	@$(PY) tests/tools/bench_quantize.py

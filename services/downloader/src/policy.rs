@@ -21,15 +21,16 @@ pub const WORTHWHILE_BYTES: u64 = 256 << 10;
 pub const BLOCK_BYTES: u64 = 1 << 20;
 
 /// What one request asks for; a multiple of blocks.
-pub const CHUNK_BYTES: u64 = 8 << 20;
+pub const CHUNK_BYTES: u64 = 4 << 20;
 
 /// Requests of one download that are on their way at once.
 pub const CONNECTIONS: usize = 6;
 
-/// Blocks in memory for one download. They hold what is being received and written, and what waits for its turn to
-/// be hashed; while fewer than `SPARE_BLOCKS` are free nothing waits there, it is read back instead.
-pub const POOL_BLOCKS: usize = 40;
-pub const SPARE_BLOCKS: usize = 2 * CONNECTIONS;
+/// Blocks in memory for one download: what is being received and written, and what waits for its turn to be hashed,
+/// which is up to a chunk for each connection but one. While fewer than `SPARE_BLOCKS` are free the last of those are
+/// read back from the disk instead.
+pub const POOL_BLOCKS: usize = 32;
+pub const SPARE_BLOCKS: usize = CONNECTIONS + 2;
 
 /// Threads that write one large file.
 pub const WRITERS: usize = 2;
@@ -43,7 +44,7 @@ pub const UNSYNCED_BYTES: u64 = 64 << 20;
 /// Large files whose bytes come, or are verified and named, at once.
 pub const LARGE_FILES_AT_ONCE: usize = 3;
 
-/// Small files are fetched this many at a time, and are those up to `SMALL_FILE_BYTES`.
+/// Small files are fetched this many at a time, each in one stream, and are those up to `SMALL_FILE_BYTES`.
 pub const SMALL_FILES_AT_ONCE: usize = 4;
 pub const SMALL_FILE_BYTES: u64 = 8 << 20;
 

@@ -2,9 +2,9 @@
 //! when its turn has come, from memory as a rule; nothing has its final name before all of it is verified.
 //!
 //! ```text
-//! connections (async) ── blocks ──> writers (threads) ── noted blocks ──> hasher (thread) ──> the digest
-//!        ^                                                                  │
-//!        └────────────────────── blocks that turn out damaged ──────────────┘
+//! connections (async) ─┬─ blocks ──> writers (threads), which note them in the ledger
+//!        ^             └─ blocks ──> hasher (thread) ──> the digest
+//!        └── damaged ones of an earlier run ──┘
 //! ```
 
 mod blocks;
@@ -35,7 +35,7 @@ use crate::{
     digest::Digest,
     error::of_disk,
     hub::{Hub, RemoteFile},
-    policy::{BLOCK_BYTES, CHUNK_BYTES, CONNECTIONS, WRITERS},
+    policy::{BLOCK_BYTES, CHUNK_BYTES, CONNECTIONS, SMALL_FILE_BYTES, WRITERS},
     progress::FileMeter,
 };
 pub use lanes::Lanes;
@@ -165,16 +165,17 @@ impl Transfer {
         way: Way,
     ) -> Result<Pass, ServiceError> {
         let is_stream = matches!(way, Way::Stream(_));
-        let chunk = if is_stream { u64::MAX } else { CHUNK_BYTES / BLOCK_BYTES };
-        let is_large = self.file.size > CHUNK_BYTES;
-        let turn = if is_large { self.lanes.turn().await } else { None };
+        let is_large = self.file.size > SMALL_FILE_BYTES;
+        let chunk = if is_stream || !is_large { u64::MAX } else { CHUNK_BYTES / BLOCK_BYTES };
+        // An answer that is there already does not wait.
+        let turn = if is_large && !is_stream { self.lanes.turn().await } else { None };
         let work = Arc::new(Work::new(&marks, chunk, turn));
         let chunks = work.chunks();
         let (arrived, queue) = mpsc::channel();
-        let (written, noted) = mpsc::channel();
+        let (news, heard) = mpsc::channel();
         let stop = Stop::default();
         let arrived_queue = Arc::new(Mutex::new(queue));
-        let writer = Writer { partial: Arc::clone(partial), arrived: arrived_queue, written };
+        let writer = Writer { partial: Arc::clone(partial), arrived: arrived_queue, news: news.clone() };
         let writers = if is_large { WRITERS } else { 1 };
         let writers: Vec<_> = std::iter::repeat_n(writer, writers)
             .map(|writer| self.writers.spawn_blocking(move || writer.run()))
@@ -185,7 +186,7 @@ impl Transfer {
             work: Arc::clone(&work),
             pool: Arc::clone(&self.lanes.pool),
             meter: Arc::clone(&self.meter),
-            written: noted,
+            news: heard,
             stop: stop.flag(),
         };
         let mut verifier = self.writers.spawn_blocking(move || verifier.run());
@@ -196,6 +197,7 @@ impl Transfer {
             work,
             lanes: Arc::clone(&self.lanes),
             arrived,
+            news,
             meter: Arc::clone(&self.meter),
             answered: watch::Sender::new(false),
         };

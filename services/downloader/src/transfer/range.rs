@@ -17,7 +17,14 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Lanes, blocks::Block, pace::Lap, source::Source, threads::Arrived, work::Work};
+use super::{
+    Lanes,
+    blocks::Block,
+    pace::Lap,
+    source::Source,
+    threads::{Arrived, News},
+    work::Work,
+};
 use crate::{
     hub::HubFault,
     policy::{BLOCK_BYTES, LEFT_BEHIND_TIMES, WORTHWHILE_BYTES},
@@ -32,6 +39,7 @@ pub struct Feed {
     pub work: Arc<Work>,
     pub lanes: Arc<Lanes>,
     pub arrived: Sender<Arrived>,
+    pub news: Sender<News>,
     pub meter: Arc<FileMeter>,
     /// True once the server has sent something: before that one connection is enough.
     pub answered: watch::Sender<bool>,
@@ -56,6 +64,8 @@ enum Broken {
     Fault(HubFault),
     /// By us: the other connections are much faster.
     LeftBehind,
+    /// There is no such range, by this server. Another one may know better: nothing is thrown away at once.
+    Unsatisfiable,
     Upset(Upset),
 }
 
@@ -116,8 +126,14 @@ impl Feed {
         let mut pauses = policy.pauses();
         loop {
             let before = run.position();
+            let mut last_word: fn(ServiceError) -> Upset = Upset::Failed;
             let fault = match self.request(&mut run, first.take()).await {
                 Ok(()) => return Ok(()),
+                Err(Broken::Unsatisfiable) => {
+                    self.source.forget_link().await;
+                    last_word = |_| Upset::Unsatisfiable;
+                    HubFault::passing("the server has no such range")
+                }
                 Err(Broken::Upset(upset)) => return Err(upset),
                 Err(Broken::LeftBehind) => {
                     run.left_behind += 1;
@@ -134,7 +150,7 @@ impl Feed {
                 pauses = policy.pauses();
             }
             let Some(own) = pauses.next() else {
-                return Err(Upset::Failed(fault.give_up(self.source.hub.host())));
+                return Err(last_word(fault.give_up(self.source.hub.host())));
             };
             // What brought something may just have been cut: nobody is to be spared.
             let own = if progressed { Duration::ZERO } else { own };
@@ -159,7 +175,7 @@ impl Feed {
         match response.status() {
             StatusCode::OK if is_all => {}
             StatusCode::OK => return Err(Broken::Upset(Upset::Whole(response))),
-            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Broken::Upset(Upset::Unsatisfiable)),
+            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Broken::Unsatisfiable),
             _ if is_part(&response, start, self.size) => {}
             _ => return Err(HubFault::passing("the server sent another part than was asked for").into()),
         }
@@ -216,7 +232,7 @@ impl Feed {
         }
     }
 
-    /// Into blocks, and those that are full to the writers; how long it had to wait for memory.
+    /// Into blocks, and those that are full to writers and hasher; how long it had to wait for memory.
     async fn keep(&self, run: &mut Run, mut bytes: &[u8]) -> Result<Duration, Upset> {
         let mut waited = Duration::ZERO;
         while !bytes.is_empty() {
@@ -225,6 +241,7 @@ impl Feed {
             } else {
                 let since = Instant::now();
                 let block = self.lanes.pool.take().await;
+                let block = block.map_err(|error| Upset::Failed(ServiceError::internal(error)))?;
                 waited += since.elapsed();
                 block
             };
@@ -235,7 +252,9 @@ impl Feed {
                 run.open = Some(block);
                 continue;
             }
-            let arrived = Arrived { index: run.next, block };
+            let arrived = Arrived { index: run.next, block: Arc::new(block) };
+            // A hasher that has left has ended the transfer.
+            let _ = self.news.send(News::Arrived(arrived.clone()));
             self.arrived.send(arrived).map_err(|_| Upset::NoWriter)?;
             run.next += 1;
         }

@@ -60,6 +60,11 @@ impl Source {
         Box::pin(self.open(range)).await
     }
 
+    /// The next request asks the hub where the file is.
+    pub async fn forget_link(&self) {
+        *self.link.lock().await = Link::Unknown;
+    }
+
     async fn resolve(&self, link: &mut Link, range: Option<Range<u64>>) -> Result<Response, HubFault> {
         let Opened { response, signed } = self.ask_hub(range).await?;
         *link = signed.map_or(Link::Home, Link::Signed);

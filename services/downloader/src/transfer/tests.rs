@@ -16,12 +16,12 @@ use super::{
     blocks::{Block, Pool},
     ledger::{Marks, Wanted},
     partial::Partial,
-    threads::{Arrived, Stop, Verifier, Writer},
+    threads::{Arrived, News, Stop, Verifier, Writer},
     work::Work,
 };
 use crate::{
     digest::Digest,
-    policy::{BLOCK_BYTES, POOL_BLOCKS, SPARE_BLOCKS},
+    policy::{BLOCK_BYTES, SPARE_BLOCKS},
     progress::FileMeter,
 };
 
@@ -53,7 +53,7 @@ fn part(index: u64) -> &'static [u8] {
 }
 
 fn block(pool: &Arc<Pool>, bytes: &[u8]) -> Block {
-    let mut block = futures::executor::block_on(pool.take());
+    let mut block = futures::executor::block_on(pool.take()).unwrap();
     assert_eq!(block.fill(bytes, bytes.len()), bytes.len());
     block
 }
@@ -65,7 +65,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), pool: Pool::new(POOL_BLOCKS) }
+        Self { folder: tempfile::tempdir().unwrap(), pool: Pool::new(SPARE_BLOCKS + 6) }
     }
 
     fn path(&self) -> PathBuf {
@@ -90,17 +90,17 @@ impl Place {
         let partial = Arc::new(partial);
         let work = Arc::new(Work::new(&marks, 1, None));
         let (send, queue) = mpsc::channel();
-        let (written, noted) = mpsc::channel();
+        let (news, heard) = mpsc::channel();
         let stop = Stop::default();
         let queue = Arc::new(Mutex::new(queue));
-        let writer = Writer { partial: Arc::clone(&partial), arrived: queue, written };
+        let writer = Writer { partial: Arc::clone(&partial), arrived: queue, news: news.clone() };
         let verifier = Verifier {
             partial: Arc::clone(&partial),
             marks,
             work: Arc::clone(&work),
             pool: Arc::clone(&self.pool),
             meter: Arc::new(FileMeter::default()),
-            written: noted,
+            news: heard,
             stop: stop.flag(),
         };
         let writers = [std::thread::spawn({
@@ -129,9 +129,11 @@ impl Place {
                     biased;
                     digest = &mut verifier => break (digest.unwrap().unwrap().unwrap(), fetched),
                     index = next => {
-                        let mut block = self.pool.take().await;
+                        let mut block = self.pool.take().await.unwrap();
                         block.fill(part(index), part(index).len());
-                        send.send(Arrived { index, block }).unwrap();
+                        let arrived = Arrived { index, block: Arc::new(block) };
+                        news.send(News::Arrived(arrived.clone())).unwrap();
+                        send.send(arrived).unwrap();
                         fetched.insert(index);
                     }
                 }
@@ -160,8 +162,7 @@ fn damage(path: &Path, index: u64) {
 #[test]
 fn blocks_may_come_in_any_order() {
     let place = Place::new();
-    // The first one last: all the others have to wait, more of them than may.
-    assert!(BLOCKS as usize > POOL_BLOCKS - SPARE_BLOCKS - 10);
+    // The first one last: all the others have to wait, more of them than memory may hold.
     let (digest, fetched) = place.finish(|order| order.reverse());
     assert_eq!((digest, fetched.len() as u64), (wanted().digest, BLOCKS));
 }

@@ -1,6 +1,6 @@
-//! The threads of a transfer that may block: those that write what arrived and note it, and the one that hashes the
-//! file in its order: from memory where it can, from the disk where a block was kept by an earlier run or had to
-//! make room.
+//! The threads of a transfer that may block: those that write what arrived and note it, and beside them the one that
+//! hashes the file in its order: from memory where it can, from the disk where a block was kept by an earlier run or
+//! had to make room.
 
 use std::{
     collections::BTreeMap,
@@ -21,18 +21,17 @@ use super::{
 use crate::{digest::Digest, policy::BLOCK_BYTES, progress::FileMeter};
 
 /// A block that is complete in memory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Arrived {
     pub index: u64,
-    pub block: Block,
+    pub block: Arc<Block>,
 }
 
-/// And now on the disk.
+/// What the hasher is told, by those who fetch and by those who write.
 #[derive(Debug)]
-pub struct Written {
-    index: u64,
-    crc: u32,
-    block: Block,
+pub enum News {
+    Arrived(Arrived),
+    Written { index: u64, crc: u32 },
 }
 
 /// Set when a transfer is given up: what has arrived is still written, but nothing is hashed any more.
@@ -56,7 +55,7 @@ impl Drop for Stop {
 pub struct Writer {
     pub partial: Arc<Partial>,
     pub arrived: Arc<Mutex<Receiver<Arrived>>>,
-    pub written: Sender<Written>,
+    pub news: Sender<News>,
 }
 
 impl Writer {
@@ -65,8 +64,9 @@ impl Writer {
             let next = self.arrived.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Arrived { index, block }) = next else { return Ok(()) };
             let crc = self.partial.write(index, &block)?;
-            // The hasher leaves first only when the transfer is given up.
-            let _ = self.written.send(Written { index, crc, block });
+            drop(block);
+            // The hasher may have left: it needs only what arrived.
+            let _ = self.news.send(News::Written { index, crc });
         }
     }
 }
@@ -79,23 +79,23 @@ pub struct Verifier {
     pub work: Arc<Work>,
     pub pool: Arc<Pool>,
     pub meter: Arc<FileMeter>,
-    pub written: Receiver<Written>,
+    pub news: Receiver<News>,
     pub stop: Arc<AtomicBool>,
 }
 
 impl Verifier {
-    /// The whole file's digest; `None` when not all of it came.
+    /// The whole file's digest; `None` when not all of it came. It may be known before all is written.
     pub fn run(mut self) -> io::Result<Option<Digest>> {
-        let wanted = &self.partial.wanted;
+        let (wanted, blocks) = (&self.partial.wanted, self.partial.wanted.blocks());
         let mut hasher = wanted.digest.hasher(wanted.size);
-        // Blocks that are there before their turn.
-        let mut early: BTreeMap<u64, Block> = BTreeMap::new();
+        // In memory, before their turn.
+        let mut early: BTreeMap<u64, Arc<Block>> = BTreeMap::new();
         let mut buffer = Vec::new();
         let mut next = 0;
-        while next < self.partial.wanted.blocks() {
+        while next < blocks {
             // Without delay, lest what waits here keeps memory that those who fetch need.
-            while let Ok(written) = self.written.try_recv() {
-                self.take(written, next, &mut early);
+            while let Ok(news) = self.news.try_recv() {
+                self.hear(news, &mut early);
             }
             if self.stop.load(Relaxed) {
                 return Ok(None);
@@ -113,18 +113,29 @@ impl Verifier {
                     None => self.lose(next),
                 }
             } else {
-                let Ok(written) = self.written.recv() else { return Ok(None) };
-                self.take(written, next, &mut early);
+                self.make_room(&mut early);
+                let Ok(news) = self.news.recv() else { return Ok(None) };
+                self.hear(news, &mut early);
             }
         }
         Ok(Some(hasher.finish()))
     }
 
-    fn take(&mut self, Written { index, crc, block }: Written, next: u64, early: &mut BTreeMap<u64, Block>) {
-        self.marks[index as usize] = Some(crc);
-        // What is given up here is read back when its turn comes.
-        if index == next || !self.pool.is_tight() {
-            early.insert(index, block);
+    fn hear(&mut self, news: News, early: &mut BTreeMap<u64, Arc<Block>>) {
+        match news {
+            News::Arrived(Arrived { index, block }) => {
+                early.insert(index, block);
+            }
+            News::Written { index, crc } => self.marks[index as usize] = Some(crc),
+        }
+    }
+
+    /// The next block is still to come, and memory is short: those that would wait longest are read back instead.
+    fn make_room(&self, early: &mut BTreeMap<u64, Arc<Block>>) {
+        while self.pool.is_tight() {
+            let written = |(index, _): &(&u64, _)| self.marks[**index as usize].is_some();
+            let Some(last) = early.iter().rev().find(written).map(|(index, _)| *index) else { return };
+            early.remove(&last);
         }
     }
 
