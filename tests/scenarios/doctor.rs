@@ -23,7 +23,7 @@ async fn a_healthy_server_is_told_so(layout: Layout) {
     let outcome = server.cli().run(&["doctor"]).await;
     let text = outcome.ok();
     let places =
-        ["setting", "models folder", "catalog", "database", "downloader", "runtime", "hub", "models "].map(
+        ["setting", "models folder", "catalog", "database", "downloader", "runtime", "hub", "models  "].map(
             |part| {
                 text.find(&format!("\nok   {part}")).unwrap_or_else(|| panic!("{part} is missing: {text}"))
             },

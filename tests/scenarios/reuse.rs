@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use fake_hub::{Host, RepoSpec, RunningHub};
+use fake_hub::{RepoSpec, RunningHub};
 use millm_proto::{
     catalog::v1::{Model, Quantization},
     downloader::v1::HubSource,
@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::harness::{
-    Fixture, Layout, Options, Role, Server, fixture, hub, in_both_layouts, large, model_hub, within,
+    Fixture, Layout, Options, Role, Server, fetches, fixture, hub, in_both_layouts, large, model_hub, within,
 };
 
 in_both_layouts!(
@@ -31,10 +31,10 @@ fn from(repo: &str) -> HubSource {
 }
 
 /// Requests for the bytes of weights.
+/// How often the weights were sent: as often as the part of them that was asked for most.
 fn served(hub: &RunningHub) -> usize {
-    let log = hub.log();
-    let weights = |path: &str| path.ends_with("/model.safetensors");
-    log.iter().filter(|e| e.host == Host::Cdn && e.method == "GET" && weights(&e.path)).count()
+    let parts: Vec<_> = fetches(hub, "model.safetensors").into_iter().map(|entry| entry.range).collect();
+    parts.iter().map(|part| parts.iter().filter(|other| *other == part).count()).max().unwrap_or(0)
 }
 
 fn sha256(path: &Path) -> String {

@@ -127,7 +127,7 @@ async fn removing_what_is_under_way_or_failed() {
     downloader.remove(id).await.unwrap();
     assert!(world.catalog.rows().is_empty() && world.names("huggingface").is_empty());
     pause.release();
-    world.hub.fault(Fault::new("*/model.safetensors", FaultKind::Cut { after: 6 << 20 }));
+    world.hub.fault(Fault::new("*/model.safetensors", FaultKind::Cut { after: 1 << 10 }));
     let id = downloader.pull(pull("o/n", Quantization::Q4)).await.unwrap().model_id;
     assert_eq!(downloader.end_of(id).await.state(), State::Failed);
     assert_eq!(world.names("huggingface"), [format!(".incoming-{id}")]);

@@ -98,7 +98,7 @@ async fn the_hub_cache_is_copied_never_linked() {
 }
 
 #[tokio::test]
-async fn another_repositorys_blob_is_as_good() {
+async fn a_blob_of_another_repository_is_as_good() {
     let mut world = World::new([tiny("o/copy")]);
     with_hub_cache(&mut world, "somebody/else", &[]);
     let mut downloader = world.start().await;
