@@ -124,6 +124,8 @@ test("everything can be done with the keyboard alone", async ({ page }) => {
   await page.keyboard.press("Enter");
   await expect(page.getByTestId("model-status")).toHaveText("Ready");
   await expect(page.getByTestId("load-btn")).toBeFocused();
+  // The watch may tell of the unload before its own answer has come.
+  await expect(page.getByTestId("delete-btn")).toBeEnabled();
   await page.keyboard.press("Tab");
   await page.keyboard.press("Enter");
   await expect(page.getByRole("dialog").getByRole("button", { name: "Keep" })).toBeFocused();

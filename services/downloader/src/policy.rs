@@ -29,7 +29,7 @@ pub const CONNECTIONS: usize = 6;
 /// Blocks in memory for one download: what is being received and written, and what waits for its turn to be hashed,
 /// which is up to a chunk for each connection but one. While fewer than `SPARE_BLOCKS` are free the last of those are
 /// read back from the disk instead.
-pub const POOL_BLOCKS: usize = 32;
+pub const POOL_BLOCKS: usize = 24;
 pub const SPARE_BLOCKS: usize = CONNECTIONS + 2;
 
 /// Threads that write one large file.
