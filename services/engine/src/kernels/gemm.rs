@@ -16,16 +16,19 @@ pub const PANEL: usize = 128;
 
 /// A block of sums: two tiles by two.
 const BLOCK: usize = 2 * SIDE;
+/// Tiles at a time: two rows of them stay in the first-level cache beside the sums of a panel.
+const DEEP: usize = 8;
 
 /// Some columns of all rows of activations, in tiles.
+#[derive(Clone, Copy)]
 pub struct Activations<'a> {
     pub piece: &'a Piece,
     /// Rows.
     pub m: usize,
     /// Tiles that a whole row is long.
     pub depth: usize,
-    /// Those of them that are met.
-    pub taken: Range<usize>,
+    /// The first of those that are met.
+    pub from: usize,
 }
 
 impl Activations<'_> {
@@ -33,45 +36,77 @@ impl Activations<'_> {
     fn pair(&self, i: usize) -> [*const u8; 2] {
         let last = (self.m - 1) / SIDE;
         [i / SIDE, (i / SIDE + 1).min(last)]
-            .map(|index| self.piece.row(index, self.depth).wrapping_add(self.taken.start * TILE))
+            .map(|index| self.piece.row(index, self.depth).wrapping_add(self.from * TILE))
     }
 }
 
-/// `out[.., 16 g ..] (+)= x · wᵀ` for the groups of sixteen rows of weights in `groups`, whose tiles `weights` points to.
+/// Activations with the weights that they meet: the tiles of each group of sixteen rows.
+pub struct Pass<'a, W> {
+    pub x: Activations<'a>,
+    pub weights: W,
+}
+
+/// `out[.., 16 g ..] (+)= Σ x · wᵀ` over the passes, for the groups of sixteen rows of weights in `groups`, `taken`
+/// tiles deep.
 ///
 /// # Safety
-/// `weights` points to as many tiles as are taken, for each group, and nobody else touches these columns of `out`.
-pub unsafe fn product(
+/// The weights of each pass point to as many tiles as are taken, for each group, and nobody else touches these columns
+/// of `out`.
+pub unsafe fn product<W: Fn(usize) -> *const u8>(
     tiles: &Tiles,
-    x: &Activations<'_>,
+    passes: &[Pass<'_, W>],
     groups: Range<usize>,
-    weights: impl Fn(usize) -> *const u8,
+    taken: usize,
     out: &Cells<'_>,
     add: bool,
 ) {
-    let stride = out.width() * size_of::<f32>();
-    let mut edge = [0.0f32; BLOCK * BLOCK];
-    for i in (0..x.m).step_by(BLOCK) {
-        let a = x.pair(i);
-        for group in groups.clone().step_by(2) {
-            let b = [weights(group), weights((group + 1).min(groups.end - 1))];
-            let j = group * SIDE;
-            let wide = BLOCK.min(out.width() - j).min((groups.end - group) * SIDE);
-            let tall = BLOCK.min(x.m - i);
-            // SAFETY: promised by the caller; a block that reaches over the end goes through memory of its own.
-            unsafe {
-                if (tall, wide) == (BLOCK, BLOCK) {
-                    let corner = out.part(i, j..j + wide).as_mut_ptr();
-                    tiles.product(a, b, x.taken.len(), corner, stride, add);
-                    continue;
+    assert!(groups.len() * SIDE <= PANEL, "a panel");
+    let m = passes[0].x.m;
+    let columns = groups.start * SIDE..out.width().min(groups.end * SIDE);
+    let mut sums = Sums([[0.0; BLOCK * BLOCK]; PANEL / BLOCK]);
+    for i in (0..m).step_by(BLOCK) {
+        let rows = i..m.min(i + BLOCK);
+        // SAFETY: these columns are this call's alone.
+        let cells = |row: usize| unsafe { out.part(row, columns.clone()) };
+        if add {
+            rows.clone().for_each(|row| sums.take(row - i, cells(row)));
+        }
+        for start in (0..taken).step_by(DEEP) {
+            let depth = DEEP.min(taken - start);
+            for (number, pass) in passes.iter().enumerate() {
+                let at = |tiles: *const u8| tiles.wrapping_add(start * TILE);
+                let a = pass.x.pair(i).map(at);
+                for (group, sums) in groups.clone().step_by(2).zip(&mut sums.0) {
+                    let b = [group, (group + 1).min(groups.end - 1)].map(|group| at((pass.weights)(group)));
+                    let add = add || start > 0 || number > 0;
+                    // SAFETY: `depth` more tiles are there, by the caller's promise.
+                    unsafe { tiles.product(a, b, depth, sums.as_mut_ptr(), BLOCK * size_of::<f32>(), add) };
                 }
-                let cells = |row: usize| out.part(i + row, j..j + wide);
-                if add {
-                    (0..tall).for_each(|row| edge[row * BLOCK..][..wide].copy_from_slice(cells(row)));
-                }
-                tiles.product(a, b, x.taken.len(), edge.as_mut_ptr(), BLOCK * size_of::<f32>(), add);
-                (0..tall).for_each(|row| cells(row).copy_from_slice(&edge[row * BLOCK..][..wide]));
             }
+        }
+        rows.for_each(|row| sums.give(row - i, cells(row)));
+    }
+}
+
+/// Of two rows of tiles with a panel.
+#[repr(align(64))]
+struct Sums([[f32; BLOCK * BLOCK]; PANEL / BLOCK]);
+
+impl Sums {
+    fn take(&mut self, row: usize, cells: &[f32]) {
+        for (block, cells) in self.0.iter_mut().zip(cells.chunks(BLOCK)) {
+            block[row * BLOCK..][..cells.len()].copy_from_slice(cells);
+        }
+    }
+
+    fn give(&self, row: usize, cells: &mut [f32]) {
+        let (whole, rest) = cells.as_chunks_mut::<BLOCK>();
+        let mut blocks = self.0.iter().map(|block| &block[row * BLOCK..][..BLOCK]);
+        for (cells, sums) in whole.iter_mut().zip(&mut blocks) {
+            cells.copy_from_slice(sums);
+        }
+        if let Some(sums) = blocks.next() {
+            rest.copy_from_slice(&sums[..rest.len()]);
         }
     }
 }

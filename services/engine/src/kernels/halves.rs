@@ -13,9 +13,9 @@ use half::{bf16, f16};
 use millm_model::TensorType;
 
 use super::amx::{self, DEPTH, TILE};
-use super::gemm::{self, Activations};
+use super::gemm::{self, Activations, Pass};
 use super::spread::pair;
-use super::tiles::{Piece, Tiled};
+use super::tiles::Tiled;
 use super::wide::{ROWS, vectors};
 use crate::error::Result;
 use crate::inputs::{Form, Given};
@@ -256,21 +256,22 @@ impl<H: Half> Halves<H> {
                     H::spread(self.group(group), columns.clone(), panel.add((group - groups.start) * room))
                 })
                 .collect();
-            let mut add = start > 0;
-            let mut meet = |piece: &Piece, of: usize| {
-                let taken = columns.start / DEPTH..columns.end / DEPTH;
-                let x = Activations { piece, m: input.m, depth: self.columns / DEPTH, taken };
-                let place = |group: usize| weights[group - groups.start][of].unwrap_or(panel);
-                // SAFETY: the tiles are there; these columns of `out` are this call's.
-                unsafe { gemm::product(&tiles, &x, groups.clone(), place, out, add) };
-                add = true;
+            let pass = |piece, of: usize| {
+                let x = Activations {
+                    piece,
+                    m: input.m,
+                    depth: self.columns / DEPTH,
+                    from: columns.start / DEPTH,
+                };
+                let weights = &weights;
+                Pass { x, weights: move |group: usize| weights[group - groups.start][of].unwrap_or(panel) }
             };
             let Tiled { high, low } = input.tiles();
-            meet(high, 0);
-            meet(low, 0);
-            if weights.iter().all(|pieces| pieces[1].is_some()) {
-                meet(high, 1);
-            }
+            let passes = [pass(high, 0), pass(low, 0), pass(high, 1)];
+            let passes =
+                if weights.iter().all(|pieces| pieces[1].is_some()) { &passes[..] } else { &passes[..2] };
+            // SAFETY: the tiles are there; these columns of `out` are this call's.
+            unsafe { gemm::product(&tiles, passes, groups.clone(), columns.len() / DEPTH, out, start > 0) };
         }
     }
 }

@@ -10,11 +10,12 @@ use millm_model::TensorType;
 
 use super::amx::{self, DEPTH, TILE};
 use super::format::{self, Layout};
+use super::gemm::{self, Activations, Pass};
 use super::interleaved::Interleaved;
 use super::rounded::{Block32, Block256};
+use super::spread;
 use super::steps::{self, Group, TALL};
 use super::wide::ROWS;
-use super::{gemm, spread};
 use crate::error::Result;
 use crate::inputs::{Bytes, Form, Given};
 use crate::matrix::{Kind, Matrix};
@@ -167,23 +168,22 @@ impl<F: Format> Interleaved<F> {
         let tiles = unsafe { amx::Tiles::configure() };
         for start in (0..self.columns).step_by(width) {
             let columns = start..self.columns.min(start + width);
-            let taken = columns.start / DEPTH..columns.end / DEPTH;
+            let depth = columns.len() / DEPTH;
             let blocks = columns.start / F::COLUMNS..columns.end / F::COLUMNS;
-            let place = |group: usize| (group - groups.start) * taken.len() * TILE;
+            let place = |group: usize| (group - groups.start) * depth * TILE;
             for group in groups.clone() {
                 // SAFETY: the panel has room for the tiles of all groups; `kernels::read` has asked the machine.
                 unsafe { F::spread(self.group(group), blocks.clone(), panel.add(place(group))) };
             }
-            let x = gemm::Activations {
+            let x = Activations {
                 piece: &input.tiles().high,
                 m: input.m,
                 depth: self.columns / DEPTH,
-                taken: taken.clone(),
+                from: columns.start / DEPTH,
             };
+            let weights = |group: usize| panel.wrapping_add(place(group)).cast_const();
             // SAFETY: the tiles were just written; these columns of `out` are this call's.
-            unsafe {
-                gemm::product(&tiles, &x, groups.clone(), |group| panel.add(place(group)), out, start > 0);
-            }
+            unsafe { gemm::product(&tiles, &[Pass { x, weights }], groups.clone(), depth, out, start > 0) };
         }
     }
 }
