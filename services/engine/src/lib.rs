@@ -15,6 +15,7 @@ pub mod engine;
 pub mod error;
 pub mod linear;
 pub mod load;
+pub mod measure;
 pub mod options;
 pub mod pages;
 pub mod request;

@@ -81,7 +81,8 @@ impl EngineOptions {
         self.prefill_chunk.saturating_add(self.slots)
     }
 
-    pub(crate) fn threads(&self) -> usize {
+    /// Compute threads as they will be.
+    pub fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| {
             let allowed = std::thread::available_parallelism().map_or(1, usize::from);
             candle_core::utils::get_num_threads().clamp(1, allowed)

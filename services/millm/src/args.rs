@@ -56,6 +56,8 @@ pub enum Command {
     Rm(Rm),
     /// Stop a download and remove what it left
     Cancel(Name),
+    /// Measure tokens per second of a local model, or of one made for that
+    Bench(Bench),
     /// Print the settings and where each comes from
     Config(Config),
     /// Look whether all is well: settings, folders, services, models on disk
@@ -233,6 +235,34 @@ pub struct Rm {
     /// Do not ask
     #[arg(short, long)]
     pub yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// A folder with config.json and safetensors, or one GGUF file
+    #[arg(required_unless_present = "synthetic", conflicts_with = "synthetic")]
+    pub model: Option<PathBuf>,
+    /// Weights from a seed, of this shape: llama-135m, tinyllama-1.1b or llama-8b
+    #[arg(long, value_name = "SHAPE")]
+    pub synthetic: Option<String>,
+    /// Of the synthetic model: Q2, Q4, Q8 or FP16
+    #[arg(short, long, default_value = "Q4")]
+    pub quantization: String,
+    /// Where synthetic models are kept for the next time [default: the system's folder for temporary files]
+    #[arg(long, value_name = "FOLDER")]
+    pub keep_in: Option<PathBuf>,
+    /// Compute threads [default: one for each physical core]
+    #[arg(short, long)]
+    pub threads: Option<usize>,
+    /// Answers side by side
+    #[arg(long, default_value_t = 8)]
+    pub streams: usize,
+    /// Medians are of so many rounds
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Folder of llama.cpp's programs, to be measured beside on the same file (GGUF)
+    #[arg(long, value_name = "FOLDER", env = "LLAMA_CPP_BIN")]
+    pub llama_cpp: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@
 
 mod args;
 mod bars;
+mod bench;
 mod chat;
 mod client;
 mod doctor;
@@ -50,6 +51,7 @@ async fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Serve(serve) => return serve::run(settings, &serve.roles).await,
         Command::Config(config) => return output::config(&settings, config.markdown, cli.json),
+        Command::Bench(args) => return bench::run(args, cli.json).await,
         _ => {}
     }
     let server = Server::new(cli.server.as_deref(), &settings)?;
@@ -70,7 +72,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Rm(args) => models::rm(&server, args, json).await,
         Command::Cancel(args) => pull::cancel(&server, &args.model, json).await,
         Command::Doctor(args) => doctor::doctor(&server, &settings, args.fix, json).await,
-        Command::Serve(_) | Command::Config(_) => unreachable!("handled above"),
+        Command::Serve(_) | Command::Config(_) | Command::Bench(_) => unreachable!("handled above"),
     }
 }
 

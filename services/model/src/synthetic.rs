@@ -84,11 +84,13 @@ impl Shape {
         Ok(path)
     }
 
-    /// Writes config.json and model.safetensors (f16) into `folder`.
+    /// Writes config.json, tokenizer.json and model.safetensors (f16) into `folder`.
     pub fn write(self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         let config = folder.join("config.json");
         std::fs::write(&config, self.config().to_string()).map_err(|error| Error::io(&config, error))?;
+        let tokens = folder.join("tokenizer.json");
+        std::fs::write(&tokens, tokenizer().to_string()).map_err(|error| Error::io(&tokens, error))?;
         let weights = folder.join("model.safetensors");
         self.write_weights(&weights).map_err(|error| Error::io(&weights, error))
     }
@@ -167,6 +169,25 @@ impl Shape {
     }
 }
 
+/// A token for each byte, as GPT-2 writes bytes; the rest of the vocabulary is padding.
+fn tokenizer() -> Value {
+    let mut hidden = 256..;
+    let vocabulary: Map<String, Value> = (0..=255u8)
+        .map(|byte| {
+            let visible = matches!(byte, 33..=126 | 161..=172 | 174..=255);
+            let code = if visible { u32::from(byte) } else { hidden.next().unwrap_or_default() };
+            (char::from_u32(code).unwrap_or_default().to_string(), json!(byte))
+        })
+        .collect();
+    json!({
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": { "type": "ByteLevel", "add_prefix_space": false, "use_regex": true },
+        "decoder": { "type": "ByteLevel" },
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": [] },
+    })
+}
+
 /// Bell-shaped f16 weights of deviation 0.02, or those of a norm, near 1.
 fn values(tensor: usize, start: usize, length: usize, norm: bool) -> Vec<u8> {
     let mut bytes = vec![0; 2 * length];
@@ -208,6 +229,7 @@ mod tests {
         let made = std::fs::metadata(&path).unwrap().modified().unwrap();
         let model = Checkpoint::open(&path).unwrap();
         assert_eq!((model.spec().layers, model.spec().vocabulary_size), (1, 300));
+        assert_eq!(model.tokenizer().unwrap().encode("a b\n", false).unwrap(), [97, 32, 98, 10]);
         assert_eq!(small.gguf(folder.path(), Scheme::Q8).unwrap(), path);
         assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), made, "made once");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -4,6 +4,7 @@
 //! to the engine's own thread and come back through a channel each ([`generate`]). Calls the Catalog alone.
 
 mod autoload;
+pub mod bench;
 mod catalog;
 mod devices;
 mod estimate;

@@ -1,0 +1,62 @@
+//! `millm bench`: the engine measured in this process, without a server.
+
+use anyhow::Result;
+use millm_runtime::bench::{self, Figures, Model, Plan, Report};
+
+use crate::args::Bench;
+use crate::output::{self, line, table};
+
+pub async fn run(args: Bench, json: bool) -> Result<()> {
+    let model = match (args.model, args.synthetic) {
+        (_, Some(shape)) => Model::Synthetic {
+            shape,
+            quantization: args.quantization,
+            folder: args.keep_in.unwrap_or_else(|| std::env::temp_dir().join("millm-bench")),
+        },
+        (path, None) => Model::Local(path.unwrap_or_default()),
+    };
+    let plan = Plan {
+        model,
+        threads: args.threads,
+        streams: args.streams,
+        rounds: args.rounds,
+        llama_cpp: args.llama_cpp,
+    };
+    let measure = move || bench::run(&plan, &|what| eprintln!("{what}"));
+    let report = tokio::task::spawn_blocking(measure).await??;
+    if json { output::json(&report) } else { show(&report) }
+}
+
+/// A row's name, and which figure it shows.
+type Figure = (String, fn(&Figures) -> f64);
+
+fn show(report: &Report) -> Result<()> {
+    let Report { model, threads, streams, rounds, .. } = report;
+    line(&format!("{model}, {threads} threads, medians of {rounds}"))?;
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    line(&format!("weights {}, resident {}", mib(report.weight_bytes), mib(report.resident_bytes)))?;
+    line(&format!(
+        "memory {:.1} GB/s, {} a token: decode is at {:.0} % of that",
+        report.bandwidth / 1e9,
+        mib(report.bytes_per_token),
+        100.0 * report.roofline_share
+    ))?;
+    let figures: [Figure; 5] = [
+        ("prefill 512, tokens/s".into(), |f| f.prefill),
+        ("decode 128, tokens/s".into(), |f| f.decode),
+        ("decode at 1536, tokens/s".into(), |f| f.decode_deep),
+        (format!("{streams} streams, tokens/s in all"), |f| f.streams),
+        ("load to first token, s".into(), |f| f.first_token_seconds),
+    ];
+    let rows: Vec<Vec<String>> = figures
+        .into_iter()
+        .map(|(name, of)| {
+            let own = of(&report.millm);
+            let theirs = report.llama_cpp.as_ref().map(of);
+            let cell =
+                |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
+            vec![name, cell(Some(own)), cell(theirs), cell(theirs.map(|theirs| own / theirs))]
+        })
+        .collect();
+    table(&["", "miLLM", "llama.cpp", "ratio"], &[1, 2, 3], &rows)
+}

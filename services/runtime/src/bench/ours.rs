@@ -1,0 +1,135 @@
+//! The engine's figures, through its own queue and scheduler, as a server runs it.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink};
+use millm_model::Checkpoint;
+
+use super::{BenchError, DECODE, DEEP_DECODE, DEPTH, Figures, PREFILL, Plan, SHORT, STREAM_DECODE};
+
+pub fn options(plan: &Plan) -> EngineOptions {
+    EngineOptions {
+        context_length: Some(DEPTH + DEEP_DECODE + 1),
+        slots: plan.streams,
+        threads: plan.threads,
+        ..EngineOptions::default()
+    }
+}
+
+pub struct Bench {
+    engine: Engine,
+    first_token: Duration,
+}
+
+impl Bench {
+    pub fn load(path: &Path, options: &EngineOptions) -> Result<Self, BenchError> {
+        let begin = Instant::now();
+        let engine = Engine::load(&Checkpoint::open(path)?, options, &mut |_| {})?;
+        let mut bench = Self { engine, first_token: Duration::ZERO };
+        bench.answers(1, SHORT, 1, 0)?;
+        bench.first_token = begin.elapsed();
+        Ok(bench)
+    }
+
+    pub fn weight_bytes(&self) -> u64 {
+        self.engine.weight_bytes()
+    }
+
+    /// `round` makes prompts that no earlier one shares a beginning with.
+    pub fn figures(&self, streams: usize, round: usize) -> Result<Figures, BenchError> {
+        let first = |answers: &[Answer]| answers.iter().map(|answer| answer.first).max().unwrap_or_default();
+        let rest = |answers: &[Answer]| {
+            let last = answers.iter().map(|answer| answer.last).max().unwrap_or_default();
+            last.saturating_sub(first(answers))
+        };
+        let seed = 100 * round;
+        let prefill = self.answers(1, PREFILL, 1, seed + 1)?;
+        let decode = self.answers(1, SHORT, DECODE + 1, seed + 2)?;
+        let together = self.answers(streams, SHORT, STREAM_DECODE + 1, seed + 3)?;
+        let deep = self.answers(1, DEPTH, DEEP_DECODE + 1, seed + 4)?;
+        Ok(Figures {
+            prefill: rate(PREFILL, first(&prefill)),
+            decode: rate(DECODE, rest(&decode)),
+            decode_deep: rate(DEEP_DECODE, rest(&deep)),
+            streams: rate(streams * STREAM_DECODE, rest(&together)),
+            first_token_seconds: self.first_token.as_secs_f64(),
+        })
+    }
+
+    /// Requests that begin together.
+    fn answers(
+        &self,
+        streams: usize,
+        prompt: usize,
+        tokens: usize,
+        seed: usize,
+    ) -> Result<Vec<Answer>, BenchError> {
+        let vocabulary = self.engine.spec().vocabulary_size;
+        let begin = Instant::now();
+        let running = (0..streams)
+            .map(|stream| {
+                let start = 7919 * seed + 977 * stream;
+                let request = Request {
+                    prompt: (0..prompt).map(|i| ((start + 31 * i) % vocabulary) as u32).collect(),
+                    sampling: Sampling::greedy(),
+                    max_tokens: Some(tokens),
+                    stop_token_ids: Vec::new(),
+                    ignore_eos: true,
+                    logprobs: None,
+                    prompt_logprobs: false,
+                };
+                let (sender, events) = channel();
+                self.engine.submit(request, Box::new(Clock(sender)))?;
+                Ok(events)
+            })
+            .collect::<Result<Vec<_>, BenchError>>()?;
+        running.into_iter().map(|events| Answer::gather(begin, &events)).collect()
+    }
+}
+
+fn rate(tokens: usize, time: Duration) -> f64 {
+    tokens as f64 / time.as_secs_f64()
+}
+
+/// Says when each event came.
+struct Clock(Sender<(Instant, Event)>);
+
+impl Sink for Clock {
+    fn send(&mut self, event: Event) -> bool {
+        self.0.send((Instant::now(), event)).is_ok()
+    }
+}
+
+/// When the first and the last token came, since the beginning.
+struct Answer {
+    first: Duration,
+    last: Duration,
+}
+
+impl Answer {
+    fn gather(begin: Instant, events: &Receiver<(Instant, Event)>) -> Result<Self, BenchError> {
+        let (mut first, mut last) = (None, Duration::ZERO);
+        for (time, event) in events {
+            match event {
+                Event::Token(_) => {
+                    last = time - begin;
+                    first.get_or_insert(last);
+                }
+                Event::End { reason: EndReason::Failed(why), .. } => return Err(BenchError::Ended(why)),
+                Event::Started { .. } | Event::End { .. } => {}
+            }
+        }
+        let first = first.ok_or_else(|| BenchError::Ended("it has no tokens".to_owned()))?;
+        Ok(Self { first, last })
+    }
+}
+
+/// Memory that this process holds at present.
+pub fn resident_bytes() -> u64 {
+    let mut system = sysinfo::System::new();
+    let Ok(own) = sysinfo::get_current_pid() else { return 0 };
+    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[own]), false);
+    system.process(own).map_or(0, sysinfo::Process::memory)
+}
