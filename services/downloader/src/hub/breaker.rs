@@ -6,8 +6,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// How soon to look again while somebody else's request is trying.
-const PROBE_WAIT: Duration = Duration::from_secs(1);
+use tokio::sync::{Notify, futures::Notified};
+
 const MOST_ERROR_CHARS: usize = 300;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,15 @@ pub struct Health {
     pub last_error: Option<(String, SystemTime)>,
 }
 
+/// Why one must not ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    /// For so long nobody should.
+    Open(Duration),
+    /// Somebody is trying for all: [`Breaker::tried`] tells when it is over.
+    Trying,
+}
+
 #[derive(Debug)]
 pub struct Breaker {
     /// Failures in a row that open it.
@@ -35,6 +44,8 @@ pub struct Breaker {
     /// How long it stays open.
     pause: Duration,
     record: Mutex<Record>,
+    /// Wakes those who wait for the end of a try.
+    tried: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -60,19 +71,23 @@ pub struct Permit<'a> {
 
 impl Breaker {
     pub fn new(threshold: u32, pause: Duration) -> Self {
-        Self { threshold: threshold.max(1), pause, record: Mutex::default() }
+        Self { threshold: threshold.max(1), pause, record: Mutex::default(), tried: Notify::new() }
     }
 
-    /// Errors with how long nobody should ask.
-    pub fn admit(&self) -> Result<Permit<'_>, Duration> {
+    pub fn admit(&self) -> Result<Permit<'_>, Barred> {
         self.admit_at(Instant::now())
+    }
+
+    /// The end of the try that is under way; made before [`Breaker::admit`] is called, so that it cannot be missed.
+    pub fn tried(&self) -> Notified<'_> {
+        self.tried.notified()
     }
 
     pub fn health(&self) -> Health {
         self.health_at(Instant::now())
     }
 
-    fn admit_at(&self, now: Instant) -> Result<Permit<'_>, Duration> {
+    fn admit_at(&self, now: Instant) -> Result<Permit<'_>, Barred> {
         let mut record = self.locked();
         let round = record.round;
         let Some(until) = record.open_until else {
@@ -80,10 +95,10 @@ impl Breaker {
         };
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
-            return Err(left);
+            return Err(Barred::Open(left));
         }
         if record.probing {
-            return Err(PROBE_WAIT);
+            return Err(Barred::Trying);
         }
         record.probing = true;
         Ok(Permit { breaker: self, round, is_probe: true })
@@ -160,6 +175,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
             self.breaker.locked().probing = false;
+            self.breaker.tried.notify_waiters();
         }
     }
 }
@@ -181,7 +197,7 @@ mod tests {
             Self { breaker: Breaker::new(3, PAUSE), now: Instant::now() }
         }
 
-        fn admit(&self) -> Result<Permit<'_>, Duration> {
+        fn admit(&self) -> Result<Permit<'_>, Barred> {
             self.breaker.admit_at(self.now)
         }
 
@@ -207,13 +223,13 @@ mod tests {
         scene.check(BreakerState::Closed, 0);
         scene.fail(3);
         scene.check(BreakerState::Open, 3);
-        assert_eq!(scene.admit().unwrap_err(), PAUSE);
+        assert_eq!(scene.admit().unwrap_err(), Barred::Open(PAUSE));
         scene.now += Duration::from_secs(29);
         assert_eq!(scene.breaker.health_at(scene.now).next_try, Some(Duration::from_secs(1)));
         scene.now += Duration::from_secs(1);
         scene.check(BreakerState::HalfOpen, 3);
         let probe = scene.admit().unwrap();
-        assert_eq!(scene.admit().unwrap_err(), PROBE_WAIT, "one at a time");
+        assert_eq!(scene.admit().unwrap_err(), Barred::Trying, "one at a time");
         probe.failed_at("still 503", scene.now);
         scene.check(BreakerState::Open, 4);
         scene.now += PAUSE;

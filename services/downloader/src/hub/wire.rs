@@ -10,7 +10,13 @@ use reqwest::Response;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::{Asked, Hub, HubFault, breaker::Permit, fault::judge, guard::Guard, path::is_commit};
+use super::{
+    Asked, Hub, HubFault,
+    breaker::{Barred, Permit},
+    fault::judge,
+    guard::Guard,
+    path::is_commit,
+};
 
 const MOST_REDIRECTS: usize = 8;
 
@@ -43,7 +49,7 @@ impl Hub {
         let mut commit = None;
         for _ in 0..=MOST_REDIRECTS {
             let home = self.is_home(&url);
-            let permit = if home { Some(self.admit()?) } else { None };
+            let permit = if home { Some(self.admit(call.deadline).await?) } else { None };
             let sent = self.request(url.clone(), bearer.as_ref().filter(|_| home), call.range);
             let response = match timeout_at(call.deadline, sent).await {
                 Ok(Ok(response)) => response,
@@ -126,8 +132,19 @@ impl Hub {
         url.origin() == self.0.url.origin()
     }
 
-    fn admit(&self) -> Result<Permit<'_>, HubFault> {
-        self.0.breaker.admit().map_err(|wait| HubFault::Resting { wait })
+    /// Waits for the end of another's try, which decides for this one, too.
+    async fn admit(&self, deadline: Instant) -> Result<Permit<'_>, HubFault> {
+        loop {
+            let tried = self.0.breaker.tried();
+            match self.0.breaker.admit() {
+                Ok(permit) => return Ok(permit),
+                Err(Barred::Open(wait)) => return Err(HubFault::Resting { wait }),
+                Err(Barred::Trying) => {
+                    let over = timeout_at(deadline, tried).await;
+                    over.map_err(|_| HubFault::Unreachable { why: format!("{} is silent", self.host()) })?;
+                }
+            }
+        }
     }
 
     pub(super) async fn request(

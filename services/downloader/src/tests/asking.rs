@@ -5,8 +5,8 @@ use millm_kit::{Reason, ServiceError};
 use millm_proto::{
     catalog::v1::Quantization,
     downloader::v1::{
-        FoundRepo, GetHubStatusRequest, HubStatus, SearchReposRequest, found_repo::Support,
-        hub_status::State, search_repos_request::Sort,
+        FoundRepo, GetHubStatusRequest, HubStatus, PreviewModelRequest, SearchReposRequest,
+        found_repo::Support, hub_status::State, search_repos_request::Sort,
     },
 };
 use serde_json::json;
@@ -73,6 +73,43 @@ async fn one_request_tries_for_all() {
     let status = downloader.hub_status().await;
     assert_eq!((status.state(), status.consecutive_failures), (State::Closed, 0));
     assert!(status.last_error_time.is_some(), "what was is remembered");
+}
+
+#[tokio::test]
+async fn the_try_of_one_decides_for_those_who_come_meanwhile() {
+    let world = world("0");
+    let mut downloader = world.start().await;
+    world.hub.fault(Fault::new("/api/*", status(503)).times(5));
+    for _ in 0..5 {
+        downloader.refusal("o/n").await;
+    }
+    let asked = world.hub.log().len();
+    world.hub.fault(Fault::new("/api/*", FaultKind::Latency { ms: 200 }).times(1));
+    let search = || SearchReposRequest { query: "n".to_owned(), ..SearchReposRequest::default() };
+    let (mut second, mut third) = (downloader.client.clone(), downloader.client.clone());
+    let (first, second, third) = tokio::join!(
+        downloader.client.search_repos(search()),
+        second.search_repos(search()),
+        third.search_repos(search())
+    );
+    for answer in [first, second, third] {
+        assert_eq!(answer.unwrap().into_inner().repos.len(), 1);
+    }
+    let log = world.hub.log();
+    let times: Vec<u64> = log[asked..].iter().map(|entry| entry.at_ms).collect();
+    assert!(times.len() == 3 && times[1] >= times[0] + 200, "the others waited for the first: {times:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_falls_silent_holds_nobody() {
+    let mut world = World::new([tiny("o/n")]);
+    world.settings.push(("MILLM_DOWNLOAD_STALL_TIMEOUT", "0.2".to_owned()));
+    let mut downloader = world.start().await;
+    let stall = FaultKind::Stall { after: Some(10), for_ms: None };
+    let fault = world.hub.fault(Fault::new("*/config.json", stall).times(1));
+    let request = PreviewModelRequest { repo_id: "o/n".to_owned(), ..PreviewModelRequest::default() };
+    assert!(downloader.client.preview_model(request).await.unwrap().into_inner().supported);
+    assert_eq!(world.hub.fault_uses(fault), 1);
 }
 
 #[tokio::test]
