@@ -11,4 +11,5 @@ mod looking;
 mod refusals;
 mod repositories;
 mod resuming;
+mod several;
 mod streaming;
