@@ -8,7 +8,7 @@ mod models;
 mod prompt;
 mod run;
 mod sampling;
-mod stream;
+pub(crate) mod stream;
 mod tools;
 
 use std::sync::Arc;

@@ -48,6 +48,7 @@ use std::sync::Arc;
 use millm_kit::{Conn, Host, Secret, Settings};
 use millm_model::memory::Workload;
 use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
+use tonic::codec::CompressionEncoding;
 
 pub use disk::DiskSpace;
 pub use error::BuildError;
@@ -119,6 +120,7 @@ impl Downloader {
         });
         let queue = Queue::start(&context);
         context.tasks.spawn(storage::sweep(Arc::clone(&context), queue.clone()));
-        host.grpc(DownloaderServiceServer::new(Service { context, queue })).await
+        let service = DownloaderServiceServer::new(Service { context, queue });
+        host.grpc(service.accept_compressed(CompressionEncoding::Gzip)).await
     }
 }

@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use millm_model::{Checkpoint, ModelSpec};
 
 use crate::cache::KvCache;
+use crate::cores::Cores;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result, panic_message};
 use crate::load::{LoadProgress, LoadStage};
@@ -58,9 +59,10 @@ impl Engine {
         let scheduler = Scheduler::new(decoder, cache, Arc::clone(&counters), sizes);
         // Room for every request that may be taken, and some for control: sending hardly ever waits.
         let (commands, received) = sync_channel(options.slots + options.queue_capacity + 4);
+        let threads = options.threads();
         let thread = std::thread::Builder::new()
             .name("millm-engine".to_string())
-            .spawn(move || serve(scheduler, &received))
+            .spawn(move || serve(scheduler, &received, threads))
             .map_err(Error::Thread)?;
         progress(LoadProgress { stage: LoadStage::Ready, fraction: 1.0, tensor: None });
         let (slots, queue_capacity) = (options.slots, options.queue_capacity);
@@ -156,18 +158,22 @@ fn prepare(
     options.check(checkpoint.spec())?;
     let team = Team::new(options.threads())?;
     let decoder = Decoder::load(checkpoint, team, (options.batch_rows(), options.slots), progress)?;
+    checkpoint.check_whole()?;
     progress(LoadProgress { stage: LoadStage::Cache, fraction: 0.98, tensor: None });
     let cache = KvCache::new(decoder.spec(), options.kv_type, options.pages(decoder.spec()))?;
     Ok((decoder, cache))
 }
 
-fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>) {
+fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>, threads: usize) {
     loop {
         match next(commands, scheduler.idle()) {
             Next::Command(Command::Submit(request, sink)) => scheduler.enqueue(request, sink),
             Next::Command(Command::CancelAll) => scheduler.cancel_all(),
             Next::Command(Command::Stop) | Next::Over => break,
-            Next::Nothing => scheduler.step(),
+            Next::Nothing => {
+                let _cores = Cores::of_this_machine().take(threads);
+                scheduler.step();
+            }
         }
     }
     scheduler.cancel_all();

@@ -25,6 +25,7 @@ pub mod taps;
 pub mod team;
 
 mod attention;
+mod cores;
 mod inputs;
 mod kernels;
 mod matrix;

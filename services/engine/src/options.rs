@@ -83,9 +83,12 @@ impl EngineOptions {
 
     /// Compute threads as they will be.
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| {
-            let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-            candle_core::utils::get_num_threads().clamp(1, allowed)
-        })
+        self.threads.unwrap_or_else(default_threads)
     }
+}
+
+/// One for each physical core that this process may use.
+pub(crate) fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    candle_core::utils::get_num_threads().clamp(1, allowed)
 }

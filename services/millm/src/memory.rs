@@ -1,7 +1,9 @@
 //! The allocator of the whole program, and the one thing asked of it beside memory.
 
+use millm_runtime::Budgeted;
+
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Budgeted<mimalloc::MiMalloc> = Budgeted(mimalloc::MiMalloc);
 
 // SAFETY: as mimalloc.h declares it, in the library that the crate links; it may be called at any time.
 unsafe extern "C" {

@@ -5,8 +5,9 @@ use crate::quantize::{Scheme, planned_bytes};
 use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
 
-/// The batch being assembled, the runtime's own tables, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 14 << 20;
+/// What a process takes beside that no one thing asked for: stacks, the requests' own buffers, and what the
+/// allocator rounds up and keeps.
+pub const PROCESS_BYTES: u64 = 14 << 20;
 /// A token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 
@@ -80,7 +81,7 @@ pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> Me
         weights: weights_bytes,
         kv_cache: kv_cache_bytes(spec, context, workload.kv_element_bytes).saturating_mul(slots),
         activations: numbers.saturating_mul(4),
-        overhead: OVERHEAD_BYTES + TOKEN_BYTES * vocabulary,
+        overhead: PROCESS_BYTES + TOKEN_BYTES * vocabulary,
     }
 }
 
