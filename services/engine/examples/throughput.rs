@@ -28,10 +28,8 @@ fn time(engine: &Engine, streams: usize, prompt: usize, tokens: usize) -> Vec<(D
                     .collect(),
                 sampling: Sampling::greedy(),
                 max_tokens: Some(tokens),
-                stop_token_ids: Vec::new(),
                 ignore_eos: true,
-                logprobs: None,
-                prompt_logprobs: false,
+                ..Request::default()
             };
             let (sender, events) = channel();
             engine.submit(request, Box::new(Clock(sender))).expect("a request within the limits");
