@@ -332,11 +332,7 @@ async fn bad_requests_name_their_field() {
         ("/v1/chat/completions", chat(json!({"top_logprobs": 2})), "top_logprobs"),
         ("/v1/chat/completions", chat(json!({"logprobs": true, "top_logprobs": 21})), "top_logprobs"),
         ("/v1/chat/completions", chat(json!({"chat_template": "{{ x }}"})), "chat_template"),
-        (
-            "/v1/chat/completions",
-            chat(json!({"response_format": {"type": "json_object"}})),
-            "response_format",
-        ),
+        ("/v1/chat/completions", chat(json!({"response_format": {"type": "xml"}})), "response_format"),
         ("/v1/chat/completions", chat(json!({"functions": []})), "functions"),
         ("/v1/completions", json!({"model": "m"}), "prompt"),
         ("/v1/completions", completion(json!({"suffix": "x"})), "suffix"),

@@ -88,7 +88,11 @@ impl Downloader {
             registry: Registry::new(catalog),
             runtime,
             disk: Arc::new(RealDisk),
-            workload: Workload::served(settings.context_length as usize, settings.parallel_requests as usize),
+            workload: Workload::served(
+                settings.context_length as usize,
+                settings.parallel_requests as usize,
+                (settings.kv_cache_tokens > 0).then_some(settings.kv_cache_tokens as usize),
+            ),
             token: settings.hf_token.clone(),
             downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
             threads: settings.threads as usize,

@@ -36,10 +36,15 @@ use crate::{
 /// Prompts can be as long as a context: at most so many bytes in one message.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Tokens that may be guessed ahead.
+const MOST_GUESSED: u32 = 16;
+
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error("{setting} must be at least 1")]
     Zero { setting: &'static str },
+    #[error("speculate must be at most {MOST_GUESSED}")]
+    Speculate,
     #[error("auto_load_model '{name}' is no model's name or id")]
     AutoLoad { name: String },
 }
@@ -62,6 +67,9 @@ impl Runtime {
             if value == 0 {
                 return Err(BuildError::Zero { setting });
             }
+        }
+        if settings.speculate > MOST_GUESSED {
+            return Err(BuildError::Speculate);
         }
         let auto_load = settings.auto_load_model.clone();
         if let Some(name) = &auto_load

@@ -111,6 +111,10 @@ fn running(resident: &Resident, known: LoadedModel) -> LoadedModel {
         forward_passes: stats.forward_passes,
         generated_tokens: stats.generated_tokens,
         prompt_tokens: stats.prompt_tokens,
+        cached_tokens: stats.cached_tokens,
+        guessed_tokens: stats.guessed_tokens,
+        true_guesses: stats.true_guesses,
+        preemptions: stats.preemptions,
         last_used_time: resident.requests.now().last_used.map(Into::into),
         ..known
     }

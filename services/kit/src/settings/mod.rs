@@ -136,6 +136,10 @@ settings! {
     context_length: u32 = "4096", "MILLM_CONTEXT_LENGTH";
     /// Requests that run at once; more wait.
     parallel_requests: u32 = "8", "MILLM_PARALLEL_REQUESTS";
+    /// Tokens the KV cache holds for all requests together; 0: a whole context for each that runs.
+    kv_cache_tokens: u32 = "0", "MILLM_KV_CACHE_TOKENS";
+    /// Tokens guessed ahead from a text's own repetitions, at most 16; the text is the same, and comes sooner where it repeats itself.
+    speculate: u32 = "0", "MILLM_SPECULATE";
     /// Requests that may wait.
     queue_size: u32 = "64", "MILLM_QUEUE_SIZE";
     /// Models in memory at once. The least recently used leaves for another, sooner when memory is short.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod channel;
+mod constraint;
 mod prompt;
 mod sampling;
 mod stop;
@@ -40,6 +41,7 @@ pub async fn generate(
     let language = Arc::clone(&resident.language);
     let sampling =
         sampling::merge(request.sampling.unwrap_or_default(), &language.defaults, language.vocabulary)?;
+    let constraint = constraint::read(&language, request.constraint).await?;
     let prompt = prompt::tokens(Arc::clone(&language), request.prompt).await?;
 
     let room = (resident.context_length as usize).saturating_sub(prompt.len());
@@ -65,6 +67,8 @@ pub async fn generate(
         ignore_eos: false,
         logprobs: request.logprobs.map(|top| top as usize),
         prompt_logprobs: request.prompt_logprobs,
+        constraint,
+        speculate: request.speculate.unwrap_or(resident.speculate) as usize,
     };
     resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(&error, &handle))?;
     // From here on the stream must not keep the model in memory.

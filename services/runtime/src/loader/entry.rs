@@ -71,6 +71,8 @@ pub struct Resident {
     pub language: Arc<Language>,
     pub context_length: u32,
     pub slots: u32,
+    /// Tokens guessed ahead unless a request says otherwise.
+    pub speculate: u32,
     pub estimate: MemoryEstimate,
     pub load_time: SystemTime,
     pub meter: Meter,

@@ -165,6 +165,7 @@ impl Job {
             language: Arc::new(language),
             context_length,
             slots,
+            speculate: self.loader.ground.speculate,
             estimate,
             load_time: SystemTime::now(),
             meter,

@@ -52,6 +52,10 @@ pub struct Ground {
     pub devices: Arc<Devices>,
     pub context_length: u32,
     pub slots: u32,
+    /// In the KV cache, for all requests together; 0 is a whole context for each.
+    pub kv_tokens: u32,
+    /// Tokens guessed ahead unless a request says otherwise.
+    pub speculate: u32,
     pub queue: u32,
     pub threads: u32,
     pub drain: Duration,
@@ -73,6 +77,8 @@ impl Ground {
             devices,
             context_length: settings.context_length,
             slots: settings.parallel_requests.max(1),
+            kv_tokens: settings.kv_cache_tokens,
+            speculate: settings.speculate,
             queue: settings.queue_size.max(1),
             threads: settings.threads,
             drain: settings.drain_timeout,
