@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use millm_kit::ServiceError;
-use millm_model::{Checkpoint, ModelSpec, TensorInfo};
+use millm_model::{Checkpoint, ModelSpec};
 use millm_proto::catalog::v1::{Architecture, Model};
 
 use crate::error::of_model;
@@ -83,11 +83,4 @@ fn has_chat_template(checkpoint: &Checkpoint, path: &Path) -> bool {
 fn in_tokenizer_config(path: &Path) -> bool {
     let config: Option<serde_json::Value> = crate::cache::read_json(&path.join("tokenizer_config.json"));
     config.and_then(|config| config.get("chat_template").map(|template| !template.is_null())).unwrap_or(false)
-}
-
-/// What of `tensors` the decoder reads: what a model's parameters are counted from.
-pub fn read_by_decoder(tensors: Vec<TensorInfo>, spec: &ModelSpec) -> Vec<TensorInfo> {
-    let expected: std::collections::HashSet<String> =
-        spec.expected_tensors().into_iter().map(|tensor| tensor.name).collect();
-    tensors.into_iter().filter(|tensor| expected.contains(&tensor.name)).collect()
 }

@@ -13,7 +13,7 @@ use millm_proto::{
 
 use crate::{
     context::Context,
-    describe::{architecture, read_by_decoder},
+    describe::architecture,
     plan::{made_bytes, peak_bytes},
     quantization,
     select::Weights,
@@ -39,10 +39,6 @@ pub async fn preview(context: &Context, request: PreviewModelRequest) -> Result<
         Err(error) => return Err(error),
     };
     let tensors = survey.tensors(&context.hub, token.as_ref(), spec.as_ref()).await?;
-    let tensors = match &spec {
-        Some(spec) => read_by_decoder(tensors, spec),
-        None => tensors,
-    };
     let stored: u64 = tensors.iter().map(|tensor| tensor.bytes).sum();
     let download = survey.download_bytes();
     let is_gguf = matches!(survey.weights, Weights::Gguf { .. });

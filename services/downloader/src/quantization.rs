@@ -25,7 +25,8 @@ pub const fn of_scheme(scheme: Scheme) -> Quantization {
         Scheme::Q2 => Quantization::Q2,
         Scheme::Q4 => Quantization::Q4,
         Scheme::Q8 => Quantization::Q8,
-        Scheme::Fp16 => Quantization::Fp16,
+        // Nobody asks for FP32.
+        Scheme::Fp16 | Scheme::Fp32 => Quantization::Fp16,
     }
 }
 

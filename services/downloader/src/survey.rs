@@ -5,6 +5,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
     ModelSpec, TensorInfo, TensorType,
+    checkpoint::{Naming, logical_tensors},
+    gguf::RopeFactors,
     headers::{GgufHeader, Prefix, SafetensorsHeader},
 };
 use millm_proto::catalog::v1::Quantization;
@@ -71,7 +73,7 @@ impl Survey {
     /// The model's dimensions. Errors: UNSUPPORTED_ARCHITECTURE, INVALID_MODEL_FILE.
     pub fn spec(&self) -> Result<ModelSpec, ServiceError> {
         let spec = match (&self.gguf, &self.config) {
-            (Some(header), _) => ModelSpec::from_gguf(header, None),
+            (Some(header), _) => ModelSpec::from_gguf(header, &RopeFactors::default()),
             (None, Some(config)) => ModelSpec::from_config_json(config, self.generation_config.as_deref()),
             (None, None) => return Err(ServiceError::invalid_model_file("config.json", "is missing")),
         };
@@ -99,8 +101,8 @@ impl Survey {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Every tensor of the weights, from the files' headers alone: under its canonical name where the family
-    /// knows it. Weights of unknown types are left out.
+    /// What the decoder would read of the weights, from the files' headers alone; without a spec, every tensor of
+    /// the files. Weights of unknown types are left out.
     pub async fn tensors(
         &self,
         hub: &Hub,
@@ -108,23 +110,30 @@ impl Survey {
         spec: Option<&ModelSpec>,
     ) -> Result<Vec<TensorInfo>, ServiceError> {
         if let Some(header) = &self.gguf {
-            return Ok(header.tensors.iter().map(gguf_tensor).collect());
+            let stored: Vec<TensorInfo> = header.tensors.iter().map(gguf_tensor).collect();
+            return Ok(read_by_decoder(Naming::Gguf, stored, spec));
         }
         let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
         let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
         let requests: Vec<_> = shards.map(|file| reader.safetensors_header(file)).collect();
         let headers: Vec<SafetensorsHeader> =
             futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
-        let canonical = |name: &str| spec.and_then(|spec| spec.family.canonical_name(name));
         let tensors = headers.into_iter().flat_map(|header| header.tensors).filter_map(|tensor| {
             Some(TensorInfo {
-                name: canonical(&tensor.name).unwrap_or(tensor.name),
+                name: tensor.name,
                 ty: tensor.dtype.tensor_type()?,
                 shape: tensor.shape,
                 bytes: tensor.range.end - tensor.range.start,
             })
         });
-        Ok(tensors.collect())
+        Ok(read_by_decoder(Naming::HuggingFace, tensors.collect(), spec))
+    }
+}
+
+fn read_by_decoder(naming: Naming, stored: Vec<TensorInfo>, spec: Option<&ModelSpec>) -> Vec<TensorInfo> {
+    match spec {
+        Some(spec) => logical_tensors(naming, &stored, spec),
+        None => stored,
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Segment {
     pub rows: Range<usize>,
     /// Position of the first row in its sequence.
     pub position: usize,
+    /// The rows are those of a sequence that is at least so long: a prompt is read as a whole, however it is cut into
+    /// chunks. Some models turn keys by it.
+    pub reach: usize,
 }
 
 /// Rows of tokens, each at a position of a sequence. A decode step adds one row for its sequence, a prefill
@@ -51,8 +54,21 @@ impl Batch {
         self.steps += 1;
     }
 
-    /// Adds a chunk of a prompt: the next tokens of a sequence, after those the cache already holds. One call for each sequence.
+    /// Adds a prompt, or what is left of it. One call for each sequence.
     pub fn push(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], logits: Logits) {
+        self.push_part(cache, sequence, tokens, cache.length(sequence) + tokens.len(), logits);
+    }
+
+    /// Adds a chunk of a prompt of `reach` tokens: the next tokens of a sequence, after those the cache already holds. One
+    /// call for each sequence.
+    pub fn push_part(
+        &mut self,
+        cache: &KvCache,
+        sequence: SequenceId,
+        tokens: &[u32],
+        reach: usize,
+        logits: Logits,
+    ) {
         let (start, position) = (self.tokens.len(), cache.length(sequence));
         self.tokens.extend_from_slice(tokens);
         self.positions.extend(position..position + tokens.len());
@@ -62,7 +78,7 @@ impl Batch {
             Logits::Last => self.outputs.extend(rows.clone().last()),
             Logits::All => self.outputs.extend(rows.clone()),
         }
-        self.segments.push(Segment { sequence, rows, position });
+        self.segments.push(Segment { sequence, rows, position, reach });
     }
 
     pub fn tokens(&self) -> &[u32] {

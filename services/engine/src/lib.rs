@@ -25,6 +25,8 @@ pub mod team;
 
 mod attention;
 mod matrix;
+mod mlp;
+mod norm;
 mod panel;
 mod plain;
 mod rope;

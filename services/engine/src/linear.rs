@@ -56,9 +56,14 @@ impl Linear {
     }
 }
 
-/// A vector (norm weight, bias) of the expected length as f32, whatever it was stored as.
+/// A vector (norm weight, bias), or a small table of `length` values, as f32, whatever it was stored as.
 pub fn read_vector(data: TensorData<'_>, length: usize) -> Result<Vec<f32>> {
-    check(data, &[length])?;
+    let table = data.info.shape.len() > 1 && data.info.elements() == length as u64;
+    if table {
+        check(data, &data.info.shape)?
+    } else {
+        check(data, &[length])?
+    };
     let mut values = vec![0.0; length];
     matrix::read(data.info.ty, data.bytes, 1, length)?.widen(0, &mut values);
     Ok(values)

@@ -175,7 +175,8 @@ impl Scheduler {
                 _ => Logits::None,
             };
             let start = self.batch.outputs().len();
-            self.batch.push(&self.cache, request.sequence, request.next_prompt_tokens(rows), logits);
+            let tokens = request.next_prompt_tokens(rows);
+            self.batch.push_part(&self.cache, request.sequence, tokens, request.prompt_tokens(), logits);
             self.plan.push(Part { index, rows, outputs: start..self.batch.outputs().len() });
         }
     }

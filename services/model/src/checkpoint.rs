@@ -3,11 +3,11 @@
 
 mod folder;
 mod gguf;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
@@ -17,10 +17,12 @@ use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 use crate::local::{Weights, weights_in};
 use crate::mapped;
-use crate::spec::ModelSpec;
+use crate::spec::{ExpectedTensor, ModelSpec};
 use crate::template::ChatTemplate;
-use crate::tensor::{TensorData, TensorInfo, TensorType};
+use crate::tensor::{Tensor, TensorInfo, TensorType};
 use crate::tokenizer::{self, Tokenizer};
+use layout::Place;
+pub use layout::{Naming, logical_tensors};
 
 /// Bounds for the files beside the weights.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
@@ -48,12 +50,6 @@ pub struct ModelFile {
     pub size_bytes: u64,
 }
 
-#[derive(Debug)]
-struct Place {
-    map: usize,
-    range: Range<usize>,
-}
-
 /// The small files beside the weights, as far as they exist.
 #[derive(Debug, Default)]
 struct Sidecars {
@@ -64,14 +60,16 @@ struct Sidecars {
     chat_template: Option<String>,
 }
 
-/// A tensor as some file has it, already under its canonical name.
+/// A tensor as some file has it, under the file's name.
 struct Found {
     name: String,
     /// `None` for element types that are no weights, named by `dtype`.
     ty: Option<TensorType>,
     dtype: &'static str,
     shape: Vec<usize>,
-    place: Place,
+    /// Which of the mapped files, and where in it.
+    map: usize,
+    range: std::ops::Range<usize>,
     /// For messages.
     file: String,
 }
@@ -95,36 +93,48 @@ impl Checkpoint {
     }
 
     /// Keeps of `found` what the spec needs, and checks that this is all of it.
-    fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mmap>, weights_file: &str) -> Result<Self> {
-        let mut by_found_name: HashMap<String, Found> =
-            found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+    fn assemble(
+        mut spec: ModelSpec,
+        naming: Naming,
+        found: Vec<Found>,
+        maps: Vec<Mmap>,
+        weights_file: &str,
+    ) -> Result<Self> {
+        let by_file: HashMap<&str, &Found> =
+            found.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        if spec.tied_embeddings && outputs_apart(&spec, naming, &by_file, &maps) {
+            spec.tied_embeddings = false;
+        }
         let expected = spec.expected_tensors();
         let (mut tensors, mut places) =
             (Vec::with_capacity(expected.len()), Vec::with_capacity(expected.len()));
         let mut by_name = HashMap::with_capacity(expected.len());
         for wanted in expected {
-            let Some(tensor) = by_found_name.remove(&wanted.name) else {
-                let known_as = spec.family.hugging_face_name(&wanted.name).unwrap_or_default();
+            let stored = |name: &str| by_file.contains_key(name).then_some(());
+            let Some((kept, name, ())) = naming.find(&wanted, &spec, stored) else {
+                let known_as = naming.known_as(&wanted, &spec);
                 let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
                 return Err(Error::invalid(weights_file, why));
             };
+            let tensor = by_file[name.as_str()];
             let wrong =
                 |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
-            if tensor.shape != wanted.shape {
+            if tensor.shape != kept.shape {
                 return Err(wrong(format!(
                     "has shape {:?}, the config asks for {:?}",
-                    tensor.shape, wanted.shape
+                    tensor.shape, kept.shape
                 )));
             }
             let ty = tensor
                 .ty
                 .ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
+            let place = Place::new(tensor, ty, &wanted.shape, &kept).map_err(wrong)?;
+            let bytes =
+                ty.bytes_for(&wanted.shape).ok_or_else(|| wrong("has rows of broken blocks".into()))?;
             by_name.insert(wanted.name.clone(), tensors.len());
-            let bytes = tensor.place.range.len() as u64;
-            tensors.push(TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes });
-            places.push(tensor.place);
+            tensors.push(TensorInfo { name: wanted.name, ty, shape: wanted.shape, bytes });
+            places.push(place);
         }
-        tracing::debug!(unused = by_found_name.len(), "tensors that the architecture does not read");
         Ok(Self {
             spec,
             tensors,
@@ -151,20 +161,20 @@ impl Checkpoint {
     }
 
     /// By canonical name.
-    pub fn tensor(&self, name: &str) -> Result<TensorData<'_>> {
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let index = *self
             .by_name
             .get(name)
             .ok_or_else(|| Error::invalid("model", format!("tensor '{name}' is not in this model")))?;
         let place = &self.places[index];
-        Ok(TensorData { info: &self.tensors[index], bytes: &self.maps[place.map][place.range.clone()] })
+        Ok(Tensor { info: &self.tensors[index], bytes: place.bytes(&self.maps[place.map]) })
     }
 
     /// Lets the system take back the memory of a tensor that was read and is not needed again soon.
     pub(crate) fn release(&self, name: &str) {
         if let Some(index) = self.by_name.get(name) {
             let place = &self.places[*index];
-            mapped::release(&self.maps[place.map], place.range.clone());
+            mapped::release(&self.maps[place.map], place.span());
         }
     }
 
@@ -241,6 +251,17 @@ impl Checkpoint {
             GenerationDefaults::default()
         })
     }
+}
+
+/// Whether the file has an output matrix that is not the embedding: the config that calls the two one is wrong then.
+fn outputs_apart(spec: &ModelSpec, naming: Naming, by_file: &HashMap<&str, &Found>, maps: &[Mmap]) -> bool {
+    let bytes = |name: &str| {
+        let wanted =
+            ExpectedTensor { name: name.to_owned(), shape: vec![spec.vocabulary_size, spec.hidden_size] };
+        let (_, _, found) = naming.find(&wanted, spec, |name| by_file.get(name).copied())?;
+        Some(&maps[found.map][found.range.clone()])
+    };
+    bytes("output.weight").is_some_and(|output| bytes("token_embd.weight") != Some(output))
 }
 
 impl Sidecars {

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod batching;
+mod config_keys;
 mod failures;
 mod families;
 mod fixtures;

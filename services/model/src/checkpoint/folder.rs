@@ -5,9 +5,8 @@ use std::path::Path;
 
 use memmap2::Mmap;
 
-use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars};
+use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Naming, Sidecars};
 use crate::error::{Error, Result};
-use crate::family::Family;
 use crate::mapped;
 use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
 use crate::spec::ModelSpec;
@@ -35,7 +34,7 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
                 let why = format!("tensor '{}' is in {} too", tensor.name, shards[first]);
                 return Err(Error::invalid(shard, why));
             }
-            found.extend(canonical(spec.family, tensor, place, shard));
+            found.push(as_found(tensor, place, shard));
         }
         maps.push(map);
     }
@@ -46,7 +45,7 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
         }
     }
     let weights = if index.is_some() { ShardIndex::FILE } else { &shards[0] };
-    let checkpoint = Checkpoint::assemble(spec, found, maps, weights)?;
+    let checkpoint = Checkpoint::assemble(spec, Naming::HuggingFace, found, maps, weights)?;
     Ok(Checkpoint { files, sidecars, ..checkpoint })
 }
 
@@ -84,13 +83,14 @@ fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mmap)> {
     Ok((header, map))
 }
 
-fn canonical(family: &Family, tensor: StoredTensor, map: usize, shard: &str) -> Option<Found> {
-    Some(Found {
-        name: family.canonical_name(&tensor.name)?,
+fn as_found(tensor: StoredTensor, map: usize, shard: &str) -> Found {
+    Found {
+        name: tensor.name,
         ty: tensor.dtype.tensor_type(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape,
-        place: Place { map, range: tensor.range.start as usize..tensor.range.end as usize },
+        map,
+        range: tensor.range.start as usize..tensor.range.end as usize,
         file: shard.to_owned(),
-    })
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, Found, ModelFile, Place, Sidecars};
+use super::{Checkpoint, Found, ModelFile, Naming, Sidecars};
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFile, StoredTensor};
+use crate::gguf::{GgufFile, RopeFactors, StoredTensor};
 use crate::mapped;
 use crate::spec::ModelSpec;
 use crate::tensor::TensorType;
@@ -19,9 +19,16 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
             "is one part of a split file: join them with llama-gguf-split --merge",
         ));
     }
-    let factors = header.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight");
-    let factors = factors.map(|tensor| floats(&file, tensor, &name)).transpose()?;
-    let mut spec = ModelSpec::from_gguf(header, factors.as_deref())?;
+    let factors = |tensor: &str| {
+        let stored = header.tensors.iter().find(|stored| stored.name == tensor);
+        stored.map(|stored| floats(&file, stored, &name)).transpose()
+    };
+    let factors = RopeFactors {
+        any: factors("rope_freqs.weight")?,
+        short: factors("rope_factors_short.weight")?,
+        long: factors("rope_factors_long.weight")?,
+    };
+    let mut spec = ModelSpec::from_gguf(header, &factors)?;
     if let Some(text) = &sidecars.generation_config {
         spec = spec.with_generation_config(text)?;
     }
@@ -34,12 +41,13 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
             ty: Some(tensor.ty),
             dtype: tensor.ty.name(),
             shape: tensor.shape,
-            place: Place { map: 0, range: tensor.range.start as usize..tensor.range.end as usize },
+            map: 0,
+            range: tensor.range.start as usize..tensor.range.end as usize,
             file: name.clone(),
         })
         .collect();
     files.push(ModelFile { path: path.to_owned(), size_bytes: map.len() as u64 });
-    let checkpoint = Checkpoint::assemble(spec, found, vec![map], &name)?;
+    let checkpoint = Checkpoint::assemble(spec, Naming::Gguf, found, vec![map], &name)?;
     Ok(Checkpoint { files, metadata: Some(header.metadata), sidecars, ..checkpoint })
 }
 
