@@ -86,12 +86,19 @@ impl Scheduler {
                 self.leave(index, Leave::Gone);
             }
         }
-        let before = self.waiting.len();
-        self.waiting.retain(|generation| !generation.receiver_gone());
-        for _ in self.waiting.len()..before {
-            self.counters.left();
+        let mut gone = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(generation) = self.waiting.pop_front() else { break };
+            if generation.receiver_gone() {
+                self.counters.left();
+                gone.push(generation);
+            } else {
+                self.waiting.push_back(generation);
+            }
         }
         self.count();
+        // Last, as everywhere: whoever hears that its sink is gone finds its place free.
+        drop(gone);
     }
 
     fn admit(&mut self) {
@@ -175,7 +182,9 @@ impl Scheduler {
                 .filter(|generation| generation.is_constrained())
                 .collect();
             if !constrained.is_empty() {
-                scope.spawn(|| constrained.into_iter().for_each(Generation::prepare));
+                let prepare = || constrained.into_iter().for_each(Generation::prepare);
+                // Without a thread for it, they are worked out when they are needed.
+                let _beside = std::thread::Builder::new().spawn_scoped(scope, prepare);
             }
             caught(move || decoder.forward(batch, used, &mut NoTaps))
         });

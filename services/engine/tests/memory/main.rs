@@ -58,15 +58,8 @@ fn fill(engine: &Engine, slots: usize) {
     let vocabulary = engine.spec().vocabulary_size;
     for slot in 0..slots {
         let prompt: Vec<u32> = (0..context / 2).map(|n| ((n * 7 + slot) % vocabulary) as u32).collect();
-        let request = Request {
-            sampling: Sampling::greedy(),
-            max_tokens: None,
-            stop_token_ids: Vec::new(),
-            ignore_eos: true,
-            logprobs: None,
-            prompt_logprobs: false,
-            prompt,
-        };
+        let request =
+            Request { sampling: Sampling::greedy(), ignore_eos: true, prompt, ..Request::default() };
         engine.submit(request, Box::new(Ends(ends.clone()))).expect("there is a slot for each");
     }
     drop(ends);
@@ -83,6 +76,7 @@ fn the_estimate_is_what_is_allocated() {
             let workload = Workload {
                 context_length: options.context_length(checkpoint.spec()),
                 slots,
+                kv_tokens: options.kv_tokens,
                 prefill_chunk: options.prefill_chunk,
                 kv_element_bytes: options.kv_type.bytes(),
             };
