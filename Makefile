@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 BIN := target/debug
 FUZZ_SECONDS ?= 3600
 
-.PHONY: help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz clients browser clean
+.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,15 @@ clippy: ## Lints
 
 unit: build ## Rust tests: crates, store on both databases, black-box
 	cargo nextest run --workspace --no-fail-fast
+
+cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
+	tests/tools/cuda.sh cargo build --features cuda
+
+cuda-test: ## The device's numbers, on the first GPU
+	MILLM_DEVICE=cuda tests/tools/cuda.sh cargo nextest run -p millm-engine --features cuda -E 'test(/^device::/)'
+
+release-check: test ## Every check, and that the build for GPUs compiles: what a release must pass
+	tests/tools/cuda.sh cargo check --features cuda --all-targets
 
 fuzz: ## Damaged files against every parser, for FUZZ_SECONDS (an hour)
 	MILLM_FUZZ_UNTIL=$$(( $$(date +%s) + $(FUZZ_SECONDS) )) \

@@ -5,6 +5,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use millm_model::ModelSpec;
 
+use crate::device::{Handle, Rows};
 use crate::error::Result;
 use crate::pages::{PAGE, Pages, SequenceId, Table};
 use crate::plain::zeroed;
@@ -28,12 +29,15 @@ impl KvType {
     }
 }
 
-/// One layer's pages. Keys are `[page, kv_head, head_dim, PAGE]`: transposed, so that one query meets all keys
+/// One layer's pages. On the host keys are `[page, kv_head, head_dim, PAGE]`: transposed, so that one query meets all keys
 /// of a page without sums across lanes. Values are `[page, kv_head, PAGE, head_dim]`.
 enum Store {
     F16 { keys: Vec<f16>, values: Vec<f16> },
     F32 { keys: Vec<f32>, values: Vec<f32> },
+    Device(Rows),
 }
+
+const NOT_HERE: &str = "a cache is made where its decoder runs";
 
 pub struct KvCache {
     pages: Pages,
@@ -60,6 +64,13 @@ impl KvCache {
                 })
             })
             .collect::<Result<_>>()?;
+        Ok(Self { pages: Pages::new(pages), layers, kv_heads: spec.kv_heads, head_dim: spec.head_dim })
+    }
+
+    /// The same in the memory of a device, for that device's decoder.
+    pub fn on(device: &Handle, spec: &ModelSpec, kv_type: KvType, pages: usize) -> Result<Self> {
+        let rows = |_| Ok(Store::Device(Rows::new(device, spec, kv_type, pages)?));
+        let layers = (0..spec.layers).map(rows).collect::<Result<_>>()?;
         Ok(Self { pages: Pages::new(pages), layers, kv_heads: spec.kv_heads, head_dim: spec.head_dim })
     }
 
@@ -93,10 +104,11 @@ impl KvCache {
     }
 
     /// Lets `to` begin as `from` is, whose full pages are all known: those are shared, the rest is copied.
-    pub fn follow(&mut self, from: SequenceId, to: SequenceId) {
-        let Some((from, to)) = self.pages.follow(from, to) else { return };
+    pub fn follow(&mut self, from: SequenceId, to: SequenceId) -> Result<()> {
+        let Some((from, to)) = self.pages.follow(from, to) else { return Ok(()) };
+        let (source, target) = (from as usize, to as usize);
         let size = self.kv_heads * self.head_dim * PAGE;
-        let (from, to) = (from as usize * size, to as usize * size);
+        let (from, to) = (source * size, target * size);
         for layer in &mut self.layers {
             match layer {
                 Store::F16 { keys, values } => {
@@ -107,8 +119,10 @@ impl KvCache {
                     keys.copy_within(from..from + size, to);
                     values.copy_within(from..from + size, to);
                 }
+                Store::Device(rows) => rows.copy_page(source, target)?,
             }
         }
+        Ok(())
     }
 
     /// Tokens of a sequence that are in the cache; 0 for one that is not open.
@@ -140,7 +154,14 @@ impl KvCache {
                 let same = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
                 put(keys, values, (page * heads, dim, slot), key, value, (0.0, same));
             }
+            Store::Device(_) => unreachable!("{NOT_HERE}"),
         }
+    }
+
+    /// One layer's, of a cache on a device.
+    pub(crate) fn rows(&self, layer: usize) -> &Rows {
+        let Store::Device(rows) = &self.layers[layer] else { unreachable!("{NOT_HERE}") };
+        rows
     }
 
     /// One head's part of one page.
@@ -151,6 +172,7 @@ impl KvCache {
         match &self.layers[layer] {
             Store::F16 { keys, values } => Page::F16 { keys: &keys[part.clone()], values: &values[part] },
             Store::F32 { keys, values } => Page::F32 { keys: &keys[part.clone()], values: &values[part] },
+            Store::Device(_) => unreachable!("{NOT_HERE}"),
         }
     }
 }

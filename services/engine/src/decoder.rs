@@ -11,8 +11,9 @@ use crate::activations::{Buffers, sized};
 use crate::attention::{Shape, attend};
 use crate::batch::Batch;
 use crate::cache::KvCache;
-use crate::error::{Error, Result};
-use crate::linear::{Linear, Weight, together};
+use crate::embedding::{Embedding, scale};
+use crate::error::Result;
+use crate::linear::{Linear, together};
 use crate::mlp::{Mlp, Pass};
 use crate::norm::Norm;
 use crate::rope::Rope;
@@ -24,9 +25,7 @@ use crate::vector::{add, tanh};
 pub struct Decoder {
     pub(crate) spec: ModelSpec,
     pub(crate) team: Team,
-    pub(crate) embedding: Weight,
-    /// Added to the embeddings, a row for each position.
-    pub(crate) positions: Option<Weight>,
+    pub(crate) embedding: Embedding,
     pub(crate) layers: Vec<Layer>,
     pub(crate) norm: Norm,
     pub(crate) output: Linear,
@@ -34,21 +33,22 @@ pub struct Decoder {
     pub(crate) buffers: Buffers,
 }
 
-pub(crate) struct Layer {
+/// Its parts, on the host unless said otherwise.
+pub(crate) struct Layer<L = Linear, N = Norm> {
     /// Of what attention is given.
-    pub attention_norm: Option<Norm>,
-    pub query: Linear,
-    pub key: Linear,
-    pub value: Linear,
-    pub query_norm: Option<Norm>,
-    pub key_norm: Option<Norm>,
-    pub attention_output: Linear,
+    pub attention_norm: Option<N>,
+    pub query: L,
+    pub key: L,
+    pub value: L,
+    pub query_norm: Option<N>,
+    pub key_norm: Option<N>,
+    pub attention_output: L,
     /// Of what attention gives.
-    pub attention_after: Option<Norm>,
+    pub attention_after: Option<N>,
     /// Of what the MLP is given, where that is not normed as what attention is given.
-    pub mlp_norm: Option<Norm>,
-    pub mlp: Mlp,
-    pub mlp_after: Option<Norm>,
+    pub mlp_norm: Option<N>,
+    pub mlp: Mlp<L>,
+    pub mlp_after: Option<N>,
 }
 
 impl Decoder {
@@ -60,8 +60,7 @@ impl Decoder {
     pub fn weight_bytes(&self) -> u64 {
         let layers = self.layers.iter().map(Layer::bytes).sum::<usize>();
         let output = if self.spec.tied_embeddings { bias_bytes(&self.output) } else { bytes(&self.output) };
-        let positions = self.positions.as_ref().map_or(0, Weight::bytes);
-        (self.embedding.bytes() + positions + output + self.norm.bytes() + layers) as u64
+        (self.embedding.bytes() + output + self.norm.bytes() + layers) as u64
     }
 
     /// Runs a batch: its rows' keys and values enter the cache, and the logits `[outputs, vocabulary]` of the rows
@@ -71,10 +70,7 @@ impl Decoder {
         self.buffers.grow(&self.spec, batch.tokens().len(), batch.outputs().len())?;
         self.embed(batch)?;
         for rope in &mut self.ropes {
-            let run = |position: usize, rows: usize| position..position + rows;
-            rope.prepare(
-                batch.segments().iter().map(|part| (run(part.position, part.rows.len()), part.reach)),
-            );
+            rope.prepare_batch(batch);
         }
         for layer in 0..self.layers.len() {
             self.attention(layer, batch, cache);
@@ -95,26 +91,9 @@ impl Decoder {
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<()> {
-        let Self { spec, embedding, positions, buffers, .. } = self;
-        let hidden = spec.hidden_size;
-        let residual = sized(&mut buffers.residual, batch.tokens().len() * hidden);
-        for (row, token) in residual.chunks_exact_mut(hidden).zip(batch.tokens()) {
-            embedding.row(*token as usize, row);
-        }
-        scale(residual, spec.embedding_scale);
-        let Some(table) = positions else { return Ok(()) };
-        let place = sized(&mut buffers.normed, hidden);
-        for (row, position) in residual.chunks_exact_mut(hidden).zip(batch.positions()) {
-            if *position >= table.rows {
-                return Err(Error::Batch(format!(
-                    "position {position} is beyond the {} learned",
-                    table.rows
-                )));
-            }
-            table.row(*position, place);
-            add(row, place);
-        }
-        Ok(())
+        let Self { spec, embedding, buffers, .. } = self;
+        let residual = sized(&mut buffers.residual, batch.tokens().len() * spec.hidden_size);
+        embedding.rows(batch, residual, sized(&mut buffers.normed, spec.hidden_size))
     }
 
     /// `delta = attention(norm(residual))`.
@@ -259,14 +238,6 @@ fn finish(team: &Team, spec: &ModelSpec, norm: Option<&Norm>, delta: &mut [f32])
 /// `out += x`, rows of `width` each.
 fn add_rows(team: &Team, width: usize, out: &mut [f32], x: &[f32]) {
     team.rows(out, width, |row, out| add(out, &x[row * width..(row + 1) * width]));
-}
-
-fn scale(values: &mut [f32], factor: f32) {
-    if factor.to_bits() != 1f32.to_bits() {
-        for value in values {
-            *value *= factor;
-        }
-    }
 }
 
 impl Layer {

@@ -11,7 +11,9 @@ use millm_model::{Checkpoint, ModelSpec};
 use crate::cache::KvCache;
 use crate::cores::Cores;
 use crate::decoder::Decoder;
+use crate::device::{self, Device};
 use crate::error::{Error, Result, panic_message};
+use crate::forward::Forward;
 use crate::generation::tell;
 use crate::load::{LoadProgress, LoadStage};
 use crate::options::EngineOptions;
@@ -158,13 +160,23 @@ fn prepare(
     checkpoint: &Checkpoint,
     options: &EngineOptions,
     progress: &mut dyn FnMut(LoadProgress<'_>),
-) -> Result<(Decoder, KvCache)> {
+) -> Result<(Box<dyn Forward>, KvCache)> {
     options.check(checkpoint.spec())?;
-    let team = Team::new(options.threads())?;
-    let decoder = Decoder::load(checkpoint, team, (options.batch_rows(), options.slots), progress)?;
+    let device = options.device.open()?;
+    let decoder: Box<dyn Forward> = match options.device {
+        Device::Cpu => {
+            let team = Team::new(options.threads())?;
+            Box::new(Decoder::load(checkpoint, team, (options.batch_rows(), options.slots), progress)?)
+        }
+        Device::Cuda(_) => Box::new(device::Decoder::load(checkpoint, device.clone(), progress)?),
+    };
     checkpoint.check_whole()?;
     progress(LoadProgress { stage: LoadStage::Cache, fraction: 0.98, tensor: None });
-    let cache = KvCache::new(decoder.spec(), options.kv_type, options.pages(decoder.spec()))?;
+    let (spec, pages) = (decoder.spec(), options.pages(decoder.spec()));
+    let cache = match options.device {
+        Device::Cpu => KvCache::new(spec, options.kv_type, pages)?,
+        Device::Cuda(_) => KvCache::on(&device, spec, options.kv_type, pages)?,
+    };
     Ok((decoder, cache))
 }
 

@@ -13,6 +13,12 @@ pub enum Error {
     Size { name: String, expected: u64, got: u64 },
     #[error("out of memory: {what} needs {bytes} bytes")]
     OutOfMemory { what: &'static str, bytes: usize },
+    #[error("device '{device}' cannot be used: {why}")]
+    NoDevice { device: crate::device::Device, why: String },
+    #[error("the device is out of memory: {0}")]
+    DeviceMemory(String),
+    #[error("the device failed: {0}")]
+    Device(String),
     #[error("option '{option}' is {value}: {why}")]
     Option { option: &'static str, value: usize, why: &'static str },
     /// A batch that does not fit the cache it is run with: a mistake of the caller, never of a request.
@@ -22,6 +28,22 @@ pub enum Error {
     Panicked(String),
     #[error("starting a thread: {0}")]
     Thread(std::io::Error),
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        let why = said(&error);
+        // candle passes on what the driver said, as text.
+        if why.contains("OUT_OF_MEMORY") || why.contains("out of memory") {
+            return Self::DeviceMemory(why);
+        }
+        Self::Device(why)
+    }
+}
+
+/// What candle has to say, without the backtrace that it may carry.
+pub(crate) fn said(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// What a caught panic said.

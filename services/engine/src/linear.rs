@@ -22,8 +22,15 @@ pub struct Weight {
 impl Weight {
     /// Copies a tensor of the expected shape into the engine's own memory, laid out for its kernels.
     pub fn read(team: &Team, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Self> {
-        check(data, &[rows, columns])?;
+        check_shape(data, &[rows, columns])?;
         let matrix = matrix::read(team, data.info.ty, data.bytes, rows, columns)?.into();
+        Ok(Self { matrix, rows, columns })
+    }
+
+    /// The same, as it is stored: for who takes rows only.
+    pub fn as_stored(data: TensorData<'_>, rows: usize, columns: usize) -> Result<Self> {
+        check_shape(data, &[rows, columns])?;
+        let matrix = stored::read(data.info.ty, data.bytes, rows, columns)?.into();
         Ok(Self { matrix, rows, columns })
     }
 
@@ -78,13 +85,14 @@ pub fn together<const N: usize>(
 /// A vector (norm weight, bias), or a small table of `length` values, as f32, whatever it was stored as.
 pub fn read_vector(data: TensorData<'_>, length: usize) -> Result<Vec<f32>> {
     let table = data.info.shape.len() > 1 && data.info.elements() == length as u64;
-    check(data, if table { &data.info.shape } else { std::slice::from_ref(&length) })?;
+    check_shape(data, if table { &data.info.shape } else { std::slice::from_ref(&length) })?;
     let mut values = vec![0.0; length];
     stored::read(data.info.ty, data.bytes, 1, length)?.widen(0, &mut values);
     Ok(values)
 }
 
-fn check(data: TensorData<'_>, shape: &[usize]) -> Result<()> {
+/// Whether a tensor is what is needed.
+pub(crate) fn check_shape(data: TensorData<'_>, shape: &[usize]) -> Result<()> {
     let TensorInfo { name, ty, shape: got, .. } = data.info;
     if got != shape {
         return Err(Error::Shape { name: name.clone(), expected: shape.to_vec(), got: got.clone() });

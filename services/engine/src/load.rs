@@ -1,12 +1,13 @@
 //! From a checkpoint to a decoder: each tensor by its canonical name, its shape held against the spec.
 
 use millm_model::spec::{MlpKind, NormPlace, NormSpec, QkNorm};
-use millm_model::{Checkpoint, ModelSpec};
+use millm_model::{Checkpoint, ModelSpec, TensorData};
 
 use crate::activations::Buffers;
 use crate::decoder::{Decoder, Layer};
+use crate::embedding::Embedding;
 use crate::error::{Error, Result};
-use crate::linear::{Linear, Weight, read_vector};
+use crate::linear::{Linear, Weight, check_shape, read_vector};
 use crate::mlp::{Experts, Hidden, Mlp};
 use crate::norm::Norm;
 use crate::rope::Rope;
@@ -43,24 +44,50 @@ impl Decoder {
         progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Self> {
         let spec = checkpoint.spec().clone();
-        check(&spec)?;
-        let mut reader =
-            Reader { checkpoint, team: &team, progress, read: 0, total: spec.expected_tensors().len() };
-        let (hidden, vocabulary) = (spec.hidden_size, spec.vocabulary_size);
-        let embedding = reader.weight("token_embd.weight", vocabulary, hidden)?;
-        let table = |rows: usize| reader.weight("position_embd.weight", rows, hidden);
-        let positions = spec.learned_positions.map(table).transpose()?;
-        let layers = (0..spec.layers).map(|index| reader.layer(&spec, index)).collect::<Result<_>>()?;
+        let mut reader = Reader::new(checkpoint, &team, progress)?;
+        let embedding = reader.embedding(&spec)?;
+        let layers = reader.layers(&spec)?;
         let norm = reader.norm(&spec, "output_norm")?;
         let output = if spec.tied_embeddings {
-            let bias = spec.logit_bias.then(|| reader.vector("output.bias", vocabulary)).transpose()?;
-            Linear { weight: embedding.clone(), bias }
+            Linear { weight: embedding.table.clone(), bias: reader.logit_bias(&spec)? }
         } else {
-            reader.linear("output", vocabulary, hidden, spec.logit_bias)?
+            reader.linear("output", spec.vocabulary_size, spec.hidden_size, spec.logit_bias)?
         };
         let ropes = spec.ropes.iter().cloned().map(Rope::new).collect();
         let buffers = Buffers::new(&spec, rows, outputs)?;
-        Ok(Self { spec, team, embedding, positions, layers, norm, output, ropes, buffers })
+        Ok(Self { spec, team, embedding, layers, norm, output, ropes, buffers })
+    }
+}
+
+/// What becomes of tensors, where they are to be worked with.
+pub(crate) trait Make {
+    type Linear;
+    type Norm;
+
+    /// A table whose rows the host takes.
+    fn table(&self, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Weight>;
+
+    /// `data` has the shape `[rows, columns]`.
+    fn linear(&self, data: TensorData<'_>, bias: Option<Vec<f32>>) -> Result<Self::Linear>;
+
+    fn norm(&self, norm: Norm) -> Result<Self::Norm>;
+}
+
+impl Make for Team {
+    type Linear = Linear;
+    type Norm = Norm;
+
+    fn table(&self, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Weight> {
+        Weight::read(self, data, rows, columns)
+    }
+
+    fn linear(&self, data: TensorData<'_>, bias: Option<Vec<f32>>) -> Result<Linear> {
+        let [rows, columns] = data.info.shape[..] else { unreachable!("a matrix, as was checked") };
+        Ok(Linear { weight: Weight::read(self, data, rows, columns)?, bias })
+    }
+
+    fn norm(&self, norm: Norm) -> Result<Norm> {
+        Ok(norm)
     }
 }
 
@@ -90,16 +117,42 @@ fn check(spec: &ModelSpec) -> Result<()> {
     Ok(())
 }
 
-struct Reader<'a> {
+/// Reads a checkpoint's tensors one by one.
+pub(crate) struct Reader<'a, M> {
     checkpoint: &'a Checkpoint,
-    team: &'a Team,
+    make: &'a M,
     progress: &'a mut dyn FnMut(LoadProgress<'_>),
     read: usize,
     total: usize,
 }
 
-impl Reader<'_> {
-    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<Layer> {
+impl<'a, M: Make> Reader<'a, M> {
+    pub fn new(
+        checkpoint: &'a Checkpoint,
+        make: &'a M,
+        progress: &'a mut dyn FnMut(LoadProgress<'_>),
+    ) -> Result<Self> {
+        check(checkpoint.spec())?;
+        let total = checkpoint.spec().expected_tensors().len();
+        Ok(Self { checkpoint, make, progress, read: 0, total })
+    }
+
+    pub fn embedding(&mut self, spec: &ModelSpec) -> Result<Embedding> {
+        let table = self.table("token_embd.weight", spec.vocabulary_size, spec.hidden_size)?;
+        let positions = |rows: usize| self.table("position_embd.weight", rows, spec.hidden_size);
+        let positions = spec.learned_positions.map(positions).transpose()?;
+        Ok(Embedding { table, positions, scale: spec.embedding_scale })
+    }
+
+    pub fn layers(&mut self, spec: &ModelSpec) -> Result<Vec<Layer<M::Linear, M::Norm>>> {
+        (0..spec.layers).map(|index| self.layer(spec, index)).collect()
+    }
+
+    pub fn logit_bias(&mut self, spec: &ModelSpec) -> Result<Option<Vec<f32>>> {
+        spec.logit_bias.then(|| self.vector("output.bias", spec.vocabulary_size)).transpose()
+    }
+
+    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<Layer<M::Linear, M::Norm>> {
         let (queries, keys, hidden) =
             (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.hidden_size);
         let name = |part: &str| format!("blk.{index}.{part}");
@@ -120,7 +173,7 @@ impl Reader<'_> {
         })
     }
 
-    fn mlp(&mut self, spec: &ModelSpec, index: usize) -> Result<Mlp> {
+    fn mlp(&mut self, spec: &ModelSpec, index: usize) -> Result<Mlp<M::Linear>> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let Some(choice) = spec.experts.filter(|_| spec.blocks[index].experts) else {
             return Ok(Mlp::One(self.hidden(spec, spec.intermediate_size, &name)?));
@@ -132,7 +185,12 @@ impl Reader<'_> {
         Ok(Mlp::Experts(Experts { router, each, choice }))
     }
 
-    fn hidden(&mut self, spec: &ModelSpec, inner: usize, name: &dyn Fn(&str) -> String) -> Result<Hidden> {
+    fn hidden(
+        &mut self,
+        spec: &ModelSpec,
+        inner: usize,
+        name: &dyn Fn(&str) -> String,
+    ) -> Result<Hidden<M::Linear>> {
         let (hidden, bias) = (spec.hidden_size, spec.mlp_bias);
         let gated = spec.mlp == MlpKind::Gated;
         Ok(Hidden {
@@ -142,16 +200,16 @@ impl Reader<'_> {
         })
     }
 
-    fn norm_if(&mut self, there: bool, spec: &ModelSpec, name: &str) -> Result<Option<Norm>> {
+    fn norm_if(&mut self, there: bool, spec: &ModelSpec, name: &str) -> Result<Option<M::Norm>> {
         there.then(|| self.norm(spec, name)).transpose()
     }
 
-    fn norm(&mut self, spec: &ModelSpec, name: &str) -> Result<Norm> {
+    pub fn norm(&mut self, spec: &ModelSpec, name: &str) -> Result<M::Norm> {
         self.spans(spec, name, spec.hidden_size, spec.hidden_size)
     }
 
     /// Of queries or keys, where they are normed.
-    fn head_norm(&mut self, spec: &ModelSpec, name: &str, heads: usize) -> Result<Option<Norm>> {
+    fn head_norm(&mut self, spec: &ModelSpec, name: &str, heads: usize) -> Result<Option<M::Norm>> {
         let all = heads * spec.head_dim;
         Ok(match spec.qk_norm {
             None => None,
@@ -161,27 +219,30 @@ impl Reader<'_> {
         })
     }
 
-    fn spans(&mut self, spec: &ModelSpec, name: &str, span: usize, length: usize) -> Result<Norm> {
+    fn spans(&mut self, spec: &ModelSpec, name: &str, span: usize, length: usize) -> Result<M::Norm> {
         let NormSpec { kind, eps, bias, offset, .. } = spec.norm;
         let mut weight = self.vector(&format!("{name}.weight"), length)?;
         for weight in &mut weight {
             *weight += offset;
         }
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), length)).transpose()?;
-        Ok(Norm { kind, eps: eps as f32, span, weight, bias })
+        self.make.norm(Norm { kind, eps: eps as f32, span, weight, bias })
     }
 
-    fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool) -> Result<Linear> {
-        let weight = self.weight(&format!("{name}.weight"), rows, columns)?;
+    pub fn linear(&mut self, name: &str, rows: usize, columns: usize, bias: bool) -> Result<M::Linear> {
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), rows)).transpose()?;
-        Ok(Linear { weight, bias })
+        let name = format!("{name}.weight");
+        let tensor = self.checkpoint.tensor(&name)?;
+        check_shape(tensor.data(), &[rows, columns])?;
+        let linear = self.make.linear(tensor.data(), bias)?;
+        self.count(&name);
+        Ok(linear)
     }
 
-    fn weight(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
-        let tensor = self.checkpoint.tensor(name)?;
-        let weight = Weight::read(self.team, tensor.data(), rows, columns)?;
+    fn table(&mut self, name: &str, rows: usize, columns: usize) -> Result<Weight> {
+        let table = self.make.table(self.checkpoint.tensor(name)?.data(), rows, columns)?;
         self.count(name);
-        Ok(weight)
+        Ok(table)
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>> {

@@ -8,21 +8,21 @@ use crate::linear::{Linear, together};
 use crate::team::Team;
 use crate::vector::{exp, gelu, gelu_tanh, max, silu};
 
-pub(crate) enum Mlp {
-    One(Hidden),
-    Experts(Experts),
+pub(crate) enum Mlp<L = Linear> {
+    One(Hidden<L>),
+    Experts(Experts<L>),
 }
 
 /// `down(activation(gate(x)) * up(x))`, or without a gate `down(activation(up(x)))`.
-pub(crate) struct Hidden {
-    pub gate: Option<Linear>,
-    pub up: Linear,
-    pub down: Linear,
+pub(crate) struct Hidden<L = Linear> {
+    pub gate: Option<L>,
+    pub up: L,
+    pub down: L,
 }
 
-pub(crate) struct Experts {
-    pub router: Linear,
-    pub each: Vec<Hidden>,
+pub(crate) struct Experts<L = Linear> {
+    pub router: L,
+    pub each: Vec<Hidden<L>>,
     pub choice: Choice,
 }
 
@@ -124,7 +124,7 @@ impl Experts {
 }
 
 /// Tells the experts of one row and their weights; `scores` are used up.
-fn choose(choice: Choice, scores: &mut [f32], mut tell: impl FnMut(usize, f32)) {
+pub(crate) fn choose(choice: Choice, scores: &mut [f32], mut tell: impl FnMut(usize, f32)) {
     let most = max(scores);
     let mut total = 0.0;
     for score in &mut *scores {

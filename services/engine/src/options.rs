@@ -4,6 +4,7 @@ use millm_model::{ModelSpec, memory};
 
 use crate::activations::Buffers;
 use crate::cache::{KvCache, KvType};
+use crate::device::{self, Device};
 use crate::error::{Error, Result};
 use crate::pages::PAGE;
 use crate::plan::Budget;
@@ -23,6 +24,7 @@ pub struct EngineOptions {
     pub kv_tokens: Option<usize>,
     /// Requests that may wait beyond those that run.
     pub queue_capacity: usize,
+    pub device: Device,
     /// Compute threads; `None` is one for each physical core.
     pub threads: Option<usize>,
     /// Element type of the KV cache.
@@ -38,6 +40,7 @@ impl Default for EngineOptions {
             prefill_beside_answers: 32,
             kv_tokens: None,
             queue_capacity: 64,
+            device: Device::Cpu,
             threads: None,
             kv_type: KvType::default(),
         }
@@ -74,6 +77,12 @@ impl EngineOptions {
             kv_bytes: KvCache::bytes(spec, self.kv_type, self.pages(spec)),
             activation_bytes: Buffers::bytes(spec, self.batch_rows(), self.slots),
         }
+    }
+
+    /// What attention works in beside the activations where a device's is run.
+    pub fn attention_bytes(&self, spec: &ModelSpec) -> u64 {
+        let rows = self.prefill_chunk.max(self.slots);
+        device::attention_bytes(spec, (rows, self.slots), self.context_length(spec))
     }
 
     pub(crate) fn check(&self, spec: &ModelSpec) -> Result<()> {

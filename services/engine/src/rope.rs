@@ -5,6 +5,8 @@ use std::ops::Range;
 use millm_model::spec::Regime;
 use millm_model::{RopeLayout, RopeSpec};
 
+use crate::batch::{Batch, Segment};
+
 /// Cosines and sines of the rows of one batch, shared by all layers that turn by the same frequencies.
 pub struct Rope {
     spec: RopeSpec,
@@ -18,6 +20,12 @@ pub struct Rope {
 impl Rope {
     pub fn new(spec: RopeSpec) -> Self {
         Self { spec, other: (Regime::Usual, Vec::new()), cos: Vec::new(), sin: Vec::new() }
+    }
+
+    /// Prepares for the rows of a batch.
+    pub fn prepare_batch(&mut self, batch: &Batch) {
+        let run = |segment: &Segment| segment.position..segment.position + segment.rows.len();
+        self.prepare(batch.segments().iter().map(|segment| (run(segment), segment.reach)));
     }
 
     /// Prepares for rows at runs of positions, each of a sequence that is at least so long.
@@ -42,6 +50,11 @@ impl Rope {
             self.cos.push(cos * self.spec.attention_factor);
             self.sin.push(sin * self.spec.attention_factor);
         }
+    }
+
+    /// Cosines and sines, `[rows, pairs]` each.
+    pub fn tables(&self) -> (&[f32], &[f32]) {
+        (&self.cos, &self.sin)
     }
 
     /// Turns all heads of one row, `[heads, head_dim]`.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::cache::KvCache;
-use crate::decoder::Decoder;
 use crate::error::{Error, panic_message};
+use crate::forward::Forward;
 use crate::generation::{Due, Generation, Leave};
 use crate::options::Limits;
 use crate::pages::PAGE;
@@ -22,7 +22,7 @@ use crate::stats::Counters;
 use crate::taps::NoTaps;
 
 pub(crate) struct Scheduler {
-    decoder: Decoder,
+    decoder: Box<dyn Forward>,
     cache: KvCache,
     counters: Arc<Counters>,
     limits: Limits,
@@ -33,7 +33,7 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    pub fn new(decoder: Decoder, cache: KvCache, counters: Arc<Counters>, limits: Limits) -> Self {
+    pub fn new(decoder: Box<dyn Forward>, cache: KvCache, counters: Arc<Counters>, limits: Limits) -> Self {
         let (waiting, running, batch) = (VecDeque::new(), Vec::new(), Batch::default());
         let scheduler = Self { decoder, cache, counters, limits, waiting, running, batch };
         scheduler.count();
@@ -202,7 +202,7 @@ impl Scheduler {
                     })
                     .collect()
             }
-            Ok(Err(Error::OutOfMemory { .. })) => all(EndReason::OutOfMemory),
+            Ok(Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_))) => all(EndReason::OutOfMemory),
             Ok(Err(error)) => all(EndReason::Failed(error.to_string())),
             Err(panic) => all(EndReason::Failed(panic_message(&*panic))),
         };
@@ -260,14 +260,17 @@ impl Taking<'_> {
 
     /// A prompt is read: all who asked the same begin to answer.
     fn start(&mut self, first: usize, logits: &[f32]) -> Vec<(usize, Leave)> {
-        let mut starting = Vec::new();
+        let (mut starting, mut lost) = (Vec::new(), Vec::new());
         let origin = self.running[first].sequence;
         for index in first + 1..self.running.len() {
             let [own, twin] = [&self.running[first], &self.running[index]];
             let waits = matches!(twin.due(self.cache), Due::Prompt(_));
             if waits && twin.generation.is_twin_of(&own.generation) {
                 let found = twin.generation.prompt().len() - twin.held(self.cache);
-                self.cache.follow(origin, twin.sequence);
+                if let Err(error) = self.cache.follow(origin, twin.sequence) {
+                    lost.push((index, Leave::End(EndReason::Failed(error.to_string()))));
+                    continue;
+                }
                 self.running[index].generation.found(found);
                 starting.push(index);
             }
@@ -275,13 +278,12 @@ impl Taking<'_> {
         if self.running[first].generation.generated() == 0 {
             starting.push(first);
         }
-        starting
-            .into_iter()
-            .filter_map(|index| {
-                self.counters.cached_tokens(self.running[index].generation.cached());
-                self.go_on(index, logits, &[])
-            })
-            .collect()
+        let left = starting.into_iter().filter_map(|index| {
+            self.counters.cached_tokens(self.running[index].generation.cached());
+            self.go_on(index, logits, &[])
+        });
+        lost.extend(left);
+        lost
     }
 
     fn go_on(&mut self, index: usize, logits: &[f32], guessed: &[u32]) -> Option<(usize, Leave)> {
@@ -313,6 +315,7 @@ mod tests {
     use millm_model::{Checkpoint, ModelSpec};
 
     use super::*;
+    use crate::decoder::Decoder;
     use crate::options::EngineOptions;
     use crate::request::Event;
     use crate::sampler::Sampling;
@@ -358,7 +361,7 @@ mod tests {
         // A cache without layers has no place for what the first one writes.
         let broken = cache(&ModelSpec { layers: 0, ..spec.clone() });
         let mut scheduler =
-            Scheduler::new(decoder, broken, Arc::new(Counters::default()), options.limits(&spec));
+            Scheduler::new(Box::new(decoder), broken, Arc::new(Counters::default()), options.limits(&spec));
         let both = [enqueue(&mut scheduler), enqueue(&mut scheduler)];
         for events in &both {
             let reason = end(&mut scheduler, events);

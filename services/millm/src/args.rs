@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use millm_kit::settings::DeviceChoice;
 
 /// A model server you can trust: pull, verify, quantize, serve and look inside language models.
 #[derive(Debug, Parser)]
@@ -251,6 +252,9 @@ pub struct Bench {
     /// Where synthetic models are kept for the next time [default: the system's folder for temporary files]
     #[arg(long, value_name = "FOLDER")]
     pub keep_in: Option<PathBuf>,
+    /// Where it runs: auto, cpu, cuda or cuda:1
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
     /// Compute threads [default: one for each physical core]
     #[arg(short, long)]
     pub threads: Option<usize>,

@@ -17,6 +17,7 @@ pub async fn run(args: Bench, json: bool) -> Result<()> {
     };
     let plan = Plan {
         model,
+        device: args.device,
         threads: args.threads,
         streams: args.streams,
         rounds: args.rounds,
@@ -32,15 +33,21 @@ type Figure = (String, fn(&Figures) -> f64);
 
 fn show(report: &Report) -> Result<()> {
     let Report { model, threads, streams, rounds, .. } = report;
-    line(&format!("{model}, {threads} threads, medians of {rounds}"))?;
+    let device = match report.device.as_str() {
+        "cpu" => format!("{threads} threads"),
+        device => device.to_owned(),
+    };
+    line(&format!("{model}, {device}, medians of {rounds}"))?;
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
     line(&format!("weights {}, resident {}", mib(report.weight_bytes), mib(report.resident_bytes)))?;
-    line(&format!(
-        "memory {:.1} GB/s, {} a token: decode is at {:.0} % of that",
-        report.bandwidth / 1e9,
-        mib(report.bytes_per_token),
-        100.0 * report.roofline_share
-    ))?;
+    if let (Some(bandwidth), Some(share)) = (report.bandwidth, report.roofline_share) {
+        line(&format!(
+            "memory {:.1} GB/s, {} a token: decode is at {:.0} % of that",
+            bandwidth / 1e9,
+            mib(report.bytes_per_token),
+            100.0 * share
+        ))?;
+    }
     let figures: [Figure; 5] = [
         ("prefill 512, tokens/s".into(), |f| f.prefill),
         ("decode 128, tokens/s".into(), |f| f.decode),

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use millm_engine::EngineOptions;
+use millm_engine::{Device, EngineOptions, device};
 use millm_kit::ServiceError;
 use millm_model::{
     Checkpoint,
-    memory::{self, Workload},
+    memory::{self, MemoryEstimate as Parts, Workload},
 };
 use millm_proto::{catalog::v1::Model, runtime::v1::MemoryEstimate};
 
-use crate::{devices, failure, loader::Ground};
+use crate::{failure, loader::Ground};
 
 /// A checkpoint with the options it would run with, and what that takes.
 pub struct Opened {
@@ -34,6 +34,7 @@ pub async fn open(
         slots: ground.slots as usize,
         kv_tokens: (ground.kv_tokens > 0).then_some(ground.kv_tokens as usize),
         queue_capacity: ground.queue as usize,
+        device: ground.devices.place,
         threads: (ground.threads > 0).then_some(ground.threads as usize),
         ..EngineOptions::default()
     };
@@ -67,6 +68,10 @@ fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate 
         kv_element_bytes: options.kv_type.bytes(),
     };
     let estimate = memory::estimate(spec, memory::held_bytes(checkpoint.tensors()), &workload);
+    let estimate = match options.device {
+        Device::Cpu => estimate,
+        Device::Cuda(_) => on_gpu(estimate, checkpoint, options),
+    };
     // What no machine has is as good as the most that can be said.
     let wire = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     MemoryEstimate {
@@ -75,7 +80,20 @@ fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate 
         activations_bytes: wire(estimate.activations),
         overhead_bytes: wire(estimate.overhead),
         total_bytes: wire(estimate.total()),
-        device: devices::CPU.to_owned(),
+        device: options.device.to_string(),
         ..MemoryEstimate::default()
+    }
+}
+
+/// The GPU's part: the table of embeddings stays with the host, attention works on more at once, and CUDA takes its own.
+fn on_gpu(estimate: Parts, checkpoint: &Checkpoint, options: &EngineOptions) -> Parts {
+    let spec = checkpoint.spec();
+    let table =
+        checkpoint.tensors().find(|tensor| tensor.name == "token_embd.weight" && !spec.tied_embeddings);
+    Parts {
+        weights: estimate.weights.saturating_sub(table.map_or(0, |table| table.bytes)),
+        activations: estimate.activations.saturating_add(options.attention_bytes(spec)),
+        overhead: device::CUDA_BYTES,
+        ..estimate
     }
 }

@@ -34,7 +34,7 @@ pub fn of_load(error: millm_engine::Error) -> ServiceError {
         error @ (Error::Shape { .. } | Error::Size { .. }) => {
             ServiceError::invalid_model_file("weights", error)
         }
-        error @ Error::OutOfMemory { .. } => {
+        error @ (Error::OutOfMemory { .. } | Error::DeviceMemory(_)) => {
             tracing::error!("{error}");
             ServiceError::load_out_of_memory()
         }

@@ -10,6 +10,8 @@ mod devices;
 mod estimate;
 mod failure;
 mod generate;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod language;
 mod loader;
 mod renames;
@@ -45,6 +47,8 @@ pub enum BuildError {
     Zero { setting: &'static str },
     #[error("speculate must be at most {MOST_GUESSED}")]
     Speculate,
+    #[error(transparent)]
+    Device(#[from] millm_engine::Error),
     #[error("auto_load_model '{name}' is no model's name or id")]
     AutoLoad { name: String },
 }
@@ -77,7 +81,8 @@ impl Runtime {
         {
             return Err(BuildError::AutoLoad { name: name.clone() });
         }
-        let ground = Ground::new(settings, Arc::new(Devices::new()));
+        let devices = Devices::open(devices::choose(settings.device))?;
+        let ground = Ground::new(settings, Arc::new(devices));
         Ok(Self { ground, catalog: Catalog::new(catalog), auto_load })
     }
 

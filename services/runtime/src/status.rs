@@ -8,10 +8,7 @@ use millm_kit::Shutdown;
 use millm_proto::runtime::v1::{LoadProgress, LoadState, LoadedModel, RuntimeStatus};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::{
-    devices::CPU,
-    loader::{Entry, Loader, Phase, Resident},
-};
+use crate::loader::{Entry, Loader, Phase, Resident};
 
 /// At most one message in this time.
 const APART: Duration = Duration::from_millis(50);
@@ -23,8 +20,13 @@ const MEMORY_STEP: i64 = 16 << 20;
 pub fn now(loader: &Loader) -> RuntimeStatus {
     let devices = &loader.ground.devices;
     RuntimeStatus {
-        devices: vec![devices.cpu()],
-        models: loader.state().borrow().iter().map(|(id, entry)| model(*id, entry)).collect(),
+        devices: devices.all(),
+        models: loader
+            .state()
+            .borrow()
+            .iter()
+            .map(|(id, entry)| model(*id, entry, devices.place.to_string()))
+            .collect(),
         process_memory_bytes: devices.resident() as i64,
         loads_on_demand: loader.ground.on_demand,
     }
@@ -69,13 +71,8 @@ fn differ(last: &RuntimeStatus, now: &RuntimeStatus) -> bool {
         || last.devices.iter().zip(&now.devices).any(|(last, now)| moved(last.used_bytes, now.used_bytes))
 }
 
-fn model(id: i64, entry: &Entry) -> LoadedModel {
-    let known = LoadedModel {
-        model_id: id,
-        handle: entry.handle.clone(),
-        device: CPU.to_owned(),
-        ..LoadedModel::default()
-    };
+fn model(id: i64, entry: &Entry, device: String) -> LoadedModel {
+    let known = LoadedModel { model_id: id, handle: entry.handle.clone(), device, ..LoadedModel::default() };
     match &entry.phase {
         Phase::Loading(progress, _) => {
             let progress = progress.borrow().clone();

@@ -14,7 +14,7 @@ use millm_engine::{HookPoint, NoTaps, Taps};
 use millm_model::gguf::writer::Writer;
 use millm_model::gguf::{CONFIG_JSON_KEY, GgufFile, Value};
 use millm_model::quantize::{Request, Scheme, quantize};
-use millm_model::{Checkpoint, TensorInfo};
+use millm_model::{Checkpoint, ModelSpec, TensorInfo};
 use safetensors::SafeTensors;
 
 use crate::fixtures::fixture;
@@ -59,14 +59,26 @@ fn assert_close(got: &[f32], expected: &[f32], what: &str) {
     assert!(worst <= TOLERANCE, "{what} is off by {worst}");
 }
 
-/// Runs a family's reference prompts and holds everything that comes out against it.
+/// Runs a family's reference prompts on the host, and holds everything that comes out against it.
 pub fn run(family: &str, checkpoint: &Checkpoint) {
-    let bytes = std::fs::read(fixture(&format!("families/{family}/reference.safetensors"))).unwrap();
-    let reference = SafeTensors::deserialize(&bytes).unwrap();
     let team = Team::new(2).unwrap();
     let mut decoder = Decoder::load(checkpoint, team, (2, 2), &mut |_| {}).unwrap();
-    let mut cache = KvCache::new(decoder.spec(), KvType::F32, 4).unwrap();
-    let (layers, vocabulary) = (decoder.spec().layers, decoder.spec().vocabulary_size);
+    let cache = KvCache::new(checkpoint.spec(), KvType::F32, 4).unwrap();
+    hold(family, checkpoint.spec(), cache, |batch, cache, taps| {
+        decoder.forward(batch, cache, taps).unwrap().to_vec()
+    });
+}
+
+/// The same of whatever runs its batches.
+pub fn hold(
+    family: &str,
+    spec: &ModelSpec,
+    mut cache: KvCache,
+    mut forward: impl FnMut(&Batch, &mut KvCache, &mut dyn Taps) -> Vec<f32>,
+) {
+    let bytes = std::fs::read(fixture(&format!("families/{family}/reference.safetensors"))).unwrap();
+    let reference = SafeTensors::deserialize(&bytes).unwrap();
+    let (layers, vocabulary) = (spec.layers, spec.vocabulary_size);
     let prompts = rows(&reference, "input_ids");
     let sequences = [cache.open(40).unwrap(), cache.open(40).unwrap()];
 
@@ -79,7 +91,7 @@ pub fn run(family: &str, checkpoint: &Checkpoint) {
         for (sequence, prompt) in sequences.iter().zip(&prompts) {
             batch.push_part(&cache, *sequence, &prompt[start..end], prompt.len(), Logits::All);
         }
-        let out = decoder.forward(&batch, &mut cache, &mut taps).unwrap();
+        let out = forward(&batch, &mut cache, &mut taps);
         let (first, second) = out.split_at(out.len() / 2);
         logits[0].extend(first);
         logits[1].extend(second);
@@ -105,7 +117,7 @@ pub fn run(family: &str, checkpoint: &Checkpoint) {
             batch.push_step(&cache, sequences[index], *token);
         }
         if step + 1 < expected[0].len() {
-            let out = decoder.forward(&batch, &mut cache, &mut NoTaps).unwrap();
+            let out = forward(&batch, &mut cache, &mut NoTaps);
             last = [best(&out[..vocabulary]), best(&out[vocabulary..])];
         }
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use millm_engine::{EndReason, Engine, EngineOptions, Event, KvType, Request, Sampling, Sink, Token};
+use millm_engine::{Device, EndReason, Engine, EngineOptions, Event, KvType, Request, Sampling, Sink, Token};
 use millm_model::Checkpoint;
 
 pub fn fixture(path: &str) -> PathBuf {
@@ -22,6 +22,7 @@ pub fn options() -> EngineOptions {
         prefill_beside_answers: 32,
         kv_tokens: None,
         queue_capacity: 64,
+        device: Device::Cpu,
         threads: Some(2),
         kv_type: KvType::F16,
     }

@@ -6,6 +6,7 @@ mod batching;
 mod config_keys;
 mod constraints;
 mod crowding;
+mod device;
 mod failures;
 mod families;
 mod fixtures;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use url::Url;
 
 use crate::Secret;
-pub use value::{DatabaseUrl, KeepAlive, LogFormat, SettingValue};
+pub use value::{DatabaseUrl, DeviceChoice, KeepAlive, LogFormat, SettingValue};
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,6 +150,8 @@ settings! {
     load_timeout: Duration = "300", "MILLM_LOAD_TIMEOUT";
     /// How long a model stays loaded that nobody uses, in seconds or such as 5m; -1: for ever.
     keep_alive: KeepAlive = "-1", "MILLM_KEEP_ALIVE";
+    /// Where models run: cpu, cuda, cuda:1 and so on; auto: the first GPU where this build can use one and there is one.
+    device: DeviceChoice = "auto", "MILLM_DEVICE";
     /// Threads for inference and quantizing; 0: one per core.
     threads: u32 = "0", "MILLM_THREADS";
     /// How long unloading and shutting down wait for running requests, in seconds.

@@ -1,6 +1,6 @@
 //! The types a setting can have: how each is read from text and shown.
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use url::Url;
 
@@ -146,6 +146,43 @@ impl SettingValue for KeepAlive {
     }
 }
 
+/// Where models are to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// A GPU where there is one to use.
+    Auto,
+    Cpu,
+    Cuda(u32),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix("cuda:").map(str::parse);
+        match (text, number) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(Ok(number))) => Ok(Self::Cuda(number)),
+            _ => Err("expected auto, cpu, cuda, or a GPU's number such as cuda:1".to_owned()),
+        }
+    }
+}
+
+impl SettingValue for DeviceChoice {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Auto => "auto".to_owned(),
+            Self::Cpu => "cpu".to_owned(),
+            Self::Cuda(number) => format!("cuda:{number}"),
+        }
+    }
+}
+
 impl SettingValue for Url {
     fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|e| format!("expected a URL: {e}"))?;
@@ -245,6 +282,17 @@ mod tests {
         assert_eq!(parse("500ms"), Some(0.5));
         for text in ["", "m", "-1", "5x", "5m3", "1e400", "99999999999999999999h", "5 m", "NaN", "5é"] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn devices_by_name() {
+        for text in ["auto", "cpu", "cuda:0", "cuda:12"] {
+            assert_eq!(DeviceChoice::parse(text).map(|device| device.show()), Ok(text.to_owned()));
+        }
+        assert_eq!(DeviceChoice::parse("cuda"), Ok(DeviceChoice::Cuda(0)));
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"] {
+            assert!(DeviceChoice::parse(text).is_err(), "{text}");
         }
     }
 

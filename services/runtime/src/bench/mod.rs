@@ -10,13 +10,16 @@ mod ours;
 
 use std::path::PathBuf;
 
-use millm_engine::measure::bandwidth;
+use millm_engine::{Device, measure::bandwidth};
+use millm_kit::settings::DeviceChoice;
 use millm_model::Checkpoint;
 use millm_model::quantize::Scheme;
 use millm_model::synthetic::{SHAPES, Shape};
 use serde::Serialize;
 
 pub use choosing::Choosing;
+
+use crate::devices;
 
 /// Tokens of the prompt that is read.
 const PREFILL: usize = 512;
@@ -34,6 +37,7 @@ const SHORT: usize = 8;
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub model: Model,
+    pub device: DeviceChoice,
     /// Compute threads; `None` is one for each physical core.
     pub threads: Option<usize>,
     /// Answers side by side.
@@ -94,6 +98,7 @@ pub struct Figures {
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     pub model: String,
+    pub device: String,
     pub threads: usize,
     pub streams: usize,
     pub rounds: usize,
@@ -101,12 +106,12 @@ pub struct Report {
     pub weight_bytes: u64,
     /// Of this process, the model loaded and used; what is mapped of the file counts too.
     pub resident_bytes: u64,
-    /// Bytes per second that the threads read from memory.
-    pub bandwidth: f64,
+    /// Bytes per second that the threads read from memory; of a GPU it is not measured.
+    pub bandwidth: Option<f64>,
     /// Weights that one token needs.
     pub bytes_per_token: u64,
     /// `decode` times `bytes_per_token` over `bandwidth`.
-    pub roofline_share: f64,
+    pub roofline_share: Option<f64>,
     pub millm: Figures,
     /// miLLM's alone, with what follows from it.
     pub choosing: Choosing,
@@ -136,10 +141,16 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     if context < needed {
         return Err(BenchError::Context { context, needed });
     }
-    say("measuring memory");
-    let options = ours::options(plan);
+    let device = devices::choose(plan.device);
+    let options = ours::options(plan, device);
     let threads = options.threads();
-    let bandwidth = bandwidth(threads)?;
+    let bandwidth = match device {
+        Device::Cpu => {
+            say("measuring memory");
+            Some(bandwidth(threads)?)
+        }
+        Device::Cuda(_) => None,
+    };
     let vocabulary = choosing::vocabulary(&checkpoint)?;
     let (mut rounds, mut choices) = (Vec::new(), Vec::new());
     let (mut weight_bytes, mut resident_bytes) = (0, 0);
@@ -167,6 +178,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     let bytes_per_token = bytes_per_token(&checkpoint);
     Ok(Report {
         model: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        device: device.to_string(),
         threads,
         streams: plan.streams,
         rounds: plan.rounds,
@@ -175,7 +187,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         resident_bytes,
         bandwidth,
         bytes_per_token,
-        roofline_share: millm.decode * bytes_per_token as f64 / bandwidth,
+        roofline_share: bandwidth.map(|bandwidth| millm.decode * bytes_per_token as f64 / bandwidth),
         millm,
         choosing,
         constraint_share: choosing.held_share(),

@@ -5,15 +5,16 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink};
+use millm_engine::{Device, EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink};
 use millm_model::Checkpoint;
 
 use super::{BenchError, DECODE, DEEP_DECODE, DEPTH, Figures, PREFILL, Plan, SHORT, STREAM_DECODE};
 
-pub fn options(plan: &Plan) -> EngineOptions {
+pub fn options(plan: &Plan, device: Device) -> EngineOptions {
     EngineOptions {
         context_length: Some(DEPTH + DEEP_DECODE + 1),
         slots: plan.streams,
+        device,
         threads: plan.threads,
         ..EngineOptions::default()
     }

@@ -201,7 +201,7 @@ impl Loader {
 
     /// Who would leave for model `id` of `bytes` bytes now, and what there would be for it then.
     pub fn room(&self, id: i64, bytes: u64) -> Room {
-        let free = self.ground.devices.cpu().free_bytes as u64;
+        let free = self.ground.devices.free();
         let need = Need { capacity: self.ground.capacity, bytes, free };
         admission::room(entry::seats(&self.state.borrow()), id, need)
     }

@@ -21,7 +21,7 @@ pub struct Scale {
 }
 
 struct Shares {
-    /// The process's own memory when it was looked at last.
+    /// The process's own memory, or the GPU's that is taken, when it was looked at last.
     last: u64,
     held: Vec<Weak<Share>>,
 }
@@ -77,7 +77,7 @@ impl Scale {
 
     fn weigh(&self) {
         let mut shares = self.shares();
-        let now = self.devices.own();
+        let now = self.devices.taken();
         let change = now as i64 - shares.last as i64;
         shares.last = now;
         shares.held.retain(|share| share.strong_count() > 0);
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_changes_is_put_down_to_who_moves_or_was_used_last() {
-        let scale = Arc::new(Scale::new(Arc::new(Devices::new())));
+        let scale = Arc::new(Scale::new(Arc::new(Devices::open(millm_engine::Device::Cpu).unwrap())));
         let (first_requests, second_requests) = (Requests::new(), Requests::new());
         let first = scale.meter(first_requests.clone());
         let one = vec![1u8; BLOCK];

@@ -87,7 +87,7 @@ impl Job {
                 tracing::error!(model = %handle, "requests did not end when cancelled");
             }
         }
-        let before = loader.ground.devices.own();
+        let before = loader.ground.devices.taken();
         let measured = resident.meter.peak_bytes();
         let estimated = resident.estimate.total_bytes;
         let (stopping, give_back) = (Arc::clone(&resident), loader.ground.give_back);
@@ -102,7 +102,7 @@ impl Job {
         }
         loader.commit(id, Outcome::Unloaded).await;
         drop(resident);
-        let freed = before.saturating_sub(loader.ground.devices.own());
+        let freed = before.saturating_sub(loader.ground.devices.taken());
         tracing::info!(
             model = %handle, freed_bytes = freed,
             estimated_bytes = estimated, measured_peak_bytes = measured,
