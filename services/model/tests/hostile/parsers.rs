@@ -54,7 +54,7 @@ fn gguf_headers() {
 fn gguf_models() {
     survives(150, vec![gguf_head()], |bytes| {
         let parsed = GgufHeader::parse("bad.gguf", bytes, GGUF_LENGTH.max(bytes.len() as u64));
-        let Some(header) = parsed.ok().and_then(|prefix| prefix.complete()) else { return };
+        let Some(header) = parsed.ok().and_then(millm_model::headers::Prefix::complete) else { return };
         let _ = ModelSpec::from_gguf(&header, None);
         if let Ok(tokenizer) = Tokenizer::from_gguf(&header.metadata) {
             use_tokenizer(&tokenizer);

@@ -92,7 +92,7 @@ impl Bench {
         let begin = Instant::now();
         self.engine.submit(request, Box::new(Clock(sender)))?;
         let Answer { first, last, tokens } = Answer::gather(begin, &events)?;
-        Ok(Pace { tokens: tokens - 1, time: last - first })
+        Ok(Pace { tokens: tokens.saturating_sub(1), time: last.saturating_sub(first) })
     }
 
     /// So many tokens without any repetition.
