@@ -74,7 +74,6 @@ fn longrope_has_one_kind_of_keys_within_its_original_context_and_one_beyond() {
 
 #[test]
 fn dynamic_rope_has_keys_of_their_own_for_each_length_beyond_its_context() {
-    let changes =
-        json!({ "rope_scaling": { "type": "dynamic", "factor": 4.0 }, "max_position_embeddings": 48 });
+    let changes = json!({ "rope_parameters": { "rope_theta": 1e4, "rope_type": "dynamic", "factor": 4.0 }, "max_position_embeddings": 48 });
     check(&Stretched::new("llama", changes), PAGE + 8, &[0, 3, 60, 61, 60, 61], &[0, PAGE, 0, 0, PAGE, PAGE]);
 }

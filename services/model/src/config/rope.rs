@@ -90,6 +90,10 @@ fn per_kind<'a>(
 ) -> Result<(Parameters<'a>, Parameters<'a>)> {
     let Some(parameters) = parameters else { return Ok((None, None)) };
     if key == OLD {
+        // Laid over a "default" by that other name, which wins in transformers: nobody can have meant that.
+        if parameters.contains_key("type") && !parameters.contains_key("rope_type") {
+            return Err(config.unsupported(key));
+        }
         return Ok((Some(parameters), None));
     }
     if parameters.iter().any(|(kind, value)| ![GLOBAL, LOCAL].contains(&kind.as_str()) || !value.is_object())

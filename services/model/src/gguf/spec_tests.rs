@@ -1,6 +1,7 @@
 //! Dimensions from GGUF metadata: the fixture's header with one pair changed at a time.
 
 use super::*;
+use crate::error::Error;
 use crate::gguf::{Array, GgufFile};
 use crate::spec::RopeLayout;
 
