@@ -31,7 +31,10 @@ pub struct Arrived {
 #[derive(Debug)]
 pub enum News {
     Arrived(Arrived),
-    Written { index: u64, crc: u32 },
+    Written {
+        index: u64,
+        crc: u32,
+    },
     /// Somebody waits for memory.
     Short,
 }
