@@ -12,8 +12,9 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 VENV := .venv
 PY := $(VENV)/bin/python
 BIN := target/debug
+FUZZ_SECONDS ?= 3600
 
-.PHONY: help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit clients browser clean
+.PHONY: help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -71,6 +72,10 @@ clippy: ## Lints
 
 unit: build ## Rust tests: crates, store on both databases, black-box
 	cargo nextest run --workspace --no-fail-fast
+
+fuzz: ## Damaged files against every parser, for FUZZ_SECONDS (an hour)
+	MILLM_FUZZ_UNTIL=$$(( $$(date +%s) + $(FUZZ_SECONDS) )) \
+	  cargo nextest run --workspace -E 'binary(hostile)' --test-threads 16 --no-fail-fast
 
 web-test: web/dist/index.html ## The web app's types, lints and tests
 	cd web && npm run lint && npm test

@@ -1,6 +1,9 @@
 //! Errors on each face: OpenAI's body under `/v1`, the envelope under `/api` and elsewhere, gRPC's own for gRPC.
 
-use std::future::{Ready, ready};
+use std::{
+    future::{Ready, ready},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -11,6 +14,9 @@ use axum::{
 use millm_kit::{Reason, ServiceError};
 use serde_json::{Map, Value, json};
 use tonic::Status;
+
+/// When to ask again for a model that is not loaded.
+const UNTIL_LOADED: Duration = Duration::from_secs(2);
 
 /// A service's error with the HTTP status it gets: the table's, but for what only HTTP knows (405, 413, 415).
 #[derive(Debug)]
@@ -53,7 +59,12 @@ impl Face {
     }
 
     pub fn answer(self, failure: Failure) -> Response {
-        let Failure { status, error } = failure;
+        let Failure { mut status, mut error } = failure;
+        if self == Self::OpenAi && error.reason == Reason::ModelNotLoaded {
+            // Not the request is wrong, but the moment: the same one works once the model is loaded.
+            status = StatusCode::SERVICE_UNAVAILABLE;
+            error = error.retry_after(UNTIL_LOADED);
+        }
         let retry_after = error.retry_after.map(|after| after.as_secs().max(1));
         let mut response = match self {
             Self::OpenAi => (status, Json(openai_body(&error))).into_response(),
@@ -75,6 +86,7 @@ pub fn openai_body(error: &ServiceError) -> Value {
     let kind = match error.reason {
         Reason::QueueFull => "rate_limit_error",
         Reason::Forbidden => "permission_error",
+        Reason::ModelNotLoaded => "server_error",
         _ if error.http_status() < 500 => "invalid_request_error",
         _ => "server_error",
     };

@@ -1,6 +1,6 @@
 //! What every request passes, outermost first: a request id, a catch for panics, the guard with CORS.
 
-use std::any::Any;
+use std::panic::AssertUnwindSafe;
 
 use axum::{
     Router,
@@ -9,21 +9,24 @@ use axum::{
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
-use millm_kit::ServiceError;
-use tower_http::{catch_panic::CatchPanicLayer, trace::TraceLayer};
+use futures::FutureExt as _;
+use millm_kit::{ServiceError, panics};
+use tower_http::trace::TraceLayer;
 
 use crate::{
     clock,
     failure::{Face, Failure},
-    guard::Guard,
+    guard::{Allowed, Guard},
 };
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Of all headers together. What is much larger the server refuses itself, before it is whole.
+const HEAD_LIMIT: usize = 64 << 10;
 
 pub fn wrap(routes: Router, guard: Guard) -> Router {
     routes
         .layer(middleware::from_fn_with_state(guard, allow))
-        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(survive))
         .layer(TraceLayer::new_for_http())
         .layer(middleware::from_fn(name_request))
 }
@@ -40,23 +43,27 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     response
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature that the layer calls")]
-fn panicked(panic: Box<dyn Any + Send>) -> Response {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("panic");
-    Face::Management.answer(ServiceError::internal(text).into())
+/// A handler that panics answers as its callers read errors.
+async fn survive(request: Request, next: Next) -> Response {
+    let face = Face::of(request.uri().path(), request.headers());
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    answer.unwrap_or_else(|panic| face.answer(ServiceError::internal(panics::said(&*panic)).into()))
+}
+
+fn check(request: &Request, guard: &Guard) -> Result<Allowed, Failure> {
+    let head: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if head > HEAD_LIMIT {
+        let why = format!("must be at most {} KiB", HEAD_LIMIT >> 10);
+        let error = ServiceError::invalid_argument("headers", why);
+        return Err(Failure::with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, error));
+    }
+    Ok(guard.check(request.uri(), request.headers())?)
 }
 
 async fn allow(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let allowed = match guard.check(request.uri(), request.headers()) {
+    let allowed = match check(&request, &guard) {
         Ok(allowed) => allowed,
-        Err(error) => {
-            let face = Face::of(request.uri().path(), request.headers());
-            return face.answer(Failure::from(error));
-        }
+        Err(failure) => return Face::of(request.uri().path(), request.headers()).answer(failure),
     };
     let Some(origin) = allowed.cross_origin else { return next.run(request).await };
     let preflight = request.method() == Method::OPTIONS

@@ -114,6 +114,19 @@ def test_errors_have_their_reason(api, loaded, service, method, fields, code, re
     assert api.reason_of(raised.value) == reason
 
 
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+@pytest.mark.parametrize("service, field", [(CATALOG, "GetModel"), (DOWNLOADER, "WatchDownload")])
+def test_messages_without_measure_are_refused(server, service, field, compression):
+    """A large one, and one that is small only until it is unpacked."""
+    channel = grpc.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)])
+    name = b"a" * (20 << 20)
+    message = b"\x0a" + bytes([0x80, 0x80, 0x80, 0x0A]) + name
+    call = channel.unary_unary(f"/{service}/{field}")
+    with pytest.raises(grpc.RpcError) as raised:
+        call(message, timeout=60, compression=compression)
+    assert raised.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, raised.value.details()
+
+
 def test_unloading_frees_and_is_told(api, loaded):
     told = list(api.runtime("UnloadModel"))
     assert api.load_state_of(told[-1]) == "LOAD_STATE_UNLOADED"

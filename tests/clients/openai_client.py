@@ -1,8 +1,12 @@
 """OpenAI's own Python client, unchanged but for its base URL."""
 
 import json
+import re
+import typing
 
+import jsonschema
 import openai
+import pydantic
 import pytest
 from conftest import FIXTURES
 
@@ -131,6 +135,176 @@ def test_completions_score_a_text(client, model):
         assert logprob == max(top.values())
 
 
+def test_a_prompt_that_came_before_is_found_in_the_cache(client, model):
+    text = "Please count: " + ", ".join(str(number) for number in range(60))
+    first = chat(client, model, text, max_completion_tokens=4)
+    again = chat(client, model, text, max_completion_tokens=4)
+    assert again.choices[0].message.content == first.choices[0].message.content
+    usage = again.usage
+    assert usage.prompt_tokens - 32 <= usage.prompt_tokens_details.cached_tokens < usage.prompt_tokens
+
+
+def test_several_choices_count_their_prompt_once(client, model):
+    text = "Describe yourself: " + ", ".join(str(number) for number in range(70))
+    one = chat(client, model, text, max_completion_tokens=4)
+    four = client.chat.completions.create(
+        model=model, messages=[{"role": "user", "content": text + "."}], n=4, max_completion_tokens=4, seed=1
+    )
+    assert [choice.index for choice in four.choices] == [0, 1, 2, 3]
+    assert one.usage.prompt_tokens <= four.usage.prompt_tokens <= one.usage.prompt_tokens + 2
+    # The prompt's beginning is the same: that much was there before.
+    assert four.usage.prompt_tokens_details.cached_tokens < four.usage.prompt_tokens
+    assert four.usage.completion_tokens <= 16
+
+
+def test_guessing_ahead_changes_no_text(api, client, model):
+    text = "Repeat: one two three four, one two three four, one two three four, one two"
+    plain = chat(client, model, text, max_completion_tokens=60)
+    before = api.runtime("GetStatus").models[0].guessed_tokens
+    guessed = chat(client, model, text, max_completion_tokens=60, extra_body={"speculate": 8})
+    assert guessed.choices[0].message.content == plain.choices[0].message.content
+    assert api.runtime("GetStatus").models[0].guessed_tokens >= before
+
+
+def test_logit_bias_forbids_and_demands(client, model):
+    first = chat(client, model, max_completion_tokens=1, logprobs=True, top_logprobs=1)
+    token = JAPAN["greedy_ids"][0]
+    without = chat(client, model, max_completion_tokens=1, logit_bias={str(token): -100}, logprobs=True)
+    assert without.choices[0].message.content != first.choices[0].message.content
+    # Log probabilities are the model's own, whatever is chosen.
+    assert without.choices[0].logprobs.content[0].logprob < first.choices[0].logprobs.content[0].logprob
+    only = client.completions.create(
+        model=model, prompt=JAPAN["prompt"], max_tokens=3, logit_bias={str(token): 100}, logprobs=0
+    )
+    assert only.choices[0].text == first.choices[0].message.content * 3
+    assert only.choices[0].logprobs.tokens == [first.choices[0].message.content] * 3
+
+
+@pytest.mark.parametrize("top", [0, 1, 5, 20])
+def test_top_log_probabilities(client, model, top):
+    made = chat(client, model, max_completion_tokens=3, logprobs=True, top_logprobs=top)
+    for token in made.choices[0].logprobs.content:
+        assert len(token.top_logprobs) == top
+        assert bytes(token.bytes).decode() == token.token
+        values = [other.logprob for other in token.top_logprobs]
+        assert values == sorted(values, reverse=True) and all(value <= 0 for value in values)
+    text = client.completions.create(
+        model=model, prompt="Hello", max_tokens=3, logprobs=min(top, 5), temperature=0
+    )
+    logprobs = text.choices[0].logprobs
+    assert "".join(logprobs.tokens) == text.choices[0].text
+    for token, logprob, others in zip(
+        logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True
+    ):
+        assert others[token] == logprob
+
+
+PET = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 10},
+        "age": {"type": "integer", "minimum": 0, "maximum": 40},
+        "friends": {
+            "type": "array",
+            "maxItems": 2,
+            "items": {
+                "type": "object",
+                "properties": {"kind": {"enum": ["cat", "dog"]}, "tame": {"type": "boolean"}},
+                "required": ["kind", "tame"],
+                "additionalProperties": False,
+            },
+        },
+    },
+    "required": ["name", "age", "friends"],
+    "additionalProperties": False,
+}
+
+
+def as_schema(schema):
+    return {"type": "json_schema", "json_schema": {"name": "pet", "strict": True, "schema": schema}}
+
+
+def hot(client, model, **more):
+    messages = [{"role": "user", "content": "Tell me a happy story about Mia."}]
+    return client.chat.completions.create(model=model, messages=messages, temperature=1, **more)
+
+
+def test_answers_follow_a_json_schema(client, model):
+    made = hot(client, model, response_format=as_schema(PET), n=16, seed=3)
+    assert len(made.choices) == 16
+    for choice in made.choices:
+        assert choice.finish_reason == "stop"
+        jsonschema.validate(json.loads(choice.message.content), PET)
+    cut = hot(client, model, response_format=as_schema(PET), max_completion_tokens=2)
+    assert cut.choices[0].finish_reason == "length"
+
+
+def test_parsed_answers(client, model):
+    class Weather(pydantic.BaseModel):
+        city: typing.Literal["Oslo", "Rome"]
+        sunny: bool
+
+    messages = [{"role": "user", "content": "What is the weather?"}]
+    made = client.chat.completions.parse(model=model, messages=messages, response_format=Weather)
+    assert made.choices[0].message.parsed.city in ("Oslo", "Rome")
+
+
+def test_other_ways_to_say_what_an_answer_looks_like(client, model):
+    def said(**extra):
+        return hot(client, model, extra_body=extra, max_completion_tokens=200).choices[0].message.content
+
+    assert re.fullmatch(r"[0-9]{3}-[a-f]{2}", said(guided_regex=r"[0-9]{3}-[a-f]{2}"))
+    assert said(guided_choice=["yes", 'no "never"']) in ("yes", 'no "never"')
+    assert said(grammar='start: "a" WORD "z"\nWORD: /[0-9]{2,4}/')[0] == "a"
+    assert said(structured_outputs={"regex": "x{3}"}) == "xxx"
+    jsonschema.validate(json.loads(said(guided_json={"type": "boolean"})), {"type": "boolean"})
+    made = client.completions.create(
+        model=model, prompt="The number is ", extra_body={"guided_regex": "[0-9]{4}"}
+    )
+    assert re.fullmatch("[0-9]{4}", made.choices[0].text)
+
+
+def test_a_call_can_be_demanded(client, model):
+    tools = [*WEATHER["tools"], {"type": "function", "function": {"name": "nothing"}}]
+    named = {"type": "function", "function": {"name": WEATHER["tools"][0]["function"]["name"]}}
+    for choice, names in [("required", {"get_weather", "nothing"}), (named, {"get_weather"})]:
+        made = hot(client, model, tools=tools, tool_choice=choice, seed=5, max_completion_tokens=1500)
+        (said,) = made.choices
+        assert said.finish_reason == "tool_calls"
+        (call,) = said.message.tool_calls
+        assert call.function.name in names
+        json.loads(call.function.arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("response_format", {"response_format": as_schema({"type": "alien"})}),
+        ("response_format", {"response_format": as_schema({"enum": ["x" * 400_000]})}),
+        ("guided_regex", {"extra_body": {"guided_regex": "("}}),
+        ("guided_regex", {"extra_body": {"guided_regex": "(?=a)b"}}),
+        ("grammar", {"extra_body": {"grammar": "start: nowhere"}}),
+        ("tool_choice", {"tool_choice": "required"}),
+    ],
+)
+def test_what_cannot_be_held_is_refused(client, model, field, more):
+    with pytest.raises(openai.BadRequestError) as raised:
+        chat(client, model, **more)
+    assert (raised.value.param, raised.value.code) == (field, "invalid_argument")
+
+
+@pytest.mark.parametrize("regex", ["(((a{1,999}){1,999}){1,999}){1,999}", "(a*)*b", "(.*.*)*=(.*.*)*", "(x+x+)+y"])
+def test_a_catastrophic_regex_is_refused_or_answered(client, model, regex):
+    extra = {"guided_regex": regex}
+    try:
+        made = chat(client, model, max_completion_tokens=20, extra_body=extra)
+    except openai.BadRequestError as refused:
+        assert refused.param == "guided_regex"
+    else:
+        assert made.usage.completion_tokens > 0
+    assert chat(client, model).choices[0].message.content == ANSWER
+
+
 def test_a_closed_stream_stops(api, client, model):
     extra = {"ignore_eos": True}
     stream = chat(client, model, "Tell me a sad story about Leo.", stream=True, extra_body=extra)
@@ -169,9 +343,9 @@ def test_a_prompt_too_long(client, model):
 def test_nothing_loaded(api, client, model):
     list(api.runtime("UnloadModel"))
     try:
-        with pytest.raises(openai.BadRequestError) as raised:
-            chat(client, model)
-        assert raised.value.code == "model_not_loaded"
+        with pytest.raises(openai.InternalServerError) as raised:
+            chat(client.with_options(max_retries=0), model)
+        assert (raised.value.status_code, raised.value.code) == (503, "model_not_loaded")
         assert client.models.list().data == []
     finally:
         api.ensure_loaded(model)

@@ -13,4 +13,5 @@ mod refusals;
 mod repositories;
 mod resuming;
 mod reuse;
+mod several;
 mod streaming;

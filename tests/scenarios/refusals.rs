@@ -179,7 +179,7 @@ async fn prompts_are_refused(layout: Layout) {
     let error = failure(generate("Hello!")).await;
     assert_eq!(error.reason, Reason::ModelNotLoaded, "{error}");
     let answer = server.rest().post("/v1/chat/completions", &ask("Hello!")).await;
-    assert_eq!(answer.status, Reason::ModelNotLoaded.http_status(), "{}", answer.text);
+    assert_eq!(answer.status, 503, "{}", answer.text);
     assert_eq!(answer.message(), error.message);
 
     server.load(&model).await;

@@ -13,7 +13,7 @@ use millm_proto::runtime::v1::{GenerateRequest, Message, Messages, TokenLogprob,
 use serde_json::{Value, json};
 
 use super::{
-    FINGERPRINT, Usage, finish_reason, logprobs, prompt,
+    FINGERPRINT, Tally, finish_reason, logprobs, prompt,
     run::{self, Piece, Pieces},
     sampling::{self, Settings},
     stream, tools,
@@ -54,7 +54,7 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
 
 impl Chat {
     fn read(mut fields: Fields) -> Result<Self, ServiceError> {
-        let settings = Settings::take(&mut fields)?;
+        let mut settings = Settings::take(&mut fields)?;
         let messages = prompt::messages(&mut fields)?;
         fields.refuse(UNSUPPORTED)?;
         only_text(&mut fields)?;
@@ -66,10 +66,16 @@ impl Chat {
         if top.is_some() && !wanted {
             return Err(ServiceError::invalid_argument("top_logprobs", "needs 'logprobs' to be true"));
         }
+        let tools::Offer { tools_json, demanded } = tools::take(&mut fields)?;
+        if let (Some(_), Some(constraint)) = (&demanded, &settings.constraint) {
+            let why = format!("cannot demand a call beside '{}'", constraint.field);
+            return Err(ServiceError::invalid_argument("tool_choice", why));
+        }
+        settings.constraint = settings.constraint.or(demanded);
         Ok(Self {
             settings,
             messages,
-            tools_json: tools::take(&mut fields)?,
+            tools_json,
             max_tokens: max_tokens.map(|n| n as u32),
             logprobs: wanted.then_some(top.unwrap_or(0) as u32),
             id: format!("chatcmpl-{}", clock::fresh_id()),
@@ -87,18 +93,20 @@ impl Chat {
             stop: self.settings.stop.clone(),
             logprobs: self.logprobs,
             ignore_eos: self.settings.ignore_eos,
+            constraint: self.settings.constraint.clone(),
+            speculate: self.settings.speculate,
             ..GenerateRequest::default()
         }
     }
 
     fn whole(&self, wholes: Vec<run::Whole>) -> Value {
-        let mut usage = Usage::default();
+        let mut tally = Tally::default();
         let mut model = String::new();
         let choices: Vec<Value> = wholes
             .into_iter()
             .enumerate()
             .map(|(index, whole)| {
-                usage.add(&whole.end, index == 0);
+                tally.add(0, &whole.end);
                 model.clone_from(&whole.start.handle);
                 let (text, calls) = if self.tools_json.is_empty() {
                     (whole.text, Vec::new())
@@ -128,14 +136,14 @@ impl Chat {
             "created": self.created,
             "model": model,
             "choices": choices,
-            "usage": usage,
+            "usage": tally.usage(),
             "system_fingerprint": FINGERPRINT,
         })
     }
 
     fn chunks(self, mut pieces: Pieces) -> impl Stream<Item = Result<Value, ServiceError>> + Send {
         async_stream::try_stream! {
-            let mut usage = Usage::default();
+            let mut tally = Tally::default();
             let mut model = String::new();
             let mut listeners: Vec<tools::Listener> =
                 (0..self.settings.choices).map(|_| tools::Listener::default()).collect();
@@ -155,7 +163,7 @@ impl Chat {
                     yield self.chunk(&model, index, &json!({"content": text}), &response.logprobs, None);
                 }
                 if let Some(end) = response.end {
-                    usage.add(&end, index == 0);
+                    tally.add(0, &end);
                     let (rest, calls) = mem::take(&mut listeners[index]).end();
                     if !rest.is_empty() {
                         yield self.chunk(&model, index, &json!({"content": rest}), &[], None);
@@ -170,7 +178,7 @@ impl Chat {
             if self.settings.include_usage {
                 let mut last = self.frame(&model);
                 last["choices"] = json!([]);
-                last["usage"] = json!(usage);
+                last["usage"] = json!(tally.usage());
                 yield last;
             }
         }
@@ -222,11 +230,8 @@ fn numbered(calls: Vec<Value>) -> Vec<Value> {
     calls.into_iter().enumerate().map(number).collect()
 }
 
-/// Answers are text: other formats and media are refused.
+/// Answers are text: other media are refused.
 fn only_text(fields: &mut Fields) -> Result<(), ServiceError> {
-    if fields.take_value("response_format").is_some_and(|format| format["type"] != "text") {
-        return Err(ServiceError::invalid_argument("response_format", "must be of type 'text'"));
-    }
     let modalities: Vec<String> = fields.take("modalities")?.unwrap_or_default();
     if modalities.iter().any(|modality| modality != "text") {
         return Err(ServiceError::invalid_argument("modalities", "must be 'text' only"));

@@ -16,7 +16,7 @@ use millm_proto::runtime::v1::{
 use serde_json::{Value, json};
 
 use super::{
-    FINGERPRINT, Usage, finish_reason,
+    FINGERPRINT, Tally, finish_reason,
     logprobs::Plain,
     prompt,
     run::{self, Piece, Pieces, Whole},
@@ -111,6 +111,8 @@ impl Completion {
             logprobs: self.logprobs,
             prompt_logprobs: scored || self.max_tokens == 0,
             ignore_eos: settings.ignore_eos,
+            constraint: settings.constraint.clone(),
+            speculate: settings.speculate,
             ..GenerateRequest::default()
         };
         let choices = 0..settings.choices;
@@ -120,13 +122,12 @@ impl Completion {
             .collect()
     }
 
-    fn is_first_choice(&self, index: usize) -> bool {
-        index.is_multiple_of(self.settings.choices as usize)
+    fn prompt_of(&self, index: usize) -> usize {
+        index / self.settings.choices as usize
     }
 
     fn echo_of(&self, index: usize) -> &str {
-        let prompt = index / self.settings.choices as usize;
-        self.echo.as_ref().map_or("", |texts| texts[prompt].as_str())
+        self.echo.as_ref().map_or("", |texts| texts[self.prompt_of(index)].as_str())
     }
 
     /// Tokens of the prompt that are shown with their log probabilities.
@@ -135,12 +136,12 @@ impl Completion {
     }
 
     fn whole(&self, wholes: &[Whole]) -> Value {
-        let mut usage = Usage::default();
+        let mut tally = Tally::default();
         let choices: Vec<Value> = wholes
             .iter()
             .enumerate()
             .map(|(index, whole)| {
-                usage.add(&whole.end, self.is_first_choice(index));
+                tally.add(self.prompt_of(index), &whole.end);
                 let logprobs = self.logprobs.map_or(Value::Null, |top| {
                     let mut plain = Plain::default();
                     plain.add(self.shown(&whole.start), top as usize);
@@ -158,13 +159,13 @@ impl Completion {
             .collect();
         let mut answer = self.frame(wholes.first().map_or("", |whole| &whole.start.handle));
         answer["choices"] = choices.into();
-        answer["usage"] = json!(usage);
+        answer["usage"] = json!(tally.usage());
         answer
     }
 
     fn chunks(self, mut pieces: Pieces) -> impl Stream<Item = Result<Value, ServiceError>> + Send {
         async_stream::try_stream! {
-            let mut usage = Usage::default();
+            let mut tally = Tally::default();
             let mut model = String::new();
             let mut offsets = vec![0; self.prompts.len() * self.settings.choices as usize];
             while let Some(piece) = pieces.next().await {
@@ -187,13 +188,13 @@ impl Completion {
                     }));
                 }
                 if let Some(end) = response.end {
-                    usage.add(&end, self.is_first_choice(index));
+                    tally.add(self.prompt_of(index), &end);
                 }
             }
             if self.settings.include_usage {
                 let mut last = self.frame(&model);
                 last["choices"] = json!([]);
-                last["usage"] = json!(usage);
+                last["usage"] = json!(tally.usage());
                 yield last;
             }
         }

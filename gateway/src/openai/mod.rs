@@ -3,15 +3,16 @@
 
 mod chat;
 mod completions;
+mod constraint;
 mod logprobs;
 mod models;
 mod prompt;
 mod run;
 mod sampling;
-mod stream;
+pub(crate) mod stream;
 mod tools;
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Router,
@@ -47,15 +48,31 @@ struct PromptTokens {
     cached_tokens: u32,
 }
 
-impl Usage {
-    /// Adds one generation; the prompt counts once for all choices made of it.
-    fn add(&mut self, end: &GenerateEnd, first_choice: bool) {
-        if first_choice {
-            self.prompt_tokens += end.prompt_tokens;
-            self.prompt_tokens_details.cached_tokens += end.cached_tokens;
+/// Counts what a request's generations took. A prompt counts once for all choices made of it, and as found in the
+/// cache only as far as none of them had to run it.
+#[derive(Debug, Default)]
+struct Tally {
+    /// Tokens of each prompt, and how many of them were found in the cache.
+    prompts: HashMap<usize, (u32, u32)>,
+    generated: u32,
+}
+
+impl Tally {
+    fn add(&mut self, prompt: usize, end: &GenerateEnd) {
+        let (_, cached) = self.prompts.entry(prompt).or_insert((end.prompt_tokens, end.cached_tokens));
+        *cached = (*cached).min(end.cached_tokens);
+        self.generated += end.generated_tokens;
+    }
+
+    fn usage(&self) -> Usage {
+        let prompt_tokens = self.prompts.values().map(|(tokens, _)| tokens).sum();
+        let cached_tokens = self.prompts.values().map(|(_, cached)| cached).sum();
+        Usage {
+            prompt_tokens,
+            completion_tokens: self.generated,
+            total_tokens: prompt_tokens + self.generated,
+            prompt_tokens_details: PromptTokens { cached_tokens },
         }
-        self.completion_tokens += end.generated_tokens;
-        self.total_tokens = self.prompt_tokens + self.completion_tokens;
     }
 }
 
@@ -63,5 +80,28 @@ fn finish_reason(end: &GenerateEnd) -> &'static str {
     match end.finish_reason() {
         FinishReason::Length => "length",
         _ => "stop",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prompt_counts_once_and_as_cached_only_when_nobody_ran_it() {
+        let end = |cached_tokens| GenerateEnd {
+            prompt_tokens: 100,
+            generated_tokens: 5,
+            cached_tokens,
+            ..GenerateEnd::default()
+        };
+        let mut tally = Tally::default();
+        // Three choices of one prompt, of which the second came first; two of another that was known.
+        for (prompt, cached) in [(0, 100), (0, 0), (0, 100), (1, 96), (1, 100)] {
+            tally.add(prompt, &end(cached));
+        }
+        let usage = tally.usage();
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (200, 25, 225));
+        assert_eq!(usage.prompt_tokens_details.cached_tokens, 96);
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 
 use millm_kit::ServiceError;
-use millm_proto::runtime::v1::Sampling;
+use millm_proto::runtime::v1::{Constraint, Sampling};
 use serde::Deserialize;
 
+use super::constraint;
 use crate::body::Fields;
 
 /// Choices per prompt.
@@ -13,6 +14,7 @@ const MOST_CHOICES: i64 = 16;
 /// As OpenAI has it.
 const MOST_STOPS: usize = 4;
 const LONGEST_STOP: usize = 1024;
+const MOST_GUESSED: i64 = 16;
 
 /// The part of a request that chat and plain completions share.
 #[derive(Debug)]
@@ -24,6 +26,9 @@ pub struct Settings {
     pub stream: bool,
     pub include_usage: bool,
     pub ignore_eos: bool,
+    pub constraint: Option<Constraint>,
+    /// Not OpenAI's: tokens guessed ahead.
+    pub speculate: Option<u32>,
 }
 
 #[derive(Deserialize)]
@@ -55,6 +60,8 @@ impl Settings {
             stream,
             include_usage: options.is_some_and(|options| options.include_usage),
             ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
+            constraint: constraint::take(fields)?,
+            speculate: fields.integer("speculate", 0..=MOST_GUESSED)?.map(|n| n as u32),
         })
     }
 }

@@ -2,6 +2,7 @@
 //! them: `<tool_call>{"name": …, "arguments": …}</tool_call>`.
 
 use millm_kit::ServiceError;
+use millm_proto::runtime::v1::{Constraint, constraint::Kind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,8 +12,16 @@ const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const MOST_TOOLS: usize = 128;
 
-/// The tools as JSON text for the template; empty when there are none or none may be used.
-pub fn take(fields: &mut Fields) -> Result<String, ServiceError> {
+/// What a request says about tools.
+#[derive(Debug, PartialEq)]
+pub struct Offer {
+    /// For the template; empty when there are none or none may be used.
+    pub tools_json: String,
+    /// The answer must be a call, with arguments as the tool's schema has them.
+    pub demanded: Option<Constraint>,
+}
+
+pub fn take(fields: &mut Fields) -> Result<Offer, ServiceError> {
     let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
     let choice = fields.take_value("tool_choice");
     if tools.len() > MOST_TOOLS {
@@ -24,14 +33,58 @@ pub fn take(fields: &mut Fields) -> Result<String, ServiceError> {
             return Err(ServiceError::invalid_argument(&field, "must be a function with a name"));
         }
     }
-    match choice.as_ref().map(Value::as_str) {
-        None | Some(Some("auto")) => {}
-        Some(Some("none")) => return Ok(String::new()),
-        Some(_) => {
-            return Err(ServiceError::invalid_argument("tool_choice", "must be 'auto' or 'none'"));
+    let demanded = match &choice {
+        Some(Value::String(choice)) if choice == "none" => {
+            return Ok(Offer { tools_json: String::new(), demanded: None });
         }
+        None => None,
+        Some(Value::String(choice)) if choice == "auto" => None,
+        Some(Value::String(choice)) if choice == "required" => Some(demand(&tools, None)?),
+        Some(choice) if choice["type"] == "function" && choice["function"]["name"].is_string() => {
+            Some(demand(&tools, choice["function"]["name"].as_str())?)
+        }
+        Some(_) => {
+            let why = "must be 'auto', 'none', 'required' or a function's name";
+            return Err(ServiceError::invalid_argument("tool_choice", why));
+        }
+    };
+    let tools_json = if tools.is_empty() { String::new() } else { Value::from(tools).to_string() };
+    Ok(Offer { tools_json, demanded })
+}
+
+/// A call of one of the tools, or of the named one, in the form that [`Listener`] reads.
+fn demand(tools: &[Value], named: Option<&str>) -> Result<Constraint, ServiceError> {
+    let wanted = |function: &&Value| named.is_none_or(|name| function["name"] == name);
+    let calls: Vec<Value> = tools
+        .iter()
+        .map(|tool| &tool["function"])
+        .filter(wanted)
+        .map(|function| {
+            let any = || json!({"type": "object"});
+            let arguments = Some(&function["parameters"]).filter(|schema| !schema.is_null());
+            json!({
+                "type": "object",
+                "properties": {
+                    "name": {"const": function["name"]},
+                    "arguments": arguments.cloned().unwrap_or_else(any),
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": false,
+            })
+        })
+        .collect();
+    if calls.is_empty() {
+        return Err(ServiceError::invalid_argument("tool_choice", "must be one of 'tools'"));
     }
-    Ok(if tools.is_empty() { String::new() } else { Value::from(tools).to_string() })
+    let mut call = json!({"anyOf": calls});
+    for (name, definition) in
+        tools.iter().filter_map(|tool| tool["function"]["parameters"]["$defs"].as_object()).flatten()
+    {
+        // References name them from the root, which is here now.
+        call["$defs"][name] = definition.clone();
+    }
+    let grammar = format!("start: \"{OPEN}\\n\" call \"\\n{CLOSE}\"\ncall: %json {call}");
+    Ok(Constraint { kind: Some(Kind::Grammar(grammar)), field: "tools".to_owned() })
 }
 
 /// Parts a model's text into what is said and what is called, as it comes.
@@ -132,14 +185,35 @@ mod tests {
     #[test]
     fn choices() {
         let take = |value: Value| super::take(&mut Fields::parse(value.to_string().as_bytes()).unwrap());
-        let tool = json!({"type": "function", "function": {"name": "f"}});
-        assert!(take(json!({"tools": [tool], "tool_choice": "auto"})).unwrap().contains("\"f\""));
-        assert_eq!(take(json!({"tools": [tool], "tool_choice": "none"})).unwrap(), "");
-        assert_eq!(take(json!({})).unwrap(), "");
-        for bad in [json!("required"), json!({"type": "function", "function": {"name": "f"}}), json!(1)] {
-            let error = take(json!({"tools": [tool], "tool_choice": bad})).unwrap_err();
-            assert_eq!(error.details["field"], "tool_choice");
+        let schema = json!({"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}},
+            "$defs": {"city": {"type": "string"}}});
+        let tools = json!([
+            {"type": "function", "function": {"name": "f", "parameters": schema}},
+            {"type": "function", "function": {"name": "g"}},
+        ]);
+        let offer = |choice: Value| take(json!({"tools": tools, "tool_choice": choice}));
+        for open in [json!("auto"), json!(null)] {
+            let offer = offer(open).unwrap();
+            assert!(offer.tools_json.contains("\"f\"") && offer.demanded.is_none());
         }
+        assert_eq!(offer(json!("none")).unwrap().tools_json, "");
+        assert_eq!(take(json!({})).unwrap(), Offer { tools_json: String::new(), demanded: None });
+
+        let grammar = |choice: Value| match offer(choice).unwrap().demanded.unwrap().kind {
+            Some(Kind::Grammar(grammar)) => grammar,
+            other => panic!("{other:?}"),
+        };
+        let any = grammar(json!("required"));
+        assert!(any.contains(&schema.to_string()) && any.contains(r#""const":"g""#), "{any}");
+        assert!(any.ends_with(r#""$defs":{"city":{"type":"string"}}}"#), "{any}");
+        let one = grammar(json!({"type": "function", "function": {"name": "g"}}));
+        assert!(!one.contains(r#""const":"f""#) && one.contains(r#""const":"g""#), "{one}");
+
+        let unknown = json!({"type": "function", "function": {"name": "h"}});
+        for bad in [unknown, json!("always"), json!({"type": "function"}), json!(1)] {
+            assert_eq!(offer(bad).unwrap_err().details["field"], "tool_choice");
+        }
+        assert_eq!(take(json!({"tool_choice": "required"})).unwrap_err().details["field"], "tool_choice");
         assert_eq!(take(json!({"tools": [{}]})).unwrap_err().details["field"], "tools[0]");
     }
 }

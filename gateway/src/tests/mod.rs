@@ -5,5 +5,7 @@
 
 mod faces;
 mod management;
+mod mutations;
 mod openai;
+mod trouble;
 mod world;

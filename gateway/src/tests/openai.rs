@@ -1,13 +1,16 @@
 //! `/v1` as the official clients know it.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use axum::body::Body;
 use http_body_util::BodyExt as _;
-use millm_kit::ServiceError;
-use millm_proto::runtime::v1::{
-    FinishReason, GenerateEnd, GenerateResponse, GenerateStart, LoadState, LoadedModel, TokenLogprob,
-    generate_request::Prompt,
+use millm_kit::{Reason, ServiceError};
+use millm_proto::{
+    catalog::v1::{Model, model::State},
+    runtime::v1::{
+        FinishReason, GenerateEnd, GenerateResponse, GenerateStart, LoadState, LoadedModel, RuntimeStatus,
+        TokenLogprob, generate_request::Prompt,
+    },
 };
 use serde_json::{Value, json};
 use tonic::Status;
@@ -258,12 +261,38 @@ async fn models_are_those_that_are_loaded() {
 }
 
 #[tokio::test]
+async fn models_that_would_be_loaded_are_listed_too() {
+    let world = World::new().await;
+    let row = |id, handle: &str, state: State| Model {
+        id,
+        handle: handle.into(),
+        state: state.into(),
+        ..Model::default()
+    };
+    *world.stage.models.lock().unwrap() =
+        vec![row(1, "in", State::Ready), row(2, "ready", State::Ready), row(3, "late", State::Pending)];
+    let loaded = LoadedModel {
+        model_id: 1,
+        handle: "in".into(),
+        state: LoadState::Loaded.into(),
+        ..LoadedModel::default()
+    };
+    *world.stage.status.lock().unwrap() =
+        RuntimeStatus { models: vec![loaded], loads_on_demand: true, ..RuntimeStatus::default() };
+    let list = world.get("/v1/models").await.1;
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
+    assert_eq!(ids, [json!("in"), json!("ready")]);
+    assert_eq!(world.get("/v1/models/ready").await.0, 200);
+    assert_eq!(world.get("/v1/models/late").await.0, 404);
+}
+
+#[tokio::test]
 async fn errors_have_openais_body() {
     let world = world(hello(FinishReason::Stop)).await;
     let refuse = |error: ServiceError| *world.stage.refusal.lock().unwrap() = Some(error);
     for (error, status, kind, code) in [
         (ServiceError::model_not_found("tiny"), 404, "invalid_request_error", "model_not_found"),
-        (ServiceError::not_loaded("tiny"), 400, "invalid_request_error", "model_not_loaded"),
+        (ServiceError::not_loaded("tiny"), 503, "server_error", "model_not_loaded"),
         (ServiceError::loading("tiny"), 503, "server_error", "model_loading"),
         (ServiceError::queue_full(64), 429, "rate_limit_error", "queue_full"),
         (
@@ -274,7 +303,8 @@ async fn errors_have_openais_body() {
         ),
     ] {
         let message = error.message.clone();
-        let retry = error.retry_after.map(|after| after.as_secs().to_string());
+        let unloaded = (error.reason == Reason::ModelNotLoaded).then_some(Duration::from_secs(2));
+        let retry = error.retry_after.or(unloaded).map(|after| after.as_secs().to_string());
         refuse(error);
         for stream in [false, true] {
             let request = request("POST", "/v1/chat/completions").header("content-type", "application/json");
@@ -302,11 +332,7 @@ async fn bad_requests_name_their_field() {
         ("/v1/chat/completions", chat(json!({"top_logprobs": 2})), "top_logprobs"),
         ("/v1/chat/completions", chat(json!({"logprobs": true, "top_logprobs": 21})), "top_logprobs"),
         ("/v1/chat/completions", chat(json!({"chat_template": "{{ x }}"})), "chat_template"),
-        (
-            "/v1/chat/completions",
-            chat(json!({"response_format": {"type": "json_object"}})),
-            "response_format",
-        ),
+        ("/v1/chat/completions", chat(json!({"response_format": {"type": "xml"}})), "response_format"),
         ("/v1/chat/completions", chat(json!({"functions": []})), "functions"),
         ("/v1/completions", json!({"model": "m"}), "prompt"),
         ("/v1/completions", completion(json!({"suffix": "x"})), "suffix"),

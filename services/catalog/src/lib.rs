@@ -22,6 +22,7 @@ use millm_proto::catalog::v1::catalog_service_server::CatalogServiceServer;
 use sqlx::postgres::PgPool;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::codec::CompressionEncoding;
 
 use store::{Store, StoreError};
 use watch::Feed;
@@ -63,7 +64,8 @@ impl Catalog {
         let stopping = host.shutdown.stopping.clone();
         let service =
             service::Service { core: core.clone(), tasks: host.tasks.clone(), stopping: stopping.clone() };
-        let conn = host.grpc(CatalogServiceServer::new(service)).await;
+        let service = CatalogServiceServer::new(service).accept_compressed(CompressionEncoding::Gzip);
+        let conn = host.grpc(service).await;
         host.tasks.spawn(upkeep::follow_health(core.clone(), host.health(), stopping.clone()));
         if let Some(pool) = self.postgres {
             host.tasks.spawn(upkeep::follow_others(core, pool, stopping));

@@ -48,6 +48,7 @@ use std::sync::Arc;
 use millm_kit::{Conn, Host, Secret, Settings};
 use millm_model::memory::Workload;
 use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
+use tonic::codec::CompressionEncoding;
 
 pub use disk::DiskSpace;
 pub use error::BuildError;
@@ -87,7 +88,11 @@ impl Downloader {
             registry: Registry::new(catalog),
             runtime,
             disk: Arc::new(RealDisk),
-            workload: Workload::served(settings.context_length as usize, settings.parallel_requests as usize),
+            workload: Workload::served(
+                settings.context_length as usize,
+                settings.parallel_requests as usize,
+                (settings.kv_cache_tokens > 0).then_some(settings.kv_cache_tokens as usize),
+            ),
             token: settings.hf_token.clone(),
             downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
             threads: settings.threads as usize,
@@ -119,6 +124,7 @@ impl Downloader {
         });
         let queue = Queue::start(&context);
         context.tasks.spawn(storage::sweep(Arc::clone(&context), queue.clone()));
-        host.grpc(DownloaderServiceServer::new(Service { context, queue })).await
+        let service = DownloaderServiceServer::new(Service { context, queue });
+        host.grpc(service.accept_compressed(CompressionEncoding::Gzip)).await
     }
 }

@@ -24,8 +24,8 @@ pub struct Segment {
     pub position: usize,
 }
 
-/// Rows of tokens, each at a position of a sequence. A decode step adds one row for its sequence, a prefill
-/// chunk many; both kinds go through one pass.
+/// Rows of tokens, each at a position of a sequence: steps (of tokens that were generated) and chunks (of prompts).
+/// Both kinds go through one pass; they differ in rounding, so a token's kind must not depend on when it is run.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     tokens: Vec<u32>,
@@ -46,22 +46,33 @@ impl Batch {
 
     /// Adds the newest token of a sequence that generates; its logits are wanted. Steps come before all chunks.
     pub fn push_step(&mut self, cache: &KvCache, sequence: SequenceId, token: u32) {
+        self.push_steps(cache, sequence, &[token], 1);
+    }
+
+    /// Adds several steps of a sequence at once, each computed as if it came alone; the logits of the last `wanted`
+    /// are wanted.
+    pub fn push_steps(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], wanted: usize) {
         assert_eq!(self.steps, self.tokens.len(), "steps come first");
-        self.push(cache, sequence, &[token], Logits::Last);
-        self.steps += 1;
+        self.push_rows(cache, sequence, tokens, wanted);
+        self.steps += tokens.len();
     }
 
     /// Adds a chunk of a prompt: the next tokens of a sequence, after those the cache already holds. One call for each sequence.
     pub fn push(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], logits: Logits) {
+        let wanted = match logits {
+            Logits::None => 0,
+            Logits::Last => 1,
+            Logits::All => tokens.len(),
+        };
+        self.push_rows(cache, sequence, tokens, wanted);
+    }
+
+    fn push_rows(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], wanted: usize) {
         let (start, position) = (self.tokens.len(), cache.length(sequence));
         self.tokens.extend_from_slice(tokens);
         self.positions.extend(position..position + tokens.len());
         let rows = start..self.tokens.len();
-        match logits {
-            Logits::None => {}
-            Logits::Last => self.outputs.extend(rows.clone().last()),
-            Logits::All => self.outputs.extend(rows.clone()),
-        }
+        self.outputs.extend(rows.end - wanted.min(tokens.len())..rows.end);
         self.segments.push(Segment { sequence, rows, position });
     }
 

@@ -1,5 +1,5 @@
-//! Keys and values of all running sequences, in pages of one preallocated pool per layer. Nothing is ever moved
-//! or copied: attention reads the pages where they lie.
+//! Keys and values of all sequences, in pages of one preallocated pool per layer. Nothing is moved: attention reads
+//! the pages where they lie, and sequences that begin the same read the same pages.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -73,18 +73,42 @@ impl KvCache {
         &self.pages
     }
 
-    /// Takes pages for a sequence of up to `tokens`, or `None` when too few are free.
+    /// A sequence with room for `tokens`, or `None` when too few pages can be had.
     pub fn open(&mut self, tokens: usize) -> Option<SequenceId> {
-        self.pages.open(tokens)
+        let sequence = self.pages.open();
+        if self.pages.reserve(sequence, tokens) {
+            return Some(sequence);
+        }
+        self.pages.close(sequence);
+        None
     }
 
-    /// Gives a sequence's pages back at once.
+    /// Lets a sequence's pages go at once.
     pub fn close(&mut self, sequence: SequenceId) {
         self.pages.close(sequence);
     }
 
-    pub fn close_all(&mut self) {
-        self.pages.close_all();
+    pub fn pages_mut(&mut self) -> &mut Pages {
+        &mut self.pages
+    }
+
+    /// Lets `to` begin as `from` is, whose full pages are all known: those are shared, the rest is copied.
+    pub fn follow(&mut self, from: SequenceId, to: SequenceId) {
+        let Some((from, to)) = self.pages.follow(from, to) else { return };
+        let size = self.kv_heads * self.head_dim * PAGE;
+        let (from, to) = (from as usize * size, to as usize * size);
+        for layer in &mut self.layers {
+            match layer {
+                Store::F16 { keys, values } => {
+                    keys.copy_within(from..from + size, to);
+                    values.copy_within(from..from + size, to);
+                }
+                Store::F32 { keys, values } => {
+                    keys.copy_within(from..from + size, to);
+                    values.copy_within(from..from + size, to);
+                }
+            }
+        }
     }
 
     /// Tokens of a sequence that are in the cache; 0 for one that is not open.

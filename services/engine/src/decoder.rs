@@ -9,7 +9,7 @@ use millm_model::spec::Activation;
 use crate::attention::{Shape, attend};
 use crate::batch::Batch;
 use crate::cache::KvCache;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inputs::Scratch;
 use crate::linear::{Linear, Weight, together};
 use crate::plain::zeroed;
@@ -77,6 +77,25 @@ impl Buffers {
         })
     }
 
+    /// Makes room for a larger batch; where there is none, that is an error and not the end of the process.
+    fn grow(&mut self, spec: &ModelSpec, rows: usize, outputs: usize) -> Result<()> {
+        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
+        grow(&mut self.logits, outputs * spec.vocabulary_size)?;
+        for buffer in [&mut self.residual, &mut self.normed, &mut self.delta] {
+            grow(buffer, rows * spec.hidden_size)?;
+        }
+        for buffer in [&mut self.queries, &mut self.mixed] {
+            grow(buffer, rows * queries)?;
+        }
+        for buffer in [&mut self.keys, &mut self.values] {
+            grow(buffer, rows * keys)?;
+        }
+        for buffer in [&mut self.gate, &mut self.up] {
+            grow(buffer, rows * spec.intermediate_size)?;
+        }
+        Ok(())
+    }
+
     /// Memory that [`Buffers::new`] takes.
     pub fn bytes(spec: &ModelSpec, rows: usize, outputs: usize) -> u64 {
         let widths = 3 * spec.hidden_size
@@ -84,6 +103,14 @@ impl Buffers {
             + 2 * spec.intermediate_size;
         4 * (rows * widths + outputs * spec.vocabulary_size) as u64
     }
+}
+
+fn grow(buffer: &mut Vec<f32>, length: usize) -> Result<()> {
+    let more = length.saturating_sub(buffer.len());
+    let bytes = 4 * length;
+    buffer.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { what: "activations", bytes })?;
+    buffer.resize(length.max(buffer.len()), 0.0);
+    Ok(())
 }
 
 fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
@@ -117,6 +144,7 @@ impl Decoder {
     /// in [`Batch::outputs`] come back. On an error nothing has entered the cache.
     pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache, taps: &mut dyn Taps) -> Result<&[f32]> {
         batch.check(cache, self.spec.vocabulary_size)?;
+        self.buffers.grow(&self.spec, batch.tokens().len(), batch.outputs().len())?;
         let hidden = self.spec.hidden_size;
         let residual = sized(&mut self.buffers.residual, batch.tokens().len() * hidden);
         for (row, token) in residual.chunks_exact_mut(hidden).zip(batch.tokens()) {

@@ -9,18 +9,21 @@ use std::thread::JoinHandle;
 use millm_model::{Checkpoint, ModelSpec};
 
 use crate::cache::KvCache;
+use crate::cores::Cores;
 use crate::decoder::Decoder;
 use crate::error::{Error, Result, panic_message};
+use crate::generation::tell;
 use crate::load::{LoadProgress, LoadStage};
 use crate::options::EngineOptions;
-use crate::request::{EndReason, Request, Sink, SubmitError};
-use crate::running::end;
+use crate::request::{EndReason, Event, Request, Sink, SubmitError};
 use crate::scheduler::Scheduler;
 use crate::stats::{Counters, Stats};
 use crate::team::Team;
 
 /// Most likely tokens that can be asked for with each token.
 const TOP_LOGPROBS: usize = 128;
+/// Tokens that a request may guess ahead.
+const MOST_GUESSED: usize = 16;
 
 /// A loaded model, running. Dropping it stops the thread and ends what runs as cancelled.
 pub struct Engine {
@@ -35,7 +38,7 @@ pub struct Engine {
 }
 
 enum Command {
-    Submit(Request, Box<dyn Sink>),
+    Submit(Box<Request>, Box<dyn Sink>),
     CancelAll,
     Stop,
 }
@@ -54,13 +57,13 @@ impl Engine {
         let context_length = options.context_length(&spec);
         let weight_bytes = decoder.weight_bytes();
         let counters = Arc::new(Counters::default());
-        let sizes = (options.slots, options.prefill_chunk, context_length);
-        let scheduler = Scheduler::new(decoder, cache, Arc::clone(&counters), sizes);
+        let scheduler = Scheduler::new(decoder, cache, Arc::clone(&counters), options.limits(&spec));
         // Room for every request that may be taken, and some for control: sending hardly ever waits.
         let (commands, received) = sync_channel(options.slots + options.queue_capacity + 4);
+        let threads = options.threads();
         let thread = std::thread::Builder::new()
             .name("millm-engine".to_string())
-            .spawn(move || serve(scheduler, &received))
+            .spawn(move || serve(scheduler, &received, threads))
             .map_err(Error::Thread)?;
         progress(LoadProgress { stage: LoadStage::Ready, fraction: 1.0, tensor: None });
         let (slots, queue_capacity) = (options.slots, options.queue_capacity);
@@ -74,7 +77,7 @@ impl Engine {
         let most = self.slots + self.queue_capacity;
         let full = |taken: usize| SubmitError::QueueFull { waiting: taken.saturating_sub(self.slots) };
         self.counters.enter(most).map_err(full)?;
-        self.commands.try_send(Command::Submit(request, sink)).map_err(|error| {
+        self.commands.try_send(Command::Submit(Box::new(request), sink)).map_err(|error| {
             self.counters.left();
             match error {
                 TrySendError::Full(_) => full(most),
@@ -98,6 +101,9 @@ impl Engine {
         }
         if request.logprobs.is_some_and(|top| top > TOP_LOGPROBS) {
             return Err(SubmitError::InvalidSampling { field: "logprobs", why: "must be at most 128" });
+        }
+        if request.speculate > MOST_GUESSED {
+            return Err(SubmitError::InvalidSampling { field: "speculate", why: "must be at most 16" });
         }
         request.sampling.check()
     }
@@ -156,25 +162,30 @@ fn prepare(
     options.check(checkpoint.spec())?;
     let team = Team::new(options.threads())?;
     let decoder = Decoder::load(checkpoint, team, (options.batch_rows(), options.slots), progress)?;
+    checkpoint.check_whole()?;
     progress(LoadProgress { stage: LoadStage::Cache, fraction: 0.98, tensor: None });
     let cache = KvCache::new(decoder.spec(), options.kv_type, options.pages(decoder.spec()))?;
     Ok((decoder, cache))
 }
 
-fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>) {
+fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>, threads: usize) {
     loop {
         match next(commands, scheduler.idle()) {
-            Next::Command(Command::Submit(request, sink)) => scheduler.enqueue(request, sink),
+            Next::Command(Command::Submit(request, sink)) => scheduler.enqueue(*request, sink),
             Next::Command(Command::CancelAll) => scheduler.cancel_all(),
             Next::Command(Command::Stop) | Next::Over => break,
-            Next::Nothing => scheduler.step(),
+            Next::Nothing => {
+                let _cores = Cores::of_this_machine().take(threads);
+                scheduler.step();
+            }
         }
     }
     scheduler.cancel_all();
     // Requests that were sent before the stop and not yet read.
     while let Ok(command) = commands.try_recv() {
         if let Command::Submit(request, mut sink) = command {
-            end(&mut *sink, EndReason::Cancelled, request.prompt.len(), 0);
+            let (reason, prompt_tokens) = (EndReason::Cancelled, request.prompt.len());
+            tell(&mut *sink, Event::End { reason, prompt_tokens, cached: 0, generated: 0 });
         }
     }
 }

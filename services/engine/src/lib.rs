@@ -10,9 +10,11 @@
 
 pub mod batch;
 pub mod cache;
+pub mod constraint;
 pub mod decoder;
 pub mod engine;
 pub mod error;
+pub mod known;
 pub mod linear;
 pub mod load;
 pub mod measure;
@@ -25,11 +27,15 @@ pub mod taps;
 pub mod team;
 
 mod attention;
+mod cores;
+mod draft;
+mod generation;
 mod inputs;
 mod kernels;
 mod matrix;
 mod panel;
 mod plain;
+mod plan;
 mod region;
 mod rope;
 mod running;
@@ -38,6 +44,7 @@ mod stored;
 mod vector;
 
 pub use cache::KvType;
+pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use load::{LoadProgress, LoadStage};

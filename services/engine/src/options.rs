@@ -6,6 +6,7 @@ use crate::cache::{KvCache, KvType};
 use crate::decoder::Buffers;
 use crate::error::{Error, Result};
 use crate::pages::PAGE;
+use crate::plan::Budget;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
@@ -15,6 +16,11 @@ pub struct EngineOptions {
     pub slots: usize,
     /// Prompt tokens in one forward pass at most: larger reads prompts faster, smaller keeps running answers smoother.
     pub prefill_chunk: usize,
+    /// The same beside running answers, who wait for the pass to end: about as many as take the time that a step of all
+    /// slots takes.
+    pub prefill_beside_answers: usize,
+    /// Tokens that the KV cache holds for all requests together; `None` is a whole context for each slot.
+    pub kv_tokens: Option<usize>,
     /// Requests that may wait beyond those that run.
     pub queue_capacity: usize,
     /// Compute threads; `None` is one for each physical core.
@@ -29,6 +35,8 @@ impl Default for EngineOptions {
             context_length: None,
             slots: 8,
             prefill_chunk: memory::PREFILL_CHUNK,
+            prefill_beside_answers: 32,
+            kv_tokens: None,
             queue_capacity: 64,
             threads: None,
             kv_type: KvType::default(),
@@ -45,9 +53,19 @@ pub struct Memory {
     pub activation_bytes: u64,
 }
 
+/// What the scheduler keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    pub slots: usize,
+    pub context_length: usize,
+    pub prefill: Budget,
+}
+
 impl EngineOptions {
+    /// What one request may have: never more than the KV cache holds, so whatever is taken can also be finished.
     pub fn context_length(&self, spec: &ModelSpec) -> usize {
-        self.context_length.unwrap_or(usize::MAX).min(spec.context_length)
+        let asked = self.context_length.unwrap_or(usize::MAX).min(spec.context_length);
+        self.kv_tokens.map_or(asked, |tokens| asked.min(tokens / PAGE * PAGE))
     }
 
     /// What an engine with these options takes for this model beside the weights.
@@ -63,6 +81,7 @@ impl EngineOptions {
             ("context_length", self.context_length(spec)),
             ("slots", self.slots),
             ("prefill_chunk", self.prefill_chunk),
+            ("prefill_beside_answers", self.prefill_beside_answers),
             ("threads", self.threads.unwrap_or(1)),
         ];
         match numbers.into_iter().find(|(_, value)| *value == 0) {
@@ -71,9 +90,15 @@ impl EngineOptions {
         }
     }
 
-    /// Each slot can hold a whole context.
+    /// Each slot can hold a whole context, unless that is more than there may be.
     pub(crate) fn pages(&self, spec: &ModelSpec) -> usize {
-        self.slots.saturating_mul(self.context_length(spec).div_ceil(PAGE))
+        let whole = self.slots.saturating_mul(self.context_length(spec).div_ceil(PAGE));
+        self.kv_tokens.map_or(whole, |tokens| whole.min(tokens / PAGE))
+    }
+
+    pub(crate) fn limits(&self, spec: &ModelSpec) -> Limits {
+        let prefill = Budget { alone: self.prefill_chunk, beside_answers: self.prefill_beside_answers };
+        Limits { slots: self.slots, context_length: self.context_length(spec), prefill }
     }
 
     /// Rows of the largest batch: a full chunk beside a decode row for each slot.
@@ -83,9 +108,12 @@ impl EngineOptions {
 
     /// Compute threads as they will be.
     pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| {
-            let allowed = std::thread::available_parallelism().map_or(1, usize::from);
-            candle_core::utils::get_num_threads().clamp(1, allowed)
-        })
+        self.threads.unwrap_or_else(default_threads)
     }
+}
+
+/// One for each physical core that this process may use.
+pub(crate) fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    candle_core::utils::get_num_threads().clamp(1, allowed)
 }

@@ -1,9 +1,10 @@
 //! What a caller asks of the engine, and what it hears back.
 
+use crate::constraint::Constraint;
 use crate::sampler::Sampling;
 
 /// One completion to generate.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
@@ -18,6 +19,11 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Give the prompt tokens' log-probabilities too (with `logprobs`' number of most likely ones, or none).
     pub prompt_logprobs: bool,
+    /// What the answer must look like.
+    pub constraint: Option<Constraint>,
+    /// Guess up to this many tokens ahead from the text's own repetitions: the text is the same, and comes faster
+    /// where it repeats itself. 0 is off.
+    pub speculate: usize,
 }
 
 /// A token and how likely it was, by the model's own distribution before temperature, penalties and bias.
@@ -45,6 +51,8 @@ pub enum Event {
     End {
         reason: EndReason,
         prompt_tokens: usize,
+        /// Prompt tokens that were found in the cache.
+        cached: usize,
         /// Tokens sampled, a stop token included.
         generated: usize,
     },
@@ -56,7 +64,13 @@ pub enum EndReason {
     Eos(u32),
     /// `max_tokens` were generated, or the context is full.
     Length,
+    /// The constraint allows nothing more.
+    Complete,
     Cancelled,
+    /// The constraint cannot be held: it is too complex.
+    Unsatisfiable(String),
+    /// There was no memory for it.
+    OutOfMemory,
     Failed(String),
 }
 

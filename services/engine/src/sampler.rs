@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::constraint::{Constraint, ConstraintError};
 use crate::request::SubmitError;
 use crate::vector::{exp, log_sum_exp};
 
@@ -87,21 +88,32 @@ impl Sampler {
         Self { sampling, random, seen, logits: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Chooses the next token by the model's logits and counts it as part of the answer.
-    pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let token = if self.adjusts() {
-            self.logits.clear();
-            self.logits.extend_from_slice(logits);
-            self.adjust();
-            let adjusted = std::mem::take(&mut self.logits);
+    /// Chooses the next token by the model's logits, among those the constraint allows, and counts it as part of the
+    /// answer.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        mut constraint: Option<&mut Constraint>,
+    ) -> Result<u32, ConstraintError> {
+        let token = if constraint.is_some() || self.adjusts() {
+            let mut adjusted = std::mem::take(&mut self.logits);
+            adjusted.clear();
+            adjusted.extend_from_slice(logits);
+            self.adjust(&mut adjusted);
+            if let Some(constraint) = &mut constraint {
+                constraint.mask(&mut adjusted)?;
+            }
             let token = self.choose(&adjusted);
             self.logits = adjusted;
             token
         } else {
             self.choose(logits)
         };
+        if let Some(constraint) = constraint {
+            constraint.accept(token)?;
+        }
         *self.seen.entry(token).or_default() += 1;
-        token
+        Ok(token)
     }
 
     /// Exact comparisons: these are settings, off at one very value.
@@ -115,10 +127,10 @@ impl Sampler {
             || *presence_penalty != 0.0
     }
 
-    fn adjust(&mut self) {
+    fn adjust(&self, logits: &mut [f32]) {
         let sampling = &self.sampling;
         for (token, count) in &self.seen {
-            let logit = &mut self.logits[*token as usize];
+            let logit = &mut logits[*token as usize];
             *logit = if *logit > 0.0 {
                 *logit / sampling.repetition_penalty
             } else {
@@ -128,7 +140,7 @@ impl Sampler {
             *logit -= if *count > 0 { sampling.presence_penalty } else { 0.0 };
         }
         for (token, bias) in &sampling.logit_bias {
-            if let Some(logit) = self.logits.get_mut(*token as usize) {
+            if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
             }
         }
@@ -148,7 +160,7 @@ impl Sampler {
             }
         }
         // Rounding left a remainder, or the logits were not numbers.
-        self.candidates.first().map_or_else(|| most_likely(logits), |(token, _)| *token)
+        most_likely(logits)
     }
 
     /// Leaves in `candidates` the tokens that may be drawn, each with a weight proportional to its probability.
@@ -286,10 +298,10 @@ mod tests {
     #[test]
     fn zero_temperature_and_a_tiny_one_take_the_first_of_the_largest() {
         let mut sampler = Sampler::new(Sampling::greedy(), &[]);
-        assert_eq!(sampler.sample(&[0.0, 2.0, 2.0]), 1);
+        assert_eq!(sampler.sample(&[0.0, 2.0, 2.0], None).unwrap(), 1);
         let mut sampler = Sampler::new(Sampling { temperature: 1e-30, ..Sampling::default() }, &[]);
-        assert_eq!(sampler.sample(&LOGITS), 1);
-        assert_eq!(sampler.sample(&[f32::NAN; 3]), 0);
+        assert_eq!(sampler.sample(&LOGITS, None).unwrap(), 1);
+        assert_eq!(sampler.sample(&[f32::NAN; 3], None).unwrap(), 0);
     }
 
     #[test]
@@ -316,10 +328,10 @@ mod tests {
         for token in answer {
             *sampler.seen.entry(*token).or_default() += 1;
         }
-        sampler.logits = LOGITS.to_vec();
+        let mut logits = LOGITS.to_vec();
         assert!(sampler.adjusts());
-        sampler.adjust();
-        sampler.logits
+        sampler.adjust(&mut logits);
+        logits
     }
 
     #[test]
@@ -336,16 +348,16 @@ mod tests {
         let bias =
             Sampling { logit_bias: vec![(3, 100.0), (1, f32::NEG_INFINITY), (99, 1.0)], ..base.clone() };
         assert_eq!(adjusted(bias.clone(), &[], &[]), [1.0, f32::NEG_INFINITY, 2.0, 99.0, 2.5]);
-        assert_eq!(Sampler::new(bias, &[]).sample(&LOGITS), 3);
+        assert_eq!(Sampler::new(bias, &[]).sample(&LOGITS, None).unwrap(), 3);
         let mut sampler = Sampler::new(Sampling { presence_penalty: 1.0, ..base }, &[]);
-        assert_eq!([(); 3].map(|()| sampler.sample(&LOGITS)), [1, 4, 1]);
+        assert_eq!([(); 3].map(|()| sampler.sample(&LOGITS, None).unwrap()), [1, 4, 1]);
     }
 
     #[test]
     fn a_seed_decides_the_draws() {
         let draws = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..Sampling::default() }, &[]);
-            (0..50).map(|_| sampler.sample(&LOGITS)).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&LOGITS, None).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(draws(Some(7)), draws(Some(7)));
         assert_ne!(draws(Some(7)), draws(Some(8)));

@@ -1,20 +1,23 @@
 //! Continuous batching: before each forward pass requests join and leave the running batch.
 //!
-//! Every decoding request has its row in every pass; what is left of a pass's budget is shared out evenly among the
-//! prompts still being read, so a long prompt neither stops running answers nor keeps a short prompt waiting. A
-//! request is admitted, in order of arrival, when a slot and all pages it may need are free.
+//! Requests are admitted in order of arrival, when a slot and the pages for what they have so far are free; answers
+//! then grow page by page. When pages run out the youngest gives up its own and waits at the head of the queue, with
+//! all it has said, to be read again: nobody fails for want of memory, and the oldest always gets on.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::batch::{Batch, Logits};
+use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::decoder::Decoder;
-use crate::error::panic_message;
+use crate::error::{Error, panic_message};
+use crate::generation::{Due, Generation, Leave};
+use crate::options::Limits;
+use crate::pages::PAGE;
+use crate::plan::{Part, plan};
 use crate::request::{EndReason, Request, Sink};
-use crate::running::{Leave, Running, end};
+use crate::running::Running;
 use crate::stats::Counters;
 use crate::taps::NoTaps;
 
@@ -22,45 +25,17 @@ pub(crate) struct Scheduler {
     decoder: Decoder,
     cache: KvCache,
     counters: Arc<Counters>,
-    slots: usize,
-    /// Prompt tokens in one pass at most.
-    prefill_chunk: usize,
-    context_length: usize,
-    waiting: VecDeque<(Request, Box<dyn Sink>)>,
+    limits: Limits,
+    /// Both in order of arrival, and whoever waits came later than whoever runs.
+    waiting: VecDeque<Generation>,
     running: Vec<Running>,
     batch: Batch,
-    plan: Vec<Part>,
-}
-
-/// A running request's part in a pass.
-struct Part {
-    /// In `running`.
-    index: usize,
-    /// Prompt tokens; 0 is a decode row.
-    rows: usize,
-    /// Rows of logits.
-    outputs: Range<usize>,
 }
 
 impl Scheduler {
-    pub fn new(
-        decoder: Decoder,
-        cache: KvCache,
-        counters: Arc<Counters>,
-        (slots, prefill_chunk, context_length): (usize, usize, usize),
-    ) -> Self {
-        let scheduler = Self {
-            decoder,
-            cache,
-            counters,
-            slots,
-            prefill_chunk,
-            context_length,
-            waiting: VecDeque::new(),
-            running: Vec::new(),
-            batch: Batch::default(),
-            plan: Vec::new(),
-        };
+    pub fn new(decoder: Decoder, cache: KvCache, counters: Arc<Counters>, limits: Limits) -> Self {
+        let (waiting, running, batch) = (VecDeque::new(), Vec::new(), Batch::default());
+        let scheduler = Self { decoder, cache, counters, limits, waiting, running, batch };
         scheduler.count();
         scheduler
     }
@@ -71,7 +46,7 @@ impl Scheduler {
 
     /// The request has been checked: its prompt fits the context and the vocabulary.
     pub fn enqueue(&mut self, request: Request, sink: Box<dyn Sink>) {
-        self.waiting.push_back((request, sink));
+        self.waiting.push_back(Generation::new(request, sink, self.limits.context_length));
         self.count();
     }
 
@@ -80,10 +55,10 @@ impl Scheduler {
         while !self.running.is_empty() {
             self.leave(0, Leave::End(EndReason::Cancelled));
         }
-        while let Some((request, mut sink)) = self.waiting.pop_front() {
+        while let Some(generation) = self.waiting.pop_front() {
             self.counters.left();
             self.count();
-            end(&mut *sink, EndReason::Cancelled, request.prompt.len(), 0);
+            generation.end(EndReason::Cancelled);
         }
     }
 
@@ -91,35 +66,15 @@ impl Scheduler {
     pub fn step(&mut self) {
         self.forget_gone();
         self.admit();
-        self.arrange();
-        if self.batch.is_empty() {
+        self.make_room();
+        self.take_over();
+        let parts = plan(&self.running, &mut self.cache, self.limits.prefill, &mut self.batch);
+        if parts.is_empty() {
             return;
         }
-        let Self { decoder, cache, batch, running, plan, .. } = self;
-        let vocabulary = decoder.spec().vocabulary_size;
         self.counters.forward_pass();
-        let mut leaving = Vec::new();
-        match caught(move || decoder.forward(batch, cache, &mut NoTaps)) {
-            Ok(Ok(logits)) => {
-                for part in plan.iter() {
-                    let request = &mut running[part.index];
-                    let logits = &logits[part.outputs.start * vocabulary..part.outputs.end * vocabulary];
-                    let before = request.generated();
-                    let left = caught(|| request.absorb(part.rows, logits, vocabulary))
-                        .unwrap_or_else(|panic| Some(failed(&panic_message(&*panic))));
-                    self.counters.tokens(part.rows, request.generated() - before);
-                    leaving.extend(left.map(|leave| (part.index, leave)));
-                }
-            }
-            Ok(Err(error)) => {
-                leaving.extend(plan.iter().map(|part| (part.index, failed(&error.to_string()))));
-            }
-            Err(panic) => {
-                let message = panic_message(&*panic);
-                leaving.extend(plan.iter().map(|part| (part.index, failed(&message))));
-            }
-        }
-        leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        let leaving = self.run(&parts);
+        self.count();
         for (index, leave) in leaving {
             self.leave(index, leave);
         }
@@ -127,83 +82,221 @@ impl Scheduler {
 
     fn forget_gone(&mut self) {
         for index in (0..self.running.len()).rev() {
-            if self.running[index].receiver_gone() {
+            if self.running[index].generation.receiver_gone() {
                 self.leave(index, Leave::Gone);
             }
         }
-        let before = self.waiting.len();
-        self.waiting.retain(|(_, sink)| !sink.closed());
-        for _ in self.waiting.len()..before {
-            self.counters.left();
+        let mut gone = Vec::new();
+        for _ in 0..self.waiting.len() {
+            let Some(generation) = self.waiting.pop_front() else { break };
+            if generation.receiver_gone() {
+                self.counters.left();
+                gone.push(generation);
+            } else {
+                self.waiting.push_back(generation);
+            }
         }
         self.count();
+        // Last, as everywhere: whoever hears that its sink is gone finds its place free.
+        drop(gone);
     }
 
     fn admit(&mut self) {
-        while self.running.len() < self.slots {
-            let Some((request, _)) = self.waiting.front() else { break };
-            let prompt = request.prompt.len();
-            let limit = request.max_tokens.unwrap_or(usize::MAX).min(self.context_length - prompt);
-            // The last token generated never enters the cache.
-            let Some(sequence) = self.cache.open(prompt + limit.saturating_sub(1)) else { break };
-            if let Some((request, sink)) = self.waiting.pop_front() {
-                self.running.push(Running::new(sequence, request, sink, limit));
+        while self.running.len() < self.limits.slots {
+            let Some(generation) = self.waiting.pop_front() else { break };
+            let running = Running { sequence: self.cache.pages_mut().open(), generation };
+            self.running.push(running);
+            if !self.seat(self.running.len() - 1) {
+                self.unseat();
+                break;
             }
         }
         self.count();
     }
 
-    /// Lays out the next pass.
-    fn arrange(&mut self) {
-        self.batch.clear();
-        self.plan.clear();
-        let mut shares: Vec<usize> = self.running.iter().map(Running::prefill).collect();
-        share_out(&mut shares, self.prefill_chunk);
-        for (index, request) in self.running.iter().enumerate().filter(|(_, request)| request.prefill() == 0)
-        {
-            let start = self.batch.outputs().len();
-            self.batch.push_step(&self.cache, request.sequence, request.newest());
-            self.plan.push(Part { index, rows: 0, outputs: start..self.batch.outputs().len() });
+    /// Takes pages for what a request has so far and one token more; beside others only where those can still grow.
+    fn seat(&mut self, index: usize) -> bool {
+        // First what it shares: that must not be given up for the rest.
+        self.adopt(index);
+        let Running { sequence, generation } = &self.running[index];
+        let pages = self.cache.pages_mut();
+        pages.reserve(*sequence, generation.needs()) && (index == 0 || pages.available() >= index)
+    }
+
+    /// The youngest goes back to the head of the queue.
+    fn unseat(&mut self) {
+        if let Some(Running { sequence, mut generation }) = self.running.pop() {
+            self.cache.close(sequence);
+            generation.begin_anew();
+            self.waiting.push_front(generation);
         }
-        for (index, (request, rows)) in self.running.iter().zip(shares).enumerate() {
-            if rows == 0 {
-                continue;
+    }
+
+    /// Gives each answer room for its next token, the oldest first.
+    fn make_room(&mut self) {
+        let mut index = 0;
+        while index < self.running.len() {
+            let Running { sequence, generation } = &self.running[index];
+            let (sequence, tokens) = (*sequence, generation.tokens().len());
+            while index < self.running.len() && !self.cache.pages_mut().reserve(sequence, tokens) {
+                let youngest = &self.running[self.running.len() - 1];
+                // It may come back to them.
+                youngest.keep_pages(&mut self.cache, usize::MAX);
+                self.counters.preempted();
+                self.unseat();
             }
-            let logits = match request {
-                request if request.scores_prompt() => Logits::All,
-                request if request.completes_prompt(rows) => Logits::Last,
-                _ => Logits::None,
-            };
-            let start = self.batch.outputs().len();
-            self.batch.push(&self.cache, request.sequence, request.next_prompt_tokens(rows), logits);
-            self.plan.push(Part { index, rows, outputs: start..self.batch.outputs().len() });
+            index += 1;
         }
+    }
+
+    /// Everybody goes on from what others have computed meanwhile.
+    fn take_over(&mut self) {
+        for index in 0..self.running.len() {
+            if matches!(self.running[index].due(&self.cache), Due::Prompt(_)) {
+                self.adopt(index);
+            }
+        }
+    }
+
+    fn adopt(&mut self, index: usize) {
+        let Self { running, cache, .. } = self;
+        let running = &mut running[index];
+        while let Some(content) = running.wanted(cache)
+            && cache.pages_mut().adopt(running.sequence, &content)
+        {
+            running.generation.found(PAGE);
+        }
+    }
+
+    /// Runs the pass and takes in what it gave; who leaves comes last in the batch first.
+    fn run(&mut self, parts: &[Part]) -> Vec<(usize, Leave)> {
+        let Self { decoder, cache, batch, running, counters, .. } = self;
+        let vocabulary = decoder.spec().vocabulary_size;
+        let used = &mut *cache;
+        let outcome = std::thread::scope(|scope| {
+            // Constraints are worked out beside the pass, not after it.
+            let constrained: Vec<&mut Generation> = running
+                .iter_mut()
+                .map(|running| &mut running.generation)
+                .filter(|generation| generation.is_constrained())
+                .collect();
+            if !constrained.is_empty() {
+                let prepare = || constrained.into_iter().for_each(Generation::prepare);
+                // Without a thread for it, they are worked out when they are needed.
+                let _beside = std::thread::Builder::new().spawn_scoped(scope, prepare);
+            }
+            caught(move || decoder.forward(batch, used, &mut NoTaps))
+        });
+        let all = |reason: EndReason| {
+            parts.iter().rev().map(|part| (part.index, Leave::End(reason.clone()))).collect()
+        };
+        let mut leaving: Vec<(usize, Leave)> = match outcome {
+            Ok(Ok(logits)) => {
+                let mut taking = Taking { running, cache, counters, vocabulary };
+                parts
+                    .iter()
+                    .flat_map(|part| {
+                        let rows = part.outputs.start * vocabulary..part.outputs.end * vocabulary;
+                        taking.take_in(part, &logits[rows])
+                    })
+                    .collect()
+            }
+            Ok(Err(Error::OutOfMemory { .. })) => all(EndReason::OutOfMemory),
+            Ok(Err(error)) => all(EndReason::Failed(error.to_string())),
+            Err(panic) => all(EndReason::Failed(panic_message(&*panic))),
+        };
+        leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        leaving
     }
 
     /// Frees pages and place first, so that whoever hears of the end finds them free.
     fn leave(&mut self, index: usize, leave: Leave) {
-        let request = self.running.remove(index);
-        self.cache.close(request.sequence);
+        let Running { sequence, generation } = self.running.remove(index);
+        self.cache.close(sequence);
         self.counters.left();
         self.count();
-        match leave {
-            Leave::End(reason) => {
-                if let EndReason::Failed(why) = &reason {
-                    tracing::error!(
-                        why,
-                        prompt_tokens = request.prompt_tokens(),
-                        "a request failed in the engine"
-                    );
-                }
-                request.end(reason);
+        if let Leave::End(reason) = leave {
+            if let EndReason::Failed(why) = &reason {
+                let prompt_tokens = generation.prompt().len();
+                tracing::error!(why, prompt_tokens, "a request failed in the engine");
             }
-            Leave::Gone => {}
+            generation.end(reason);
         }
     }
 
     fn count(&self) {
-        let pages = self.cache.pages();
-        self.counters.present(self.running.len(), self.waiting.len(), pages.free(), pages.total());
+        self.counters.present(self.running.len(), self.waiting.len(), self.cache.pages());
+    }
+}
+
+/// What a pass changes.
+struct Taking<'a> {
+    running: &'a mut [Running],
+    cache: &'a mut KvCache,
+    counters: &'a Counters,
+    vocabulary: usize,
+}
+
+impl Taking<'_> {
+    /// What a part of the pass gave, for whom it was run and for those who only waited for the same.
+    fn take_in(&mut self, part: &Part, logits: &[f32]) -> Vec<(usize, Leave)> {
+        let own = &mut self.running[part.index];
+        let prompt = own.generation.prompt().len();
+        let of_prompt = part.tokens.start.min(prompt)..part.tokens.end.min(prompt);
+        self.counters.prompt_tokens(of_prompt.len());
+        own.keep_pages(self.cache, prompt);
+        own.generation.score(of_prompt.clone(), logits, self.vocabulary);
+        if part.tokens.end == prompt {
+            // Also those of one that has been read again, which needs them no more.
+            let last = &logits[logits.len() - self.vocabulary..];
+            return self.start(part.index, last);
+        }
+        if part.tokens.end < own.generation.tokens().len() {
+            return Vec::new();
+        }
+        self.go_on(part.index, logits, &part.guessed).into_iter().collect()
+    }
+
+    /// A prompt is read: all who asked the same begin to answer.
+    fn start(&mut self, first: usize, logits: &[f32]) -> Vec<(usize, Leave)> {
+        let mut starting = Vec::new();
+        let origin = self.running[first].sequence;
+        for index in first + 1..self.running.len() {
+            let [own, twin] = [&self.running[first], &self.running[index]];
+            let waits = matches!(twin.due(self.cache), Due::Prompt(_));
+            if waits && twin.generation.is_twin_of(&own.generation) {
+                let found = twin.generation.prompt().len() - twin.held(self.cache);
+                self.cache.follow(origin, twin.sequence);
+                self.running[index].generation.found(found);
+                starting.push(index);
+            }
+        }
+        if self.running[first].generation.generated() == 0 {
+            starting.push(first);
+        }
+        starting
+            .into_iter()
+            .filter_map(|index| {
+                self.counters.cached_tokens(self.running[index].generation.cached());
+                self.go_on(index, logits, &[])
+            })
+            .collect()
+    }
+
+    fn go_on(&mut self, index: usize, logits: &[f32], guessed: &[u32]) -> Option<(usize, Leave)> {
+        let Self { cache, counters, vocabulary, .. } = self;
+        let Running { sequence, generation } = &mut self.running[index];
+        let before = generation.generated();
+        let left = caught(|| generation.go_on(logits, *vocabulary, guessed))
+            .unwrap_or_else(|panic| Some(Leave::End(EndReason::Failed(panic_message(&*panic)))));
+        let chosen = generation.generated() - before;
+        counters.generated(chosen);
+        counters.guessed(guessed.len(), chosen.saturating_sub(1));
+        if left.is_none() {
+            // What was guessed wrong was computed in vain.
+            cache.pages_mut().truncate(*sequence, generation.tokens().len() - 1);
+        }
+        left.map(|leave| (index, leave))
     }
 }
 
@@ -212,38 +305,69 @@ fn caught<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
     catch_unwind(AssertUnwindSafe(work))
 }
 
-fn failed(why: &str) -> Leave {
-    Leave::End(EndReason::Failed(why.to_string()))
-}
-
-/// Cuts what each asks for down to shares of `budget` as even as can be.
-fn share_out(asked: &mut [usize], mut budget: usize) {
-    let mut order: Vec<usize> = (0..asked.len()).filter(|index| asked[*index] > 0).collect();
-    // Those who ask for less than an even share leave the rest to the others; among equals, first come.
-    order.sort_by_key(|index| asked[*index]);
-    let mut left = order.len();
-    for index in order {
-        asked[index] = asked[index].min(budget.div_ceil(left));
-        budget -= asked[index];
-        left -= 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use millm_model::{Checkpoint, ModelSpec};
+
     use super::*;
+    use crate::options::EngineOptions;
+    use crate::request::Event;
+    use crate::sampler::Sampling;
+    use crate::team::Team;
+
+    struct Channel(Sender<Event>);
+
+    impl Sink for Channel {
+        fn send(&mut self, event: Event) -> bool {
+            self.0.send(event).is_ok()
+        }
+    }
+
+    fn enqueue(scheduler: &mut Scheduler) -> Receiver<Event> {
+        let (sender, events) = channel();
+        let prompt = (3..60).collect();
+        let request =
+            Request { prompt, sampling: Sampling::greedy(), max_tokens: Some(4), ..Request::default() };
+        scheduler.counters.enter(8).unwrap();
+        scheduler.enqueue(request, Box::new(Channel(sender)));
+        events
+    }
+
+    fn end(scheduler: &mut Scheduler, events: &Receiver<Event>) -> EndReason {
+        while !scheduler.idle() {
+            scheduler.step();
+        }
+        match events.iter().last() {
+            Some(Event::End { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
 
     #[test]
-    fn a_budget_is_shared_evenly() {
-        let check = |mut asked: Vec<usize>, budget, expected: &[usize]| {
-            share_out(&mut asked, budget);
-            assert_eq!(asked, expected);
-        };
-        check(vec![2000, 0, 2000], 256, &[128, 0, 128]);
-        check(vec![2000, 10], 256, &[246, 10]);
-        check(vec![5, 6], 256, &[5, 6]);
-        check(vec![9, 9, 9], 7, &[3, 2, 2]);
-        check(vec![9, 9, 9], 2, &[1, 1, 0]);
-        check(vec![], 7, &[]);
+    fn a_panic_in_the_forward_pass_fails_who_was_in_it_and_the_next_request_works() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families/llama");
+        let checkpoint = Checkpoint::open(std::path::Path::new(path)).unwrap();
+        let options = EngineOptions { context_length: Some(128), ..EngineOptions::default() };
+        let mut no_progress = |_: crate::load::LoadProgress<'_>| {};
+        let decoder = Decoder::load(&checkpoint, Team::new(2).unwrap(), (64, 8), &mut no_progress).unwrap();
+        let spec = decoder.spec().clone();
+        let cache = |spec: &ModelSpec| KvCache::new(spec, options.kv_type, 16).unwrap();
+        // A cache without layers has no place for what the first one writes.
+        let broken = cache(&ModelSpec { layers: 0, ..spec.clone() });
+        let mut scheduler =
+            Scheduler::new(decoder, broken, Arc::new(Counters::default()), options.limits(&spec));
+        let both = [enqueue(&mut scheduler), enqueue(&mut scheduler)];
+        for events in &both {
+            let reason = end(&mut scheduler, events);
+            assert!(matches!(reason, EndReason::Failed(_)), "{reason:?}");
+        }
+        let stats = scheduler.counters.stats();
+        assert_eq!((stats.running, stats.kv_pages_free), (0, 16));
+
+        scheduler.cache = cache(&spec);
+        let events = enqueue(&mut scheduler);
+        assert_eq!(end(&mut scheduler, &events), EndReason::Length);
     }
 }

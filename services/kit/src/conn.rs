@@ -49,7 +49,10 @@ impl Conn {
         S::Future: Send + 'static,
     {
         let deadline = axum::middleware::from_fn(crate::deadline::enforce);
-        Self(Inner::Local(Routes::new(service).into_axum_router().layer(deadline)))
+        let survival = axum::middleware::from_fn(crate::panics::catch);
+        let judgement = axum::middleware::from_fn(crate::wire::judge);
+        let routes = Routes::new(service).into_axum_router();
+        Self(Inner::Local(routes.layer(judgement).layer(survival).layer(deadline)))
     }
 }
 

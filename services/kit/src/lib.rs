@@ -7,11 +7,13 @@ pub mod error;
 pub mod format;
 pub mod host;
 pub mod names;
+pub mod panics;
 pub mod secret;
 pub mod settings;
 pub mod status;
 pub mod telemetry;
 pub mod view;
+mod wire;
 
 pub use conn::Conn;
 pub use error::{Reason, ServiceError};

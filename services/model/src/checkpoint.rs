@@ -10,13 +10,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-
 use crate::config::GenerationDefaults;
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 use crate::local::{Weights, weights_in};
-use crate::mapped;
+use crate::mapped::{self, Mapped};
 use crate::spec::ModelSpec;
 use crate::template::ChatTemplate;
 use crate::tensor::{TensorData, TensorInfo, TensorType};
@@ -37,7 +35,7 @@ pub struct Checkpoint {
     /// Beside each tensor.
     places: Vec<Place>,
     by_name: HashMap<String, usize>,
-    maps: Vec<Mmap>,
+    maps: Vec<Mapped>,
     files: Vec<ModelFile>,
     /// Of a GGUF file.
     metadata: Option<Metadata>,
@@ -97,7 +95,7 @@ impl Checkpoint {
         }
     }
 
-    fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mmap>, weights_file: &str) -> Result<Self> {
+    fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mapped>, weights_file: &str) -> Result<Self> {
         let kept = keep(&spec, found, weights_file)?;
         let by_name = kept.iter().enumerate().map(|(at, (tensor, _))| (tensor.name.clone(), at)).collect();
         let (tensors, places) = kept.into_iter().unzip();
@@ -134,6 +132,15 @@ impl Checkpoint {
             .ok_or_else(|| Error::invalid("model", format!("tensor '{name}' is not in this model")))?;
         let place = &self.places[index];
         Ok(TensorData { info: &self.tensors[index], bytes: &self.maps[place.map][place.range.clone()] })
+    }
+
+    /// Whether all that was read of the files was theirs; `InvalidFile` when one became shorter meanwhile. To be
+    /// asked when reading has ended: zeros stand for what is no more.
+    pub fn check_whole(&self) -> Result<()> {
+        if self.maps.iter().all(Mapped::is_whole) {
+            return Ok(());
+        }
+        Err(Error::invalid("model", "a file of it became shorter while it was read"))
     }
 
     /// Lets the system take back the memory of a tensor that was read and is not needed again soon.

@@ -5,6 +5,7 @@
 //! into a tensor. No protobuf, no HTTP, no SQL, no async: the Downloader and the Runtime call in from
 //! blocking threads.
 
+pub mod budget;
 pub mod checkpoint;
 pub mod config;
 pub mod error;
@@ -22,6 +23,8 @@ pub mod synthetic;
 pub mod template;
 pub mod tensor;
 pub mod tokenizer;
+#[cfg(unix)]
+mod torn;
 
 pub use checkpoint::{Checkpoint, ModelFile};
 pub use config::{GenerationDefaults, requires_custom_code};

@@ -5,8 +5,9 @@ use crate::quantize::{Scheme, planned_bytes};
 use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
 
-/// The batch being assembled, the runtime's own tables, and what the allocator rounds up.
-const OVERHEAD_BYTES: u64 = 14 << 20;
+/// What a process takes beside that no one thing asked for: stacks, the requests' own buffers, and what the
+/// allocator rounds up and keeps.
+pub const PROCESS_BYTES: u64 = 14 << 20;
 /// A token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 
@@ -22,6 +23,8 @@ pub struct Workload {
     pub context_length: usize,
     /// Requests at the same time, each with room for a whole context.
     pub slots: usize,
+    /// Tokens of all requests together, where that is less.
+    pub kv_tokens: Option<usize>,
     /// Prompt tokens in one forward pass.
     pub prefill_chunk: usize,
     /// Bytes of one number in the KV cache: 2 for f16.
@@ -30,8 +33,9 @@ pub struct Workload {
 
 impl Workload {
     /// As a server runs it whose settings say no more than this.
-    pub const fn served(context_length: usize, slots: usize) -> Self {
-        Self { context_length, slots, prefill_chunk: PREFILL_CHUNK, kv_element_bytes: KV_ELEMENT_BYTES }
+    pub const fn served(context_length: usize, slots: usize, kv_tokens: Option<usize>) -> Self {
+        let (prefill_chunk, kv_element_bytes) = (PREFILL_CHUNK, KV_ELEMENT_BYTES);
+        Self { context_length, slots, kv_tokens, prefill_chunk, kv_element_bytes }
     }
 }
 
@@ -69,6 +73,8 @@ pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 
 pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> MemoryEstimate {
     let context = workload.context_length.min(spec.context_length);
     let slots = workload.slots as u64;
+    let whole = context.saturating_mul(workload.slots);
+    let tokens = workload.kv_tokens.map_or(whole, |tokens| whole.min(tokens));
     // Of each row of a batch: the residual and two states beside it, queries and attention's output, keys and
     // values, gate and up; of each slot one row of logits. All in f32.
     let row =
@@ -78,9 +84,9 @@ pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> Me
     let numbers = rows.saturating_mul(row as u64).saturating_add(slots.saturating_mul(vocabulary));
     MemoryEstimate {
         weights: weights_bytes,
-        kv_cache: kv_cache_bytes(spec, context, workload.kv_element_bytes).saturating_mul(slots),
+        kv_cache: kv_cache_bytes(spec, tokens, workload.kv_element_bytes),
         activations: numbers.saturating_mul(4),
-        overhead: OVERHEAD_BYTES + TOKEN_BYTES * vocabulary,
+        overhead: PROCESS_BYTES + TOKEN_BYTES * vocabulary,
     }
 }
 
@@ -107,11 +113,18 @@ mod tests {
     fn an_estimate_is_its_parts() {
         let checkpoint = tiny();
         let spec = checkpoint.spec();
-        let workload =
-            Workload { context_length: 1 << 30, slots: 2, prefill_chunk: 256, kv_element_bytes: 2 };
+        let workload = Workload {
+            context_length: 1 << 30,
+            slots: 2,
+            kv_tokens: None,
+            prefill_chunk: 256,
+            kv_element_bytes: 2,
+        };
         let estimate = estimate(spec, held_bytes(checkpoint.tensors()), &workload);
         // 4 layers, keys and values, 4 heads of 32, 2048 tokens at most, 2 slots, 2 bytes.
         assert_eq!(estimate.kv_cache, 4 * 2 * 4 * 32 * 2048 * 2 * 2);
+        let less = Workload { kv_tokens: Some(100), ..workload };
+        assert_eq!(super::estimate(spec, 0, &less).kv_cache, 4 * 2 * 4 * 32 * 100 * 2);
         assert_eq!(estimate.activations, 4 * (258 * (3 * 256 + 2 * 12 * 32 + 2 * 768) + 2 * 2048));
         let norms = 9 * 256;
         assert_eq!(estimate.weights, 2 * checkpoint.parameter_count() + 2 * norms);
@@ -125,8 +138,13 @@ mod tests {
     fn absurd_workloads_do_not_overflow() {
         let checkpoint = tiny();
         let most = usize::MAX;
-        let workload =
-            Workload { context_length: most, slots: most, prefill_chunk: most, kv_element_bytes: most };
+        let workload = Workload {
+            context_length: most,
+            slots: most,
+            kv_tokens: None,
+            prefill_chunk: most,
+            kv_element_bytes: most,
+        };
         assert_eq!(estimate(checkpoint.spec(), u64::MAX, &workload).total(), u64::MAX);
     }
 

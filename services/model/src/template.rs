@@ -9,30 +9,43 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::Value as Json;
 
+use crate::budget::{self, Budget, Stopped};
 use crate::error::{Error, Result};
 
 /// Instructions of one rendering: two orders of magnitude over what long conversations take.
 const FUEL: u64 = 2_000_000;
-/// Address space; only what is used becomes memory.
-const STACK_BYTES: usize = 512 << 20;
+/// One instruction can do any amount of work: multiply a text, print a list that holds itself a million times.
+const BUDGET: Budget = Budget {
+    memory: 128 << 20,
+    time: Duration::from_secs(30),
+    // No value within the fuel's reach is too deep for it: dropping nested lists recurses.
+    stack: 512 << 20,
+};
+/// Of messages and tools; more than may come out. It keeps a long conversation from looking like a hostile template.
+const MAX_INPUT_BYTES: usize = 2 << 20;
 const MAX_OUTPUT_BYTES: usize = 1_000_000;
 const MAX_SOURCE_BYTES: usize = 1_000_000;
 
 /// A model's chat template, compiled once to know that it can be.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
-    default: String,
+    environment: Arc<Environment<'static>>,
+    default: Arc<str>,
     /// Used where there are tools, if the publisher has one of that name.
-    tool_use: Option<String>,
+    tool_use: Option<Arc<str>>,
     /// `bos_token` and the like.
     variables: BTreeMap<String, String>,
+    /// It went beyond its budget once, and keeps what it had then: it is not run again.
+    is_stopped: AtomicBool,
 }
 
 impl ChatTemplate {
@@ -43,7 +56,13 @@ impl ChatTemplate {
         let environment = environment();
         let default = prepared(source)?;
         environment.template_from_str(&default).map_err(|error| failure(&error))?;
-        Ok(Self { environment, default, tool_use: None, variables })
+        Ok(Self {
+            environment: Arc::new(environment),
+            default: default.into(),
+            tool_use: None,
+            variables,
+            is_stopped: AtomicBool::new(false),
+        })
     }
 
     /// `chat_template` of tokenizer_config.json: a template, or a list of `{name, template}`. `None` where there is
@@ -65,7 +84,7 @@ impl ChatTemplate {
                 if let Some(source) = named("tool_use") {
                     let source = prepared(source)?;
                     template.environment.template_from_str(&source).map_err(|error| failure(&error))?;
-                    template.tool_use = Some(source);
+                    template.tool_use = Some(source.into());
                 }
                 Ok(Some(template))
             }
@@ -76,7 +95,8 @@ impl ChatTemplate {
     /// The prompt for a list of messages. `extra` are further variables of the request (`enable_thinking`); they
     /// cannot replace the ones given here.
     ///
-    /// Errors: `Template` for what the template raises, for running out of fuel and for outputs over 1 MB.
+    /// Errors: `Template` for what the template raises, for running out of fuel, memory or time, and for inputs and
+    /// outputs over their limits.
     pub fn render(
         &self,
         messages: &Json,
@@ -84,35 +104,54 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &serde_json::Map<String, Json>,
     ) -> Result<String> {
-        let source = self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default);
-        let evaluate = || {
-            let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-            variables.extend(
-                self.variables.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))),
-            );
-            variables.extend(extra.iter().map(|(name, value)| (name.as_str(), values::from_json(value))));
-            variables.insert("messages", values::from_json(messages));
-            variables.insert("tools", tools.map_or_else(|| Value::from(()), values::from_json));
-            variables.insert("documents", Value::from(()));
-            variables.insert("add_generation_prompt", Value::from(add_generation_prompt));
-            let template = self.environment.template_from_str(source).map_err(|error| failure(&error))?;
-            let mut output = Bounded(Vec::new());
-            template
-                .render_captured_to(Value::from_pairs(variables), &mut output)
-                .map_err(|error| failure(&error))?;
-            String::from_utf8(output.0).map_err(|_| Error::Template("output is not UTF-8".to_owned()))
+        if self.is_stopped.load(Ordering::Relaxed) {
+            return Err(Error::Template("was stopped before, it is not run again".to_owned()));
+        }
+        let input = values::size(messages) + tools.map_or(0, values::size);
+        if input > MAX_INPUT_BYTES {
+            let why = format!("{input} bytes of messages and tools are over the limit of {MAX_INPUT_BYTES}");
+            return Err(Error::Template(why));
+        }
+        let mut variables: BTreeMap<String, Value> = BTreeMap::new();
+        let named = |(name, text): (&String, &String)| (name.clone(), Value::from(text.as_str()));
+        variables.extend(self.variables.iter().map(named));
+        variables.extend(extra.iter().map(|(name, value)| (name.clone(), values::from_json(value))));
+        variables.insert("messages".to_owned(), values::from_json(messages));
+        variables.insert("tools".to_owned(), tools.map_or_else(|| Value::from(()), values::from_json));
+        variables.insert("documents".to_owned(), Value::from(()));
+        variables.insert("add_generation_prompt".to_owned(), Value::from(add_generation_prompt));
+        let source = Arc::clone(self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default));
+        let environment = Arc::clone(&self.environment);
+        let rendered =
+            budget::run(BUDGET, "chat-template", move || evaluate(&environment, &source, variables));
+        rendered.unwrap_or_else(|stopped| Err(self.stop(&stopped)))
+    }
+
+    fn stop(&self, stopped: &Stopped) -> Error {
+        let why = match stopped {
+            Stopped::Memory => format!("used more than {} MiB of memory", BUDGET.memory >> 20),
+            Stopped::Time => format!("took longer than {} s", BUDGET.time.as_secs()),
+            Stopped::Panicked(_) => "rendering failed".to_owned(),
+            Stopped::Thread(error) => return Error::Template(format!("no thread: {error}")),
         };
-        with_deep_stack(evaluate)
+        if matches!(stopped, Stopped::Memory | Stopped::Time) {
+            tracing::error!("a chat template was stopped, it {why}");
+            self.is_stopped.store(true, Ordering::Relaxed);
+        }
+        Error::Template(why)
     }
 }
 
-/// Runs on a stack that no value within the fuel's reach is too deep for: dropping nested lists recurses.
-fn with_deep_stack<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let broken = || Error::Template("rendering failed".to_owned());
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_BYTES);
-        thread.spawn_scoped(scope, run).map_err(|_| broken())?.join().map_err(|_| broken())?
-    })
+fn evaluate(
+    environment: &Environment<'_>,
+    source: &str,
+    variables: BTreeMap<String, Value>,
+) -> Result<String> {
+    let template = environment.template_from_str(source).map_err(|error| failure(&error))?;
+    let mut output = Bounded(Vec::new());
+    let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output);
+    rendered.map_err(|error| failure(&error))?;
+    String::from_utf8(output.0).map_err(|_| Error::Template("output is not UTF-8".to_owned()))
 }
 
 /// The settings and names that transformers gives its templates.
@@ -157,12 +196,12 @@ fn prepared(source: &str) -> Result<String> {
     while let Some(at) = rest.find("{%") {
         let (before, tag) = rest.split_at(at);
         prepared.push_str(before);
-        let Some(end) = tag.find("%}") else {
+        let Some((inside, after)) = tag[2..].split_once("%}") else {
             prepared.push_str(tag);
             return Ok(prepared);
         };
-        let (tag, after) = tag.split_at(end + 2);
-        match tag[2..end].trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+')) {
+        let tag = &tag[..tag.len() - after.len()];
+        match inside.trim_matches(|c: char| c.is_whitespace() || matches!(c, '-' | '+')) {
             "generation" => prepared.push_str(&tag.replace("generation", "if true")),
             "endgeneration" => prepared.push_str(&tag.replace("endgeneration", "endif")),
             _ => prepared.push_str(tag),

@@ -32,6 +32,7 @@ pub async fn open(
     let options = EngineOptions {
         context_length: Some(context_length.unwrap_or(ground.context_length) as usize),
         slots: ground.slots as usize,
+        kv_tokens: (ground.kv_tokens > 0).then_some(ground.kv_tokens as usize),
         queue_capacity: ground.queue as usize,
         threads: (ground.threads > 0).then_some(ground.threads as usize),
         ..EngineOptions::default()
@@ -61,6 +62,7 @@ fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate 
     let workload = Workload {
         context_length: options.context_length(spec),
         slots: options.slots,
+        kv_tokens: options.kv_tokens,
         prefill_chunk: options.prefill_chunk,
         kv_element_bytes: options.kv_type.bytes(),
     };

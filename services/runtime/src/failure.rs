@@ -60,6 +60,11 @@ pub fn unknown_token(field: &str, id: u32, vocabulary: usize) -> ServiceError {
     ServiceError::invalid_argument(field, format!("has {id}, beyond the vocabulary of {vocabulary} tokens"))
 }
 
+/// What an answer should look like cannot be held.
+pub fn of_constraint(field: &str, why: impl std::fmt::Display) -> ServiceError {
+    ServiceError::invalid_argument(field, format!("cannot be held: {why}"))
+}
+
 /// A blocking task that panicked.
 pub fn of_panic(error: JoinError) -> ServiceError {
     ServiceError::internal(error)

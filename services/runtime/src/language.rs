@@ -1,6 +1,8 @@
 //! A loaded model's language: tokenizer, chat template, and what its publisher recommends.
 
-use millm_engine::Token;
+use std::sync::OnceLock;
+
+use millm_engine::{Constraint, ConstraintError, Grammar, Token, Vocabulary};
 use millm_kit::ServiceError;
 use millm_model::{ChatTemplate, Checkpoint, GenerationDefaults, Tokenizer};
 use millm_proto::runtime::v1::TokenLogprob;
@@ -17,6 +19,8 @@ pub struct Language {
     pub eos_token_ids: Vec<u32>,
     /// Ids below this are tokens of the model.
     pub vocabulary: usize,
+    /// The tokens as grammars see them, made when the first is asked for.
+    spelled: OnceLock<Result<Vocabulary, ConstraintError>>,
 }
 
 impl Language {
@@ -33,7 +37,20 @@ impl Language {
             defaults: checkpoint.generation_defaults(),
             eos_token_ids: spec.eos_token_ids.clone(),
             vocabulary: spec.vocabulary_size,
+            spelled: OnceLock::new(),
         })
+    }
+
+    /// Reads a grammar. It takes a while: for a blocking thread.
+    pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, ConstraintError> {
+        let spell = || {
+            let tokens = (0..self.vocabulary as u32).map(|id| self.tokenizer.token_bytes(id)).collect();
+            Vocabulary::new(tokens, self.tokenizer.special_ids(), &self.eos_token_ids)
+        };
+        match self.spelled.get_or_init(spell) {
+            Ok(vocabulary) => vocabulary.constraint(grammar),
+            Err(error) => Err(error.clone()),
+        }
     }
 
     /// Ids that the model knows, all of them.

@@ -1,4 +1,4 @@
-//! Runs and inspects the loaded model: the gRPC face of the engine.
+//! Runs the loaded models: the gRPC face of the engine.
 //!
 //! [`Runtime::build`] checks, [`Runtime::mount`] starts: one task owns what is loaded ([`loader`]), requests go
 //! to the engine's own thread and come back through a channel each ([`generate`]). Calls the Catalog alone.
@@ -21,7 +21,10 @@ mod tests;
 use std::sync::Arc;
 
 use millm_kit::{Conn, Host, ModelRef, Settings};
+/// The program's allocator has to be this around its own, or a hostile chat template's memory has no bound.
+pub use millm_model::budget::Budgeted;
 use millm_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use tonic::codec::CompressionEncoding;
 
 use crate::{
     catalog::Catalog,
@@ -33,10 +36,15 @@ use crate::{
 /// Prompts can be as long as a context: at most so many bytes in one message.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
+/// Tokens that may be guessed ahead.
+const MOST_GUESSED: u32 = 16;
+
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     #[error("{setting} must be at least 1")]
     Zero { setting: &'static str },
+    #[error("speculate must be at most {MOST_GUESSED}")]
+    Speculate,
     #[error("auto_load_model '{name}' is no model's name or id")]
     AutoLoad { name: String },
 }
@@ -51,12 +59,17 @@ pub struct Runtime {
 impl Runtime {
     /// `catalog`: where rows are read.
     pub fn build(settings: &Settings, catalog: Conn) -> Result<Self, BuildError> {
-        for (setting, value) in
-            [("context_length", settings.context_length), ("parallel_requests", settings.parallel_requests)]
-        {
+        for (setting, value) in [
+            ("context_length", settings.context_length),
+            ("parallel_requests", settings.parallel_requests),
+            ("max_loaded_models", settings.max_loaded_models),
+        ] {
             if value == 0 {
                 return Err(BuildError::Zero { setting });
             }
+        }
+        if settings.speculate > MOST_GUESSED {
+            return Err(BuildError::Speculate);
         }
         let auto_load = settings.auto_load_model.clone();
         if let Some(name) = &auto_load
@@ -88,6 +101,7 @@ impl Runtime {
         host.tasks.spawn(host.shutdown.stopping.clone().run_until_cancelled_owned(following));
         let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
         let service = RuntimeServiceServer::new(service)
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         host.grpc(service).await

@@ -18,7 +18,7 @@ use crate::{
     catalog::Catalog,
     estimate, failure,
     generate::generate,
-    loader::{Entry, Loader, Models, Phase, Plan, Resident},
+    loader::{Loader, Phase, Place, Plan, Resident, Turn},
     status,
 };
 
@@ -57,9 +57,8 @@ impl RuntimeService for Service {
         let model = self.catalog.ready(&model).await?;
         let ground = &self.loader.ground;
         let opened = estimate::open(&model, ground, given(context_length)).await?;
-        let back = self.loader.given_back_bytes(model.id);
-        let free = ground.devices.cpu().free_bytes as u64;
-        Ok(Response::new(estimate::against(opened.estimate, free + back)))
+        let room = self.loader.room(model.id, opened.estimate.total_bytes as u64);
+        Ok(Response::new(estimate::against(opened.estimate, room.available)))
     }
 
     type LoadModelStream = BoxStream<LoadProgress>;
@@ -101,8 +100,8 @@ impl RuntimeService for Service {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = request.into_inner();
-        let (resident, handle) = self.resident(&request.model).await?;
-        Ok(Response::new(Box::pin(generate(resident, handle, request).await?)))
+        let Claim { resident, turn, handle } = self.claim(&request.model).await?;
+        Ok(Response::new(Box::pin(generate(resident, turn, handle, request).await?)))
     }
 
     async fn tokenize(
@@ -110,7 +109,7 @@ impl RuntimeService for Service {
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
         let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
-        let language = Arc::clone(&self.resident(&model).await?.0.language);
+        let language = Arc::clone(&self.claim(&model).await?.resident.language);
         let work = move || language.encode(&text, add_special_tokens);
         let token_ids = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
         Ok(Response::new(TokenizeResponse { token_ids }))
@@ -121,7 +120,7 @@ impl RuntimeService for Service {
         request: Request<DetokenizeRequest>,
     ) -> Result<Response<DetokenizeResponse>, Status> {
         let DetokenizeRequest { model, token_ids } = request.into_inner();
-        let language = Arc::clone(&self.resident(&model).await?.0.language);
+        let language = Arc::clone(&self.claim(&model).await?.resident.language);
         let work = move || language.decode(&token_ids);
         let text = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
         Ok(Response::new(DetokenizeResponse { text }))
@@ -134,19 +133,19 @@ impl Service {
         asked.try_into().map_err(|_| ServiceError::invalid_argument("drain_timeout", "must be 0 or more"))
     }
 
-    /// The model that an empty name means: the one used last.
+    /// The model that an empty name means: the one used last, or else the one that is coming.
     fn the_one(&self) -> Result<(i64, String), ServiceError> {
         let state = self.loader.state();
         let models = state.borrow();
-        let loaded = models.iter().filter_map(|(id, entry)| Some((id, entry, entry.resident()?)));
-        let latest = loaded.max_by_key(|(_, entry, resident)| {
-            (matches!(entry.phase, Phase::Loaded(_)), resident.last_used())
-        });
-        if let Some((id, entry, _)) = latest {
-            return Ok((*id, entry.handle.clone()));
-        }
-        let loading = models.values().find(|entry| matches!(entry.phase, Phase::Loading(_)));
-        Err(loading.map_or_else(ServiceError::nothing_loaded, |entry| ServiceError::loading(&entry.handle)))
+        let rank = |phase: &Phase| match phase {
+            Phase::Loaded(resident) => Some((3, Some(resident.last_used()))),
+            Phase::Unloading(resident, _) => Some((2, Some(resident.last_used()))),
+            Phase::Loading(..) => Some((1, None)),
+            Phase::Failed(_) => None,
+        };
+        let ranked = models.iter().filter_map(|(id, entry)| Some((rank(&entry.phase)?, *id, entry)));
+        let latest = ranked.max_by_key(|(rank, ..)| *rank);
+        latest.map(|(_, id, entry)| (id, entry.handle.clone())).ok_or_else(ServiceError::nothing_loaded)
     }
 
     /// Which model a name means now. What is loaded can be used by its id, and while the Catalog is away by the
@@ -173,18 +172,28 @@ impl Service {
         }
     }
 
-    /// The loaded model of this name (empty: the one that is loaded) and what it is called now. MODEL_NOT_FOUND,
-    /// MODEL_NOT_LOADED, MODEL_LOADING.
-    async fn resident(&self, name: &str) -> Result<(Arc<Resident>, String), ServiceError> {
+    /// The loaded model of this name (empty: the one that is loaded), loaded for this where that is allowed.
+    /// MODEL_NOT_FOUND, MODEL_NOT_LOADED, MODEL_LOADING; on demand also what a load is refused for.
+    async fn claim(&self, name: &str) -> Result<Claim, ServiceError> {
         let (id, handle) = if name.is_empty() { self.the_one()? } else { self.named(name).await? };
-        let state = self.loader.state();
-        let models: &Models = &state.borrow();
-        match models.get(&id) {
-            Some(Entry { phase: Phase::Loaded(resident), .. }) => Ok((Arc::clone(resident), handle)),
-            Some(Entry { phase: Phase::Loading(_), .. }) => Err(ServiceError::loading(handle)),
-            _ => Err(ServiceError::not_loaded(handle)),
-        }
+        let (resident, turn) = match self.loader.place(id) {
+            Place::Here(resident, turn) => (resident, turn),
+            _ if self.loader.ground.on_demand => {
+                self.loader.bring(self.catalog.ready(&id.to_string()).await?).await?
+            }
+            Place::Coming(..) => return Err(ServiceError::loading(handle)),
+            Place::Leaving | Place::Absent => return Err(ServiceError::not_loaded(handle)),
+        };
+        Ok(Claim { resident, turn, handle })
     }
+}
+
+/// A loaded model, in use as long as the turn lasts.
+struct Claim {
+    resident: Arc<Resident>,
+    turn: Turn,
+    /// What the model is called now.
+    handle: String,
 }
 
 /// proto3 has no unset number here: 0 is it.

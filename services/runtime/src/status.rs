@@ -26,6 +26,7 @@ pub fn now(loader: &Loader) -> RuntimeStatus {
         devices: vec![devices.cpu()],
         models: loader.state().borrow().iter().map(|(id, entry)| model(*id, entry)).collect(),
         process_memory_bytes: devices.resident() as i64,
+        loads_on_demand: loader.ground.on_demand,
     }
 }
 
@@ -57,7 +58,7 @@ pub fn watch(loader: Loader, shutdown: Shutdown) -> impl Stream<Item = RuntimeSt
 }
 
 fn under_way(entry: &Entry) -> bool {
-    matches!(entry.phase, Phase::Loading(_) | Phase::Unloading(..))
+    matches!(entry.phase, Phase::Loading(..) | Phase::Unloading(..))
 }
 
 fn differ(last: &RuntimeStatus, now: &RuntimeStatus) -> bool {
@@ -76,7 +77,7 @@ fn model(id: i64, entry: &Entry) -> LoadedModel {
         ..LoadedModel::default()
     };
     match &entry.phase {
-        Phase::Loading(progress) => {
+        Phase::Loading(progress, _) => {
             let progress = progress.borrow().clone();
             let estimated_memory_bytes =
                 progress.estimate.as_ref().map_or(0, |estimate| estimate.total_bytes);
@@ -110,7 +111,11 @@ fn running(resident: &Resident, known: LoadedModel) -> LoadedModel {
         forward_passes: stats.forward_passes,
         generated_tokens: stats.generated_tokens,
         prompt_tokens: stats.prompt_tokens,
-        last_used_time: resident.requests.last_used().map(Into::into),
+        cached_tokens: stats.cached_tokens,
+        guessed_tokens: stats.guessed_tokens,
+        true_guesses: stats.true_guesses,
+        preemptions: stats.preemptions,
+        last_used_time: resident.requests.now().last_used.map(Into::into),
         ..known
     }
 }

@@ -19,6 +19,8 @@ pub fn options() -> EngineOptions {
         context_length: Some(512),
         slots: 8,
         prefill_chunk: 64,
+        prefill_beside_answers: 32,
+        kv_tokens: None,
         queue_capacity: 64,
         threads: Some(2),
         kv_type: KvType::F16,
@@ -34,10 +36,7 @@ pub fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
         prompt: prompt.to_vec(),
         sampling: Sampling::greedy(),
         max_tokens: Some(max_tokens),
-        stop_token_ids: Vec::new(),
-        ignore_eos: false,
-        logprobs: None,
-        prompt_logprobs: false,
+        ..Request::default()
     }
 }
 
@@ -48,6 +47,7 @@ pub struct Answer {
     pub tokens: Vec<Token>,
     pub reason: EndReason,
     pub prompt_tokens: usize,
+    pub cached: usize,
     pub generated: usize,
 }
 
@@ -63,9 +63,16 @@ impl Answer {
                     assert!(started.is_some());
                     tokens.push(token);
                 }
-                Event::End { reason, prompt_tokens, generated } => {
+                Event::End { reason, prompt_tokens, cached, generated } => {
                     assert!(events.recv().is_err(), "nothing follows the end");
-                    return Self { prompt: started.flatten(), tokens, reason, prompt_tokens, generated };
+                    return Self {
+                        prompt: started.flatten(),
+                        tokens,
+                        reason,
+                        prompt_tokens,
+                        cached,
+                        generated,
+                    };
                 }
             }
         }

@@ -3,7 +3,11 @@
 
 mod arrivals;
 mod batching;
+mod constraints;
+mod crowding;
 mod failures;
 mod families;
 mod fixtures;
 mod greedy;
+mod guessing;
+mod sharing;

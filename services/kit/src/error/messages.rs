@@ -134,6 +134,13 @@ impl ServiceError {
         )
     }
 
+    pub fn request_out_of_memory() -> Self {
+        Self::new(
+            Reason::InsufficientMemory,
+            "Out of memory while answering. Try a shorter prompt, or fewer requests at once.",
+        )
+    }
+
     pub fn already_loaded(name: impl Display) -> Self {
         Self::new(Reason::ModelAlreadyLoaded, format!("'{name}' is already loaded."))
     }

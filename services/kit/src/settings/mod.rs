@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 use url::Url;
 
 use crate::Secret;
-pub use value::{DatabaseUrl, LogFormat, SettingValue};
+pub use value::{DatabaseUrl, KeepAlive, LogFormat, SettingValue};
 
 /// Where a value came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,8 +136,20 @@ settings! {
     context_length: u32 = "4096", "MILLM_CONTEXT_LENGTH";
     /// Requests that run at once; more wait.
     parallel_requests: u32 = "8", "MILLM_PARALLEL_REQUESTS";
+    /// Tokens the KV cache holds for all requests together; 0: a whole context for each that runs.
+    kv_cache_tokens: u32 = "0", "MILLM_KV_CACHE_TOKENS";
+    /// Tokens guessed ahead from a text's own repetitions, at most 16; the text is the same, and comes sooner where it repeats itself.
+    speculate: u32 = "0", "MILLM_SPECULATE";
     /// Requests that may wait.
     queue_size: u32 = "64", "MILLM_QUEUE_SIZE";
+    /// Models in memory at once. The least recently used leaves for another, sooner when memory is short.
+    max_loaded_models: u32 = "1", "MILLM_MAX_LOADED_MODELS";
+    /// Load a finished model when a request names it; the request waits.
+    load_on_demand: bool = "false", "MILLM_LOAD_ON_DEMAND";
+    /// How long a request waits for its model to be loaded, in seconds or such as 5m.
+    load_timeout: Duration = "300", "MILLM_LOAD_TIMEOUT";
+    /// How long a model stays loaded that nobody uses, in seconds or such as 5m; -1: for ever.
+    keep_alive: KeepAlive = "-1", "MILLM_KEEP_ALIVE";
     /// Threads for inference and quantizing; 0: one per core.
     threads: u32 = "0", "MILLM_THREADS";
     /// How long unloading and shutting down wait for running requests, in seconds.

@@ -77,13 +77,72 @@ impl SettingValue for PathBuf {
     }
 }
 
+impl SettingValue for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Ok(true),
+            "false" | "0" | "no" | "off" => Ok(false),
+            _ => Err("expected true or false".to_owned()),
+        }
+    }
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl SettingValue for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        let seconds: f64 = text.trim().parse().map_err(|_| "expected seconds".to_owned())?;
-        Duration::try_from_secs_f64(seconds).map_err(|_| "expected seconds, 0 or more".to_owned())
+        span(text.trim()).ok_or_else(|| "expected seconds, 0 or more, or such as 5m".to_owned())
     }
     fn show(&self) -> String {
         self.as_secs_f64().to_string()
+    }
+}
+
+/// `90`, `1.5`, `500ms`, `5m`, `1h30m`.
+fn span(text: &str) -> Option<Duration> {
+    if let Ok(seconds) = text.parse() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let (mut total, mut rest) = (Duration::ZERO, text);
+    while !rest.is_empty() {
+        let (number, unit) = rest.split_at(rest.find(|c: char| c.is_ascii_alphabetic())?);
+        let end = unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len());
+        let seconds = match &unit[..end] {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = &unit[end..];
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// How long something is kept that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepAlive {
+    Forever,
+    For(Duration),
+}
+
+impl SettingValue for KeepAlive {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.trim() {
+            "" => Ok(Self::Forever),
+            // Any negative time, as people know it from other servers.
+            text if text.strip_prefix('-').is_some_and(|text| span(text).is_some()) => Ok(Self::Forever),
+            text => Duration::parse(text).map(Self::For).map_err(|why| why + ", or -1 for ever"),
+        }
+    }
+    fn show(&self) -> String {
+        match self {
+            Self::Forever => "-1".to_owned(),
+            Self::For(time) => time.show(),
+        }
     }
 }
 
@@ -170,5 +229,39 @@ impl SettingValue for LogFormat {
             Self::Console => "console".to_owned(),
             Self::Json => "json".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_seconds_or_with_units() {
+        let parse = |text| Duration::parse(text).ok().map(|time| time.as_secs_f64());
+        for (text, seconds) in [("30", 30.0), ("0", 0.0), ("1.5", 1.5), ("5m", 300.0), ("1h30m", 5400.0)] {
+            assert_eq!(parse(text), Some(seconds), "{text}");
+        }
+        assert_eq!(parse("500ms"), Some(0.5));
+        for text in ["", "m", "-1", "5x", "5m3", "1e400", "99999999999999999999h", "5 m", "NaN", "5é"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn keeping_for_ever_or_not() {
+        assert_eq!(KeepAlive::parse(""), Ok(KeepAlive::Forever));
+        assert_eq!(KeepAlive::parse("-1"), Ok(KeepAlive::Forever));
+        assert_eq!(KeepAlive::parse("-1m"), Ok(KeepAlive::Forever));
+        assert_eq!(KeepAlive::parse("0"), Ok(KeepAlive::For(Duration::ZERO)));
+        assert_eq!(KeepAlive::parse("5m"), Ok(KeepAlive::For(Duration::from_secs(300))));
+        assert!(KeepAlive::parse("soon").is_err() && KeepAlive::parse("-").is_err());
+        assert_eq!(KeepAlive::parse(&KeepAlive::Forever.show()), Ok(KeepAlive::Forever));
+    }
+
+    #[test]
+    fn yes_or_no() {
+        assert_eq!((bool::parse("True"), bool::parse("0")), (Ok(true), Ok(false)));
+        assert!(bool::parse("").is_err());
     }
 }

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars, infos, keep};
 use crate::error::{Error, Result};
 use crate::family::Family;
-use crate::mapped;
+use crate::mapped::{self, Mapped};
 use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
 use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
@@ -111,7 +109,7 @@ fn whole(folder: &Path) -> Result<String> {
     }
 }
 
-fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mmap)> {
+fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mapped)> {
     let map = mapped::map(path)?;
     let header = SafetensorsHeader::parse(shard, &map, map.len() as u64)?
         .complete()

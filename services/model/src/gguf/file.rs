@@ -2,17 +2,15 @@
 
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use super::header::{GgufHeader, StoredTensor};
 use crate::error::{Error, Result};
-use crate::mapped;
+use crate::mapped::{self, Mapped};
 
 /// A validated header and the bytes it describes.
 #[derive(Debug)]
 pub struct GgufFile {
     header: GgufHeader,
-    map: Mmap,
+    map: Mapped,
 }
 
 impl GgufFile {
@@ -34,7 +32,7 @@ impl GgufFile {
         &self.map[tensor.range.start as usize..tensor.range.end as usize]
     }
 
-    pub(crate) fn into_parts(self) -> (GgufHeader, Mmap) {
+    pub(crate) fn into_parts(self) -> (GgufHeader, Mapped) {
         (self.header, self.map)
     }
 }

@@ -90,7 +90,7 @@ pub fn quantize(
     end
 }
 
-/// Truncating a file that is mapped would end the process.
+/// Truncating a file while it is read would leave nothing of it.
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -181,7 +181,10 @@ impl<'a> Run<'a> {
                 Ok(())
             });
             match end {
-                Ok(()) => self.source.release(name),
+                Ok(()) => {
+                    self.source.check_whole()?;
+                    self.source.release(name);
+                }
                 Err(Failure::Stopped(error)) => return Err(error),
                 Err(Failure::Unencodable { row, why }) => {
                     let text = format!("tensor '{name}', row {row}: {why}");

@@ -89,6 +89,7 @@ fn hostile_templates_end_with_a_reason() {
     check("a\nb\n{% if %}", "line 3");
     check("{% for x in messages %}", "line 1");
     check("{{ unclosed", "line 1");
+    check("{%}", "line 1");
     check("{{ no_such_function() }}", "no_such_function");
     check("{{ 'x' | no_such_filter }}", "no_such_filter");
     check("{{ messages[0].nothing.more }}", "");

@@ -24,6 +24,16 @@ pub(super) fn from_json(json: &Json) -> Value {
     }
 }
 
+/// About what a value takes as text.
+pub(super) fn size(json: &Json) -> usize {
+    match json {
+        Json::String(text) => text.len() + 2,
+        Json::Array(items) => items.iter().map(|item| size(item) + 1).sum::<usize>() + 2,
+        Json::Object(map) => map.iter().map(|(key, item)| key.len() + size(item) + 4).sum::<usize>() + 2,
+        Json::Null | Json::Bool(_) | Json::Number(_) => 8,
+    }
+}
+
 pub(super) fn to_json(value: &Value) -> Result<Json, Error> {
     below(value, 0)
 }

@@ -1,8 +1,10 @@
 //! Tokens per second of a model: prompts read, answers written alone, behind a long prompt and side by side; beside
-//! what memory allows, and beside llama.cpp where its programs are at hand.
+//! what memory allows, and beside llama.cpp where its programs are at hand; and what ways of choosing tokens cost and
+//! gain.
 //!
 //! Rounds of both alternate, so that what else the machine does hits both; the medians are reported.
 
+mod choosing;
 mod llama;
 mod ours;
 
@@ -13,6 +15,8 @@ use millm_model::Checkpoint;
 use millm_model::quantize::Scheme;
 use millm_model::synthetic::{SHAPES, Shape};
 use serde::Serialize;
+
+pub use choosing::Choosing;
 
 /// Tokens of the prompt that is read.
 const PREFILL: usize = 512;
@@ -66,6 +70,8 @@ pub enum BenchError {
     Engine(#[from] millm_engine::Error),
     #[error("the engine refused a request: {0}")]
     Refused(#[from] millm_engine::SubmitError),
+    #[error("a grammar cannot be held: {0}")]
+    Grammar(#[from] millm_engine::ConstraintError),
     #[error("the engine ended a request: {0}")]
     Ended(String),
     #[error("{what}: {why}")]
@@ -102,6 +108,12 @@ pub struct Report {
     /// `decode` times `bytes_per_token` over `bandwidth`.
     pub roofline_share: f64,
     pub millm: Figures,
+    /// miLLM's alone, with what follows from it.
+    pub choosing: Choosing,
+    /// Share of an answer's time that holding it to a schema takes.
+    pub constraint_share: f64,
+    /// How many times as fast a text is said again with tokens guessed ahead.
+    pub guessing_gain: f64,
     pub llama_cpp: Option<Figures>,
 }
 
@@ -128,12 +140,14 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     let options = ours::options(plan);
     let threads = options.threads();
     let bandwidth = bandwidth(threads)?;
-    let mut rounds = Vec::new();
+    let vocabulary = choosing::vocabulary(&checkpoint)?;
+    let (mut rounds, mut choices) = (Vec::new(), Vec::new());
     let (mut weight_bytes, mut resident_bytes) = (0, 0);
     for round in 1..=plan.rounds {
         say(&format!("round {round} of {}", plan.rounds));
         let bench = ours::Bench::load(&path, &options)?;
         let own = bench.figures(plan.streams, round)?;
+        choices.push(choosing::measure(&bench, &vocabulary, round)?);
         (weight_bytes, resident_bytes) = (bench.weight_bytes(), ours::resident_bytes());
         drop(bench);
         let theirs = plan.llama_cpp.as_deref().map(|folder| {
@@ -142,8 +156,14 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         });
         rounds.push((own, theirs.transpose()?));
     }
-    let millm = median(rounds.iter().map(|(own, _)| *own).collect());
+    let millm = Figures::median(&rounds.iter().map(|(own, _)| *own).collect::<Vec<_>>());
     let theirs: Vec<Figures> = rounds.iter().filter_map(|(_, theirs)| *theirs).collect();
+    let choosing = Choosing {
+        drawn: median(&choices, |c| c.drawn),
+        held: median(&choices, |c| c.held),
+        repeated: median(&choices, |c| c.repeated),
+        guessed: median(&choices, |c| c.guessed),
+    };
     let bytes_per_token = bytes_per_token(&checkpoint);
     Ok(Report {
         model: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
@@ -157,7 +177,10 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         bytes_per_token,
         roofline_share: millm.decode * bytes_per_token as f64 / bandwidth,
         millm,
-        llama_cpp: (!theirs.is_empty()).then(|| median(theirs)),
+        choosing,
+        constraint_share: choosing.held_share(),
+        guessing_gain: choosing.guessing_gain(),
+        llama_cpp: (!theirs.is_empty()).then(|| Figures::median(&theirs)),
     })
 }
 
@@ -185,19 +208,23 @@ fn bytes_per_token(checkpoint: &Checkpoint) -> u64 {
     read.map(|tensor| tensor.bytes).sum()
 }
 
-fn median(rounds: Vec<Figures>) -> Figures {
-    let of = |figure: fn(&Figures) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(figure).collect();
-        values.sort_by(f64::total_cmp);
-        f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
-    };
-    Figures {
-        prefill: of(|f| f.prefill),
-        decode: of(|f| f.decode),
-        decode_deep: of(|f| f.decode_deep),
-        streams: of(|f| f.streams),
-        first_token_seconds: of(|f| f.first_token_seconds),
+impl Figures {
+    fn median(rounds: &[Self]) -> Self {
+        Self {
+            prefill: median(rounds, |f| f.prefill),
+            decode: median(rounds, |f| f.decode),
+            decode_deep: median(rounds, |f| f.decode_deep),
+            streams: median(rounds, |f| f.streams),
+            first_token_seconds: median(rounds, |f| f.first_token_seconds),
+        }
     }
+}
+
+/// Of one figure of each round.
+fn median<T>(rounds: &[T], figure: fn(&T) -> f64) -> f64 {
+    let mut values: Vec<f64> = rounds.iter().map(figure).collect();
+    values.sort_by(f64::total_cmp);
+    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
 }
 
 #[cfg(test)]
@@ -213,7 +240,7 @@ mod tests {
             streams: x,
             first_token_seconds: x,
         };
-        let middle = median(vec![figures(3.0), figures(1.0), figures(2.0), figures(7.0)]);
+        let middle = Figures::median(&[figures(3.0), figures(1.0), figures(2.0), figures(7.0)]);
         assert_eq!((middle.prefill, middle.decode), (2.5, 7.5));
     }
 

@@ -1,5 +1,6 @@
 //! The engine's figures, through its own queue and scheduler, as a server runs it.
 
+use std::ops::AddAssign;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
@@ -66,19 +67,15 @@ impl Bench {
         tokens: usize,
         seed: usize,
     ) -> Result<Vec<Answer>, BenchError> {
-        let vocabulary = self.engine.spec().vocabulary_size;
         let begin = Instant::now();
         let running = (0..streams)
             .map(|stream| {
-                let start = 7919 * seed + 977 * stream;
                 let request = Request {
-                    prompt: (0..prompt).map(|i| ((start + 31 * i) % vocabulary) as u32).collect(),
+                    prompt: self.prompt_from(7919 * seed + 977 * stream, prompt),
                     sampling: Sampling::greedy(),
                     max_tokens: Some(tokens),
-                    stop_token_ids: Vec::new(),
                     ignore_eos: true,
-                    logprobs: None,
-                    prompt_logprobs: false,
+                    ..Request::default()
                 };
                 let (sender, events) = channel();
                 self.engine.submit(request, Box::new(Clock(sender)))?;
@@ -86,6 +83,45 @@ impl Bench {
             })
             .collect::<Result<Vec<_>, BenchError>>()?;
         running.into_iter().map(|events| Answer::gather(begin, &events)).collect()
+    }
+
+    /// How fast the tokens after the first come.
+    pub fn pace(&self, request: Request) -> Result<Pace, BenchError> {
+        let (sender, events) = channel();
+        let begin = Instant::now();
+        self.engine.submit(request, Box::new(Clock(sender)))?;
+        let Answer { first, last, tokens } = Answer::gather(begin, &events)?;
+        Ok(Pace { tokens: tokens.saturating_sub(1), time: last.saturating_sub(first) })
+    }
+
+    /// So many tokens without any repetition.
+    pub fn prompt(&self, length: usize, seed: usize) -> Vec<u32> {
+        self.prompt_from(7919 * seed, length)
+    }
+
+    fn prompt_from(&self, start: usize, length: usize) -> Vec<u32> {
+        let vocabulary = self.engine.spec().vocabulary_size;
+        (0..length).map(|i| ((start + 31 * i) % vocabulary) as u32).collect()
+    }
+}
+
+/// Tokens, and the time they took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Pace {
+    tokens: usize,
+    time: Duration,
+}
+
+impl Pace {
+    pub fn rate(&self) -> f64 {
+        rate(self.tokens, self.time)
+    }
+}
+
+impl AddAssign for Pace {
+    fn add_assign(&mut self, more: Self) {
+        self.tokens += more.tokens;
+        self.time += more.time;
     }
 }
 
@@ -102,27 +138,31 @@ impl Sink for Clock {
     }
 }
 
-/// When the first and the last token came, since the beginning.
+/// When the first and the last token came, since the beginning, and how many.
 struct Answer {
     first: Duration,
     last: Duration,
+    tokens: usize,
 }
 
 impl Answer {
     fn gather(begin: Instant, events: &Receiver<(Instant, Event)>) -> Result<Self, BenchError> {
-        let (mut first, mut last) = (None, Duration::ZERO);
+        let (mut first, mut last, mut tokens) = (None, Duration::ZERO, 0);
         for (time, event) in events {
             match event {
                 Event::Token(_) => {
                     last = time - begin;
+                    tokens += 1;
                     first.get_or_insert(last);
                 }
-                Event::End { reason: EndReason::Failed(why), .. } => return Err(BenchError::Ended(why)),
+                Event::End { reason: EndReason::Failed(why) | EndReason::Unsatisfiable(why), .. } => {
+                    return Err(BenchError::Ended(why));
+                }
                 Event::Started { .. } | Event::End { .. } => {}
             }
         }
         let first = first.ok_or_else(|| BenchError::Ended("it has no tokens".to_owned()))?;
-        Ok(Self { first, last })
+        Ok(Self { first, last, tokens })
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Answer {
     asked: Instant,
     first_token: Option<Instant>,
     prompt_tokens: usize,
+    cached: usize,
     generated: usize,
     ended: bool,
 }
@@ -37,6 +38,7 @@ impl Answer {
             start: Some(start),
             asked,
             first_token: None,
+            cached: 0,
             generated: 0,
             ended: false,
         }
@@ -52,13 +54,18 @@ impl Answer {
         match event {
             Event::Started { prompt } => Ok(self.begin(prompt.unwrap_or_default()).into_iter().collect()),
             Event::Token(token) => Ok(self.token(token)),
-            Event::End { reason, generated, .. } => {
+            Event::End { reason, generated, cached, .. } => {
+                self.cached = cached;
                 // The engine counts the stop token, which has no text and is not sent.
                 self.generated = self.generated.max(generated);
                 let finish = match reason {
-                    EndReason::Eos(_) => FinishReason::Stop,
+                    EndReason::Eos(_) | EndReason::Complete => FinishReason::Stop,
                     EndReason::Length => FinishReason::Length,
                     EndReason::Cancelled => FinishReason::Cancelled,
+                    EndReason::Unsatisfiable(why) => {
+                        return Err(ServiceError::invalid_argument("constraint", why));
+                    }
+                    EndReason::OutOfMemory => return Err(ServiceError::request_out_of_memory()),
                     EndReason::Failed(why) => return Err(ServiceError::internal(why)),
                 };
                 // What is cancelled while it waits has not begun.
@@ -115,7 +122,7 @@ impl Answer {
             stop,
             time_to_first_token: self.first_token.and_then(since),
             total_time: since(Instant::now()),
-            cached_tokens: 0,
+            cached_tokens: self.cached as u32,
         };
         GenerateResponse { end: Some(end), ..GenerateResponse::default() }
     }

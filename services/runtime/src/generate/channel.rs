@@ -11,12 +11,16 @@ const FRAME: usize = 2;
 
 struct Channel {
     events: mpsc::Sender<Event>,
-    /// The request counts as pending as long as the engine keeps this.
-    _turn: Turn,
+    /// The request counts as pending until its end is sent, or the engine lets go of it.
+    turn: Option<Turn>,
 }
 
 impl Sink for Channel {
     fn send(&mut self, event: Event) -> bool {
+        if matches!(event, Event::End { .. }) {
+            // First: who hears of the end finds the model free.
+            self.turn = None;
+        }
         self.events.try_send(event).is_ok()
     }
 
@@ -28,5 +32,5 @@ impl Sink for Channel {
 /// For an answer of at most `tokens` tokens.
 pub fn channel(tokens: usize, turn: Turn) -> (Box<dyn Sink>, mpsc::Receiver<Event>) {
     let (events, received) = mpsc::channel(tokens + FRAME);
-    (Box::new(Channel { events, _turn: turn }), received)
+    (Box::new(Channel { events, turn: Some(turn) }), received)
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod channel;
+mod constraint;
 mod prompt;
 mod sampling;
 mod stop;
@@ -16,17 +17,22 @@ use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse, GenerateStart}
 use tonic::Status;
 
 use self::answer::Answer;
-use crate::{failure, loader::Resident};
+use crate::{
+    failure,
+    loader::{Resident, Turn},
+};
 
 /// As OpenAI has it.
 const MAX_LOGPROBS: u32 = 20;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 
-/// Takes a request on; `handle` is what the model is called now. Errors before anything runs: INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED,
-/// QUEUE_FULL, MODEL_NOT_LOADED when it is just leaving. Dropping the stream stops the generation.
+/// Takes a request on, with its turn; `handle` is what the model is called now. Errors before anything runs:
+/// INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL, MODEL_NOT_LOADED when it was made to leave.
+/// Dropping the stream stops the generation.
 pub async fn generate(
     resident: Arc<Resident>,
+    turn: Turn,
     handle: String,
     request: GenerateRequest,
 ) -> Result<impl Stream<Item = Result<GenerateResponse, Status>> + Send, ServiceError> {
@@ -35,6 +41,7 @@ pub async fn generate(
     let language = Arc::clone(&resident.language);
     let sampling =
         sampling::merge(request.sampling.unwrap_or_default(), &language.defaults, language.vocabulary)?;
+    let constraint = constraint::read(&language, request.constraint).await?;
     let prompt = prompt::tokens(Arc::clone(&language), request.prompt).await?;
 
     let room = (resident.context_length as usize).saturating_sub(prompt.len());
@@ -50,7 +57,7 @@ pub async fn generate(
         prompt_token_ids: prompt.clone(),
         prompt_logprobs: Vec::new(),
     };
-    let (sink, mut events) = channel::channel(most, resident.requests.begin());
+    let (sink, mut events) = channel::channel(most, turn);
     let submission = Request {
         prompt,
         sampling,
@@ -60,6 +67,8 @@ pub async fn generate(
         ignore_eos: false,
         logprobs: request.logprobs.map(|top| top as usize),
         prompt_logprobs: request.prompt_logprobs,
+        constraint,
+        speculate: request.speculate.unwrap_or(resident.speculate) as usize,
     };
     resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(&error, &handle))?;
     // From here on the stream must not keep the model in memory.

@@ -1,17 +1,18 @@
 //! The owner of what is loaded: the only writer of [`Models`]. It decides at once and never waits; jobs wait.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use millm_kit::{ServiceError, Shutdown};
-use millm_proto::runtime::v1::{LoadProgress, LoadState, UnloadProgress, load_progress::Stage};
+use futures::FutureExt as _;
+use millm_kit::{ServiceError, Shutdown, panics};
+use millm_proto::runtime::v1::{LoadProgress, LoadState, UnloadProgress};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
     Admitted, Loader, Order, Outcome, Plan,
     admission::{Admission, admit},
-    entry::{Entry, Models, Phase, Resident, seats},
-    gone, load, unload,
+    entry::{Active, Entry, Models, Phase, Requests, Resident, seats},
+    gone, idle, load, unload,
 };
 
 pub struct Actor {
@@ -67,6 +68,7 @@ impl Actor {
             Order::Unload { id, handle, drain, answer } => {
                 drop(answer.send(self.unload(id, &handle, drain)));
             }
+            Order::Retire { id, seen, answer } => drop(answer.send(Ok(self.retire(id, seen)))),
             Order::Rename { id, handle } => {
                 self.models.send_if_modified(|models| match models.get_mut(&id) {
                     Some(entry) if entry.handle != handle => {
@@ -85,32 +87,41 @@ impl Actor {
 
     fn load(&self, plan: Plan) -> Result<Admitted, ServiceError> {
         let (id, handle) = (plan.model.id, plan.model.handle.clone());
-        let admission = admit(seats(&self.models.borrow()), id, self.loader.ground.capacity)?;
-        let Admission::Go { leaving } = admission else {
+        if admit(&seats(&self.models.borrow()), id)? == Admission::Wait {
             return Ok(Admitted::Leaving);
-        };
-        let stage = if leaving.is_empty() { Stage::Reading } else { Stage::UnloadingPrevious };
+        }
         let (progress, seen) = watch::channel(LoadProgress {
             model_id: id,
             handle: handle.clone(),
             state: LoadState::Loading.into(),
-            stage: stage.into(),
             ..LoadProgress::default()
         });
+        let requests = Requests::new();
         self.models.send_modify(|models| {
             models.retain(|_, entry| !matches!(entry.phase, Phase::Failed(_)));
-            models.insert(id, Entry { handle, phase: Phase::Loading(seen) });
+            models.insert(id, Entry { handle, phase: Phase::Loading(seen, requests.clone()) });
         });
         let (accepted, first) = oneshot::channel();
         let job = load::Job {
             loader: self.loader.clone(),
             plan,
-            leaving,
+            requests,
             progress,
             shutdown: self.shutdown.clone(),
         };
-        self.tasks.spawn(job.run(accepted));
+        self.spawn(id, job.run(accepted));
         Ok(Admitted::Begun(first))
+    }
+
+    /// A job that panics leaves nothing behind: others would wait for it without end.
+    fn spawn(&self, id: i64, job: impl Future<Output = ()> + Send + 'static) {
+        let loader = self.loader.clone();
+        self.tasks.spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(job).catch_unwind().await {
+                tracing::error!(model_id = id, "a job panicked: {}", panics::said(&*panic));
+                loader.commit(id, Outcome::Refused).await;
+            }
+        });
     }
 
     fn unload(
@@ -121,34 +132,46 @@ impl Actor {
     ) -> Result<watch::Receiver<UnloadProgress>, ServiceError> {
         let resident: Arc<Resident> = match self.models.borrow().get(&id) {
             Some(Entry { phase: Phase::Loaded(resident), .. }) => Arc::clone(resident),
-            Some(Entry { phase: Phase::Unloading(_, seen), .. }) => return Ok(seen.clone()),
-            Some(Entry { phase: Phase::Loading(_), handle }) => return Err(ServiceError::loading(handle)),
+            Some(Entry { phase: Phase::Unloading(_, departure), .. }) => {
+                departure.hasten(drain);
+                return Ok(departure.progress.clone());
+            }
+            Some(Entry { phase: Phase::Loading(..), handle }) => return Err(ServiceError::loading(handle)),
             Some(Entry { phase: Phase::Failed(_), .. }) | None => {
                 return Err(ServiceError::not_loaded(handle));
             }
         };
-        let (progress, seen) = watch::channel(UnloadProgress {
-            model_id: id,
-            handle: resident.handle.clone(),
-            state: LoadState::Unloading.into(),
-            pending_requests: resident.requests.pending() as u32,
-            freed_bytes: 0,
-        });
-        self.models.send_modify(|models| {
-            let phase = Phase::Unloading(Arc::clone(&resident), seen.clone());
-            models.insert(id, Entry { handle: resident.handle.clone(), phase });
-        });
         let forced = self.shutdown.forced.clone();
-        let job = unload::Job { loader: self.loader.clone(), resident, drain, progress, forced };
-        self.tasks.spawn(job.run());
+        let (job, departure) = unload::begin(self.loader.clone(), Arc::clone(&resident), drain, forced);
+        let seen = departure.progress.clone();
+        self.models.send_modify(|models| {
+            let handle =
+                models.get(&id).map_or_else(|| resident.handle.clone(), |entry| entry.handle.clone());
+            models.insert(id, Entry { handle, phase: Phase::Unloading(resident, departure) });
+        });
+        self.spawn(id, job.run());
         Ok(seen)
+    }
+
+    /// Unloads a model that nobody has used since it was `seen` idle; whether it leaves or is gone.
+    fn retire(&self, id: i64, seen: Active) -> bool {
+        let used = match self.models.borrow().get(&id) {
+            Some(Entry { phase: Phase::Loaded(resident), .. }) => resident.requests.now() != seen,
+            _ => return true,
+        };
+        // A request that comes at this very moment is waited for.
+        !used && self.unload(id, "", Duration::MAX).is_ok()
     }
 
     fn commit(&self, id: i64, outcome: Outcome) {
         self.models.send_modify(|models| {
             let Some(entry) = models.get_mut(&id) else { return };
             match outcome {
-                Outcome::Loaded(resident) => entry.phase = Phase::Loaded(resident),
+                Outcome::Loaded(resident) => {
+                    let idle = idle::watch(self.loader.clone(), &resident);
+                    self.tasks.spawn(self.shutdown.stopping.clone().run_until_cancelled_owned(idle));
+                    entry.phase = Phase::Loaded(resident);
+                }
                 Outcome::Failed(progress) => entry.phase = Phase::Failed(progress),
                 Outcome::Refused | Outcome::Unloaded => drop(models.remove(&id)),
             }

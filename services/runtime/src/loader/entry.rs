@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use millm_engine::Engine;
-use millm_proto::runtime::v1::{LoadProgress, LoadState, MemoryEstimate, UnloadProgress};
+use millm_proto::runtime::v1::{LoadProgress, LoadState, MemoryEstimate};
 use tokio::sync::watch;
 
-use super::{admission::Seat, meter::Meter};
+use super::{admission::Seat, scale::Meter, unload::Departure};
 use crate::language::Language;
 
 /// By model id.
@@ -20,9 +20,10 @@ pub struct Entry {
 
 #[derive(Clone)]
 pub enum Phase {
-    Loading(watch::Receiver<LoadProgress>),
+    /// With the requests that wait for it already.
+    Loading(watch::Receiver<LoadProgress>, Requests),
     Loaded(Arc<Resident>),
-    Unloading(Arc<Resident>, watch::Receiver<UnloadProgress>),
+    Unloading(Arc<Resident>, Departure),
     /// Stays to be seen until the next load begins.
     Failed(Box<LoadProgress>),
 }
@@ -31,13 +32,13 @@ impl Entry {
     pub fn resident(&self) -> Option<&Arc<Resident>> {
         match &self.phase {
             Phase::Loaded(resident) | Phase::Unloading(resident, _) => Some(resident),
-            Phase::Loading(_) | Phase::Failed(_) => None,
+            Phase::Loading(..) | Phase::Failed(_) => None,
         }
     }
 
     pub fn state(&self) -> LoadState {
         match &self.phase {
-            Phase::Loading(_) => LoadState::Loading,
+            Phase::Loading(..) => LoadState::Loading,
             Phase::Loaded(_) => LoadState::Loaded,
             Phase::Unloading(..) => LoadState::Unloading,
             Phase::Failed(_) => LoadState::Failed,
@@ -54,6 +55,8 @@ pub fn seats(models: &Models) -> Vec<Seat> {
             handle: entry.handle.clone(),
             state: entry.state(),
             bytes: resident.map_or(0, |resident| resident.held_bytes()),
+            promised: resident.map_or(0, |resident| resident.promised_bytes()),
+            in_use: resident.is_some_and(|resident| resident.requests.now().count > 0),
             last_used: resident.map_or(SystemTime::UNIX_EPOCH, |resident| resident.last_used()),
         }
     };
@@ -68,17 +71,19 @@ pub struct Resident {
     pub language: Arc<Language>,
     pub context_length: u32,
     pub slots: u32,
+    /// Tokens guessed ahead unless a request says otherwise.
+    pub speculate: u32,
     pub estimate: MemoryEstimate,
     pub load_time: SystemTime,
     pub meter: Meter,
-    /// Requests that the engine has: waiting or running.
+    /// Requests that have found it: on their way to the engine, waiting or running there.
     pub requests: Requests,
 }
 
 impl Resident {
     /// Counts as used when it is loaded.
     pub fn last_used(&self) -> SystemTime {
-        self.requests.last_used().unwrap_or(self.load_time)
+        self.requests.now().last_used.unwrap_or(self.load_time)
     }
 
     /// What unloading it gives back.
@@ -88,16 +93,22 @@ impl Resident {
             peak => peak,
         }
     }
+
+    /// What it may still take: a cache is taken from the system only as it fills.
+    pub fn promised_bytes(&self) -> u64 {
+        (self.estimate.total_bytes as u64).saturating_sub(self.held_bytes())
+    }
 }
 
 /// Counts the requests of one model, so that unloading can wait for them.
 #[derive(Clone)]
 pub struct Requests(watch::Sender<Active>);
 
-#[derive(Clone, Copy)]
-struct Active {
-    count: usize,
-    last_used: Option<SystemTime>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    pub count: usize,
+    /// When the last one came or went.
+    pub last_used: Option<SystemTime>,
 }
 
 impl Requests {
@@ -114,12 +125,13 @@ impl Requests {
         Turn(self.0.clone())
     }
 
-    pub fn pending(&self) -> usize {
-        self.0.borrow().count
+    pub fn now(&self) -> Active {
+        *self.0.borrow()
     }
 
-    pub fn last_used(&self) -> Option<SystemTime> {
-        self.0.borrow().last_used
+    /// Each change; closed when model and requests are gone.
+    pub fn watch(&self) -> watch::Receiver<Active> {
+        self.0.subscribe()
     }
 
     /// Tells each change of the count to `tell`, until none is left.
@@ -163,6 +175,6 @@ mod tests {
         drop(two);
         waiting.await;
         assert_eq!(seen, [2, 1, 0]);
-        assert!(requests.last_used().is_some());
+        assert!(requests.now().last_used.is_some());
     }
 }

@@ -1,16 +1,18 @@
 //! One load: look at the checkpoint, make room, read the weights, hand the running engine over.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use millm_engine::{Engine, LoadStage};
-use millm_kit::{ServiceError, Shutdown};
+use millm_engine::{Engine, EngineOptions, LoadStage};
+use millm_kit::{ServiceError, Shutdown, panics};
+use millm_model::Checkpoint;
 use millm_proto::runtime::v1::{LoadProgress, LoadState, load_progress::Stage};
 use tokio::sync::{oneshot, watch};
 
-use super::{Loader, Outcome, Plan, Requests, Resident, admission::Seat, gone, meter::Meter};
+use super::{Loader, Outcome, Plan, Requests, Resident, admission::Seat, gone};
 use crate::{
     estimate::{self, Opened},
     failure,
@@ -22,10 +24,27 @@ const READING: f64 = 0.05;
 const WEIGHTS: f64 = 0.1;
 const WARMING_UP: f64 = 0.95;
 
+/// Reads a model into memory. Blocks.
+pub type Read = fn(
+    &Checkpoint,
+    &EngineOptions,
+    &mut dyn FnMut(millm_engine::LoadProgress<'_>),
+) -> Result<(Language, Engine), ServiceError>;
+
+pub fn read(
+    checkpoint: &Checkpoint,
+    options: &EngineOptions,
+    progress: &mut dyn FnMut(millm_engine::LoadProgress<'_>),
+) -> Result<(Language, Engine), ServiceError> {
+    let language = Language::open(checkpoint).map_err(failure::of_model)?;
+    Ok((language, Engine::load(checkpoint, options, progress).map_err(failure::of_load)?))
+}
+
 pub struct Job {
     pub loader: Loader,
     pub plan: Plan,
-    pub leaving: Vec<Seat>,
+    /// Those that wait for it.
+    pub requests: Requests,
     /// This job is its only writer; the last value is written once.
     pub progress: watch::Sender<LoadProgress>,
     pub shutdown: Shutdown,
@@ -36,8 +55,8 @@ type Accepted = oneshot::Sender<Result<watch::Receiver<LoadProgress>, ServiceErr
 impl Job {
     pub async fn run(self, accepted: Accepted) {
         let (id, handle) = (self.plan.model.id, &self.plan.model.handle);
-        let opened = match self.prepare().await {
-            Ok(opened) => opened,
+        let (opened, leaving) = match self.prepare().await {
+            Ok(prepared) => prepared,
             Err(error) => {
                 tracing::warn!(model = %handle, reason = error.reason.name(), "not loaded: {error}");
                 self.loader.commit(id, Outcome::Refused).await;
@@ -45,10 +64,14 @@ impl Job {
                 return;
             }
         };
-        self.progress.send_modify(|progress| progress.estimate = Some(opened.estimate.clone()));
+        self.progress.send_modify(|progress| {
+            let stage = if leaving.is_empty() { Stage::Reading } else { Stage::UnloadingPrevious };
+            progress.stage = stage.into();
+            progress.estimate = Some(opened.estimate.clone());
+        });
         // Whoever asked may have left; the load goes on.
         let _ = accepted.send(Ok(self.progress.subscribe()));
-        let ended = self.carry_out(opened).await;
+        let ended = self.carry_out(opened, &leaving).await;
         let mut last = self.progress.borrow().clone();
         match ended {
             Ok(resident) => {
@@ -69,13 +92,13 @@ impl Job {
         self.progress.send_replace(last);
     }
 
-    /// Whether it can be loaded; changes nothing.
-    async fn prepare(&self) -> Result<Opened, ServiceError> {
+    /// Whether it can be loaded, and who leaves for it; changes nothing.
+    async fn prepare(&self) -> Result<(Opened, Vec<Seat>), ServiceError> {
         let Plan { model, context_length, allow_insufficient_memory, .. } = &self.plan;
         let ground = &self.loader.ground;
         let mut opened = estimate::open(model, ground, *context_length).await?;
-        let free = ground.devices.cpu().free_bytes as u64;
-        let available = free + self.leaving.iter().map(|seat| seat.bytes).sum::<u64>();
+        let room = self.loader.room(model.id, opened.estimate.total_bytes as u64);
+        let available = room.available;
         opened.estimate = estimate::against(opened.estimate, available);
         if !opened.estimate.fits {
             let required = opened.estimate.total_bytes as u64;
@@ -87,39 +110,38 @@ impl Job {
                 "loading although memory is short",
             );
         }
-        Ok(opened)
+        Ok((opened, room.leaving))
     }
 
-    async fn carry_out(&self, opened: Opened) -> Result<Resident, ServiceError> {
-        self.make_room().await?;
+    async fn carry_out(&self, opened: Opened, leaving: &[Seat]) -> Result<Resident, ServiceError> {
+        self.make_room(leaving).await?;
         let began = Instant::now();
         let model = &self.plan.model;
-        let meter = Meter::start(Arc::clone(&self.loader.ground.devices));
+        let meter = self.loader.scale.meter(self.requests.clone());
         let Opened { checkpoint, options, context_length, estimate } = opened;
         let slots = options.slots as u32;
         advance(&self.progress, Stage::Reading, READING, "tokenizer");
         let (loaded, answer) = oneshot::channel::<Result<(Language, Engine), ServiceError>>();
         let progress = self.progress.clone();
+        let read = self.loader.ground.read;
         // A plain thread: ending the process does not wait for it.
         let load = move || {
-            let language = Language::open(&checkpoint).map_err(failure::of_model)?;
-            let engine = Engine::load(&checkpoint, &options, &mut |step| {
+            let mut tell = |step: millm_engine::LoadProgress<'_>| {
                 let within = f64::from(step.fraction) * (WARMING_UP - WEIGHTS);
                 match step.stage {
                     LoadStage::Weights => {
-                        advance(
-                            &progress,
-                            Stage::LoadingWeights,
-                            WEIGHTS + within,
-                            step.tensor.unwrap_or_default(),
-                        );
+                        let tensor = step.tensor.unwrap_or_default();
+                        advance(&progress, Stage::LoadingWeights, WEIGHTS + within, tensor);
                     }
                     LoadStage::Cache | LoadStage::Ready => {
                         advance(&progress, Stage::WarmingUp, WARMING_UP, "");
                     }
                 }
-            });
-            Ok((language, engine.map_err(failure::of_load)?))
+            };
+            let loaded = catch_unwind(AssertUnwindSafe(|| read(&checkpoint, &options, &mut tell)));
+            loaded.unwrap_or_else(|panic| {
+                Err(ServiceError::load_failed(format!("reading it panicked: {}", panics::said(&*panic))))
+            })
         };
         let thread = std::thread::Builder::new().name("millm-load".to_owned());
         // Nobody listens any more when the process is ending.
@@ -129,6 +151,7 @@ impl Job {
             answer = answer => answer.map_err(|_| ServiceError::load_failed("the loading thread died"))??,
             () = self.shutdown.stopping.cancelled() => return Err(gone()),
         };
+        meter.moving(false);
         tracing::info!(
             model = %model.handle, context_length, slots,
             estimated_bytes = estimate.total_bytes, measured_peak_bytes = meter.peak_bytes(),
@@ -142,15 +165,16 @@ impl Job {
             language: Arc::new(language),
             context_length,
             slots,
+            speculate: self.loader.ground.speculate,
             estimate,
             load_time: SystemTime::now(),
             meter,
-            requests: Requests::new(),
+            requests: self.requests.clone(),
         })
     }
 
-    async fn make_room(&self) -> Result<(), ServiceError> {
-        for Seat { id, handle, .. } in &self.leaving {
+    async fn make_room(&self, leaving: &[Seat]) -> Result<(), ServiceError> {
+        for Seat { id, handle, .. } in leaving {
             // It may have been unloaded meanwhile: all the better.
             let Ok(mut seen) = self.loader.unload((*id, handle.clone()), self.plan.drain).await else {
                 continue;

@@ -1,25 +1,37 @@
 //! Loading and unloading. One task owns what is loaded ([`actor`]); this is its handle: others send it orders
-//! and hold a receiver of its state. Jobs ([`load`], [`unload`]) do the long work and report back to it.
+//! and hold a receiver of its state. Jobs ([`load`], [`unload`]) do the long work and report back to it. Requests
+//! find their model by [`Loader::place`], which waits for it in [`demand`] where that is allowed.
 
 mod actor;
 mod admission;
+mod demand;
 mod entry;
+mod idle;
 mod load;
-mod meter;
+mod scale;
 mod unload;
 
 use std::{sync::Arc, time::Duration};
 
-use millm_kit::{ServiceError, Settings, Shutdown};
+use millm_kit::{ServiceError, Settings, Shutdown, settings::KeepAlive};
 use millm_proto::{
     catalog::v1::Model,
     runtime::v1::{LoadProgress, UnloadProgress},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use self::{
+    admission::{Need, Room},
+    entry::Active,
+    scale::Scale,
+};
 use crate::devices::Devices;
+pub use demand::Place;
 pub use entry::{Entry, Models, Phase, Requests, Resident, Turn};
+pub use load::Read;
+#[cfg(test)]
+pub use load::read;
 
 /// Orders that may wait for the owner; each is answered without delay.
 const ORDERS: usize = 64;
@@ -31,7 +43,7 @@ pub struct Plan {
     /// The server's setting unless given; at most the model's.
     pub context_length: Option<u32>,
     pub allow_insufficient_memory: bool,
-    /// For the requests of a model that must leave.
+    /// For the requests of a model that must leave; [`Duration::MAX`] is without end.
     pub drain: Duration,
 }
 
@@ -40,11 +52,21 @@ pub struct Ground {
     pub devices: Arc<Devices>,
     pub context_length: u32,
     pub slots: u32,
+    /// In the KV cache, for all requests together; 0 is a whole context for each.
+    pub kv_tokens: u32,
+    /// Tokens guessed ahead unless a request says otherwise.
+    pub speculate: u32,
     pub queue: u32,
     pub threads: u32,
     pub drain: Duration,
     /// Models in memory at once.
     pub capacity: usize,
+    /// Whether requests have models loaded, and how long they wait for it.
+    pub on_demand: bool,
+    pub load_timeout: Duration,
+    pub keep_alive: KeepAlive,
+    /// The way a model gets into memory.
+    pub read: Read,
     /// Has the allocator return to the system what a model leaves behind.
     pub give_back: fn(),
 }
@@ -55,10 +77,16 @@ impl Ground {
             devices,
             context_length: settings.context_length,
             slots: settings.parallel_requests.max(1),
+            kv_tokens: settings.kv_cache_tokens,
+            speculate: settings.speculate,
             queue: settings.queue_size.max(1),
             threads: settings.threads,
             drain: settings.drain_timeout,
-            capacity: 1,
+            capacity: settings.max_loaded_models.max(1) as usize,
+            on_demand: settings.load_on_demand,
+            load_timeout: settings.load_timeout,
+            keep_alive: settings.keep_alive,
+            read: load::read,
             give_back: || {},
         }
     }
@@ -76,6 +104,12 @@ enum Order {
         handle: String,
         drain: Duration,
         answer: Answer<watch::Receiver<UnloadProgress>>,
+    },
+    /// Unloads it if nobody has used it since.
+    Retire {
+        id: i64,
+        seen: Active,
+        answer: Answer<bool>,
     },
     Rename {
         id: i64,
@@ -110,6 +144,11 @@ pub struct Loader {
     orders: mpsc::Sender<Order>,
     state: watch::Receiver<Models>,
     pub ground: Arc<Ground>,
+    scale: Arc<Scale>,
+    /// Requests that may wait for models to be loaded.
+    waiting: Arc<Semaphore>,
+    /// One load on demand begins after the other.
+    loads: Arc<Semaphore>,
 }
 
 impl Loader {
@@ -117,7 +156,14 @@ impl Loader {
     pub fn start(ground: Ground, tasks: &TaskTracker, shutdown: &Shutdown) -> Self {
         let (orders, inbox) = mpsc::channel(ORDERS);
         let (publish, state) = watch::channel(Models::new());
-        let loader = Self { orders, state, ground: Arc::new(ground) };
+        let loader = Self {
+            orders,
+            state,
+            scale: Arc::new(Scale::new(Arc::clone(&ground.devices))),
+            waiting: Arc::new(Semaphore::new((ground.slots + ground.queue) as usize)),
+            loads: Arc::new(Semaphore::new(1)),
+            ground: Arc::new(ground),
+        };
         let actor = actor::Actor::new(publish, loader.clone(), tasks.clone(), shutdown.clone());
         tasks.spawn(actor.run(inbox));
         loader
@@ -153,10 +199,17 @@ impl Loader {
         self.order(|answer| Order::Unload { id, handle, drain, answer }).await
     }
 
-    /// What model `id` could use beyond what is free: what those that leave for it give back.
-    pub fn given_back_bytes(&self, id: i64) -> u64 {
-        let seats = entry::seats(&self.state.borrow());
-        admission::leaving(seats, id, self.ground.capacity).iter().map(|seat| seat.bytes).sum()
+    /// Who would leave for model `id` of `bytes` bytes now, and what there would be for it then.
+    pub fn room(&self, id: i64, bytes: u64) -> Room {
+        let free = self.ground.devices.cpu().free_bytes as u64;
+        let need = Need { capacity: self.ground.capacity, bytes, free };
+        admission::room(entry::seats(&self.state.borrow()), id, need)
+    }
+
+    /// Unloads a model that was `seen` idle, unless it was used since. Whether it leaves, or has left.
+    async fn retire(&self, id: i64, seen: Active) -> bool {
+        // An owner that has ended unloads everything.
+        self.order(|answer| Order::Retire { id, seen, answer }).await.unwrap_or(true)
     }
 
     /// A loaded model is called otherwise now.

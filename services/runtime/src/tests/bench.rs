@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::Runtime;
+use crate::{Runtime, loader::Ground};
 
 pub fn fixtures() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures"))
@@ -38,6 +38,17 @@ pub fn fixtures() -> PathBuf {
 pub struct Shelf(Arc<Mutex<BTreeMap<i64, Model>>>, Arc<Notify>);
 
 impl Shelf {
+    /// As [`Bench::start`] has it.
+    pub fn stocked() -> Self {
+        let shelf = Self::default();
+        shelf.put(1, "tiny", fixtures().join("tiny-millm"), State::Ready);
+        shelf.put(2, "tiny-q8", gguf("Q8_0"), State::Ready);
+        shelf.put(3, "pending", fixtures().join("tiny-millm"), State::Pending);
+        shelf.put(4, "failed", fixtures().join("tiny-millm"), State::Error);
+        shelf.put(5, "broken", fixtures().join("no-such-model"), State::Ready);
+        shelf
+    }
+
     pub fn put(&self, id: i64, handle: &str, path: impl AsRef<Path>, state: State) {
         let storage_path = path.as_ref().to_str().unwrap().to_owned();
         let model =
@@ -116,22 +127,23 @@ pub struct Answer {
 impl Bench {
     /// Model 1 is `tiny`, 2 `tiny-q8` (a GGUF file), 3 `pending`, 4 `failed`, 5 `broken` (no such files).
     pub async fn start(flags: &[(&str, &str)]) -> Self {
-        let shelf = Shelf::default();
-        shelf.put(1, "tiny", fixtures().join("tiny-millm"), State::Ready);
-        shelf.put(2, "tiny-q8", gguf("Q8_0"), State::Ready);
-        shelf.put(3, "pending", fixtures().join("tiny-millm"), State::Pending);
-        shelf.put(4, "failed", fixtures().join("tiny-millm"), State::Error);
-        shelf.put(5, "broken", fixtures().join("no-such-model"), State::Ready);
-        Self::with(shelf, flags).await
+        Self::with(Shelf::stocked(), flags).await
     }
 
     pub async fn with(shelf: Shelf, flags: &[(&str, &str)]) -> Self {
+        Self::reading(shelf, flags, |_| {}).await
+    }
+
+    /// With something else changed before it starts.
+    pub async fn reading(shelf: Shelf, flags: &[(&str, &str)], change: impl FnOnce(&mut Ground)) -> Self {
         let mut flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         flags.push(("threads", "1".to_owned()));
         let settings = Settings::load(None, |_| None, &flags).unwrap();
         let mut host = Host::new(Shutdown::default());
         let catalog = Conn::local(CatalogServiceServer::new(shelf.clone()));
-        let conn = Runtime::build(&settings, catalog).unwrap().mount(&mut host).await;
+        let mut runtime = Runtime::build(&settings, catalog).unwrap();
+        change(&mut runtime.ground);
+        let conn = runtime.mount(&mut host).await;
         Self { client: RuntimeServiceClient::new(conn), shelf, host, _folder: None }
     }
 

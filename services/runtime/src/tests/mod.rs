@@ -1,9 +1,11 @@
 //! The Runtime as its callers meet it: real models through the gRPC face, without a socket.
 
 mod bench;
+mod failing;
 mod generating;
 mod loading;
 mod refusing;
+mod several;
 mod watching;
 
 use millm_proto::runtime::v1::{

@@ -178,3 +178,16 @@ async fn chatting_without_a_template() {
             .is_empty()
     );
 }
+
+#[tokio::test]
+async fn a_broken_template_spoils_chatting_alone() {
+    let bench = Bench::start(&[]).await;
+    let folder = tempfile::tempdir().unwrap();
+    copy(folder.path());
+    fs::write(folder.path().join("chat_template.jinja"), "{% for m in messages %}\n{{ m.content }").unwrap();
+    bench.shelf.put(22, "bent", folder.path(), State::Ready);
+    bench.load("bent").await;
+    check(bench.begin(question("Hello!")).await, Reason::InvalidModelFile, "line 2");
+    let prompt = "<|im_start|>user\nHello!<|im_end|>\n<|im_start|>assistant\n";
+    assert!(!bench.generate(text(prompt)).await.text.is_empty());
+}

@@ -1,0 +1,144 @@
+//! More wanted than there is: pages given up and taken back, answers beside long prompts, places freed at once.
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, Weak};
+
+use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sink, Stats, SubmitError};
+
+use crate::fixtures::{Answer, answer, engine, greedy, options, start};
+
+const PAGE: usize = millm_engine::pages::PAGE;
+
+fn prompt(seed: u32, length: usize) -> Vec<u32> {
+    (0..length as u32).map(|j| 260 + (31 * seed + 5 * j) % 900).collect()
+}
+
+#[test]
+fn when_pages_run_out_the_youngest_wait_and_nobody_can_tell() {
+    for path in ["tiny-millm", "tiny-millm-gguf/tiny-Q4_K_M.gguf"] {
+        // Room for one whole request and a bit.
+        let crowded = EngineOptions { context_length: Some(160), kv_tokens: Some(224), ..options() };
+        let engine = engine(path, &crowded);
+        let requests: Vec<Request> = (0..5).map(|seed| greedy(&prompt(seed, 30), 120)).collect();
+        let running: Vec<_> = requests.iter().map(|request| start(&engine, request.clone())).collect();
+        let answers: Vec<_> = running.iter().map(|events| Answer::gather(events).ids()).collect();
+        let stats = engine.stats();
+        assert!(stats.preemptions > 0);
+        assert_eq!(stats.generated_tokens, 5 * 120);
+        assert_eq!(stats.kv_pages_free + stats.kv_pages_kept, stats.kv_pages_total);
+        let alone: Vec<_> = requests.iter().map(|request| answer(&engine, request.clone()).ids()).collect();
+        assert_eq!(answers, alone, "{path}");
+    }
+}
+
+#[test]
+fn what_can_never_fit_is_refused_with_both_numbers() {
+    let engine = engine("tiny-millm", &EngineOptions { kv_tokens: Some(100), ..options() });
+    assert_eq!(engine.context_length(), 96);
+    let refused = engine.submit(greedy(&prompt(0, 96), 1), Box::new(Deaf)).unwrap_err();
+    assert_eq!(refused, SubmitError::PromptTooLong { tokens: 96, context: 96 });
+    let answer = answer(&engine, Request { max_tokens: None, ..greedy(&prompt(0, 90), 0) });
+    assert_eq!((answer.reason, answer.generated), (EndReason::Length, 6));
+}
+
+struct Deaf;
+
+impl Sink for Deaf {
+    fn send(&mut self, _: Event) -> bool {
+        true
+    }
+}
+
+/// Notes what the engine had done at each token, and lets another request in at one of them.
+struct Watcher {
+    engine: Weak<Engine>,
+    events: Sender<Event>,
+    seen: Arc<Mutex<Vec<Stats>>>,
+    enters: Option<(usize, Request)>,
+    entered: Sender<Receiver<Event>>,
+}
+
+impl Sink for Watcher {
+    fn send(&mut self, event: Event) -> bool {
+        let engine = self.engine.upgrade().expect("the test holds the engine");
+        if matches!(event, Event::Token(_)) {
+            let mut seen = self.seen.lock().unwrap();
+            seen.push(engine.stats());
+            if let Some((_, request)) = self.enters.take_if(|(moment, _)| *moment == seen.len()) {
+                self.entered.send(start(&engine, request)).unwrap();
+            }
+        }
+        self.events.send(event).is_ok()
+    }
+}
+
+#[test]
+fn a_long_prompt_beside_four_answers_takes_no_pass_for_itself() {
+    let wide = EngineOptions { context_length: Some(2048), slots: 8, prefill_chunk: 256, ..options() };
+    let engine = Arc::new(engine("tiny-millm", &wide));
+    let answers = 90;
+    let others: Vec<_> = (1..4).map(|seed| start(&engine, greedy(&prompt(seed, 8), answers))).collect();
+    let ((events, heard), (entered, long)) = (channel(), channel());
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let watcher = Watcher {
+        engine: Arc::downgrade(&engine),
+        events,
+        seen: Arc::clone(&seen),
+        enters: Some((5, greedy(&prompt(9, 2000), 3))),
+        entered,
+    };
+    engine.submit(greedy(&prompt(0, 8), answers), Box::new(watcher)).unwrap();
+    assert_eq!(Answer::gather(&heard).generated, answers);
+    assert_eq!(Answer::gather(&long.recv().unwrap()).generated, 3);
+    for other in &others {
+        assert_eq!(Answer::gather(other).generated, answers);
+    }
+    let seen = seen.lock().unwrap();
+    let between: Vec<(u64, u64)> = seen
+        .windows(2)
+        .map(|pair| {
+            let passes = pair[1].forward_passes - pair[0].forward_passes;
+            (passes, pair[1].prompt_tokens - pair[0].prompt_tokens)
+        })
+        .collect();
+    // Each pass has a token of the answer, and of the prompt no more rows than are set beside answers.
+    assert!(between.iter().all(|(passes, rows)| *passes == 1 && *rows <= 32), "{between:?}");
+    assert!(between.iter().filter(|(_, rows)| *rows == 32).count() > 50, "{between:?}");
+}
+
+#[test]
+fn who_leaves_while_being_read_frees_the_place_before_the_next_pass() {
+    let one = EngineOptions { slots: 1, prefill_chunk: PAGE, context_length: Some(2048), ..options() };
+    let engine = engine("tiny-millm", &one);
+    let (sender, reached) = channel();
+    let leaving = Leaving { asked: std::cell::Cell::new(0), reached: sender };
+    engine.submit(greedy(&prompt(0, 2000), 5), Box::new(leaving)).unwrap();
+    let next = start(&engine, greedy(&prompt(1, 10), 5));
+    reached.recv().unwrap();
+    assert_eq!(Answer::gather(&next).generated, 5);
+    // Three passes were made for the one that left, of 63.
+    assert_eq!(engine.stats().prompt_tokens, 3 * PAGE as u64 + 10);
+}
+
+/// Is gone when asked for the fourth time: once before each pass.
+struct Leaving {
+    asked: std::cell::Cell<usize>,
+    reached: Sender<()>,
+}
+
+impl Sink for Leaving {
+    fn send(&mut self, _: Event) -> bool {
+        true
+    }
+
+    fn closed(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        self.asked.get() > 3
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let _ = self.reached.send(());
+    }
+}

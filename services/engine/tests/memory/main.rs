@@ -1,0 +1,106 @@
+//! The estimate of `millm_model::memory`, held against what an engine really allocates: the allocator counts.
+
+mod counting;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+
+use counting::Counted;
+use millm_engine::{Engine, EngineOptions, Event, KvType, Request, Sampling, Sink};
+use millm_model::memory::{self, Workload};
+use millm_model::{Checkpoint, Tokenizer};
+
+fn fixtures() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
+}
+
+/// Every model of the fixtures: each family, and each type of file.
+fn models() -> Vec<PathBuf> {
+    let folder =
+        |name: &str| std::fs::read_dir(fixtures().join(name)).expect("fixtures are in tests/fixtures");
+    let families = folder("families").map(|entry| entry.expect("readable").path());
+    let files = folder("tiny-millm-gguf").map(|entry| entry.expect("readable").path());
+    let mut models: Vec<PathBuf> = families
+        .filter(|path| path.join("config.json").is_file())
+        .chain(files.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")))
+        .chain([fixtures().join("tiny-millm")])
+        .collect();
+    models.sort();
+    models
+}
+
+struct Ends(Sender<usize>);
+
+impl Sink for Ends {
+    fn send(&mut self, event: Event) -> bool {
+        match event {
+            Event::End { generated, .. } => self.0.send(generated).is_ok(),
+            _ => true,
+        }
+    }
+}
+
+fn options(slots: usize) -> EngineOptions {
+    EngineOptions {
+        context_length: Some(512),
+        slots,
+        prefill_chunk: 128,
+        threads: Some(2),
+        kv_type: KvType::F16,
+        ..EngineOptions::default()
+    }
+}
+
+/// Fills every slot to the end of its context.
+fn fill(engine: &Engine, slots: usize) {
+    let (ends, ended) = channel();
+    let context = engine.context_length();
+    let vocabulary = engine.spec().vocabulary_size;
+    for slot in 0..slots {
+        let prompt: Vec<u32> = (0..context / 2).map(|n| ((n * 7 + slot) % vocabulary) as u32).collect();
+        let request =
+            Request { sampling: Sampling::greedy(), ignore_eos: true, prompt, ..Request::default() };
+        engine.submit(request, Box::new(Ends(ends.clone()))).expect("there is a slot for each");
+    }
+    drop(ends);
+    assert!(ended.iter().all(|generated| generated == context / 2));
+}
+
+#[test]
+fn the_estimate_is_what_is_allocated() {
+    let mut wrong = Vec::new();
+    for path in models() {
+        for slots in [1, 8] {
+            let checkpoint = Checkpoint::open(&path).expect("good");
+            let options = options(slots);
+            let workload = Workload {
+                context_length: options.context_length(checkpoint.spec()),
+                slots,
+                kv_tokens: options.kv_tokens,
+                prefill_chunk: options.prefill_chunk,
+                kv_element_bytes: options.kv_type.bytes(),
+            };
+            let held = memory::held_bytes(checkpoint.tensors());
+            let estimate = memory::estimate(checkpoint.spec(), held, &workload);
+            let counted = Counted::from_now();
+            let tokenizer: Tokenizer = checkpoint.tokenizer().expect("good");
+            let engine = Engine::load(&checkpoint, &options, &mut |_| {}).expect("loads");
+            assert_eq!(engine.weight_bytes(), held, "{}", path.display());
+            fill(&engine, slots);
+            // What a process takes beside is not the allocator's.
+            let estimated = estimate.total() - memory::PROCESS_BYTES;
+            let counted = counted.peak() as u64;
+            let ratio = estimated as f64 / counted as f64;
+            let line = format!(
+                "{} with {slots} slots: estimated {estimated} ({estimate:?}), counted {counted}: {ratio:.3}",
+                path.file_name().unwrap_or_default().display()
+            );
+            println!("{line}");
+            if (ratio - 1.0).abs() > 0.2 {
+                wrong.push(line);
+            }
+            drop((engine, tokenizer));
+        }
+    }
+    assert!(wrong.is_empty(), "beyond 20 %:\n{}", wrong.join("\n"));
+}

@@ -1,0 +1,145 @@
+//! Memory and time for a stranger's program that runs on a thread of its own and cannot be stopped from outside: a
+//! chat template can double a string again and again within one expression.
+//!
+//! [`Budgeted`] is the allocator of the whole program; threads without a budget pay one look at a thread local. A
+//! thread that asks for more than its budget gets no answer: an allocator must not unwind, and to refuse is to abort
+//! the process. It sleeps for ever instead, on what it has, and who waits for it is told. So each overrun costs at
+//! most the budget: callers do not run the same program again.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// What a piece of work may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Beyond what it was given. Counts only where [`Budgeted`] is the allocator.
+    pub memory: usize,
+    pub time: Duration,
+    /// Address space; only what is used becomes memory.
+    pub stack: usize,
+}
+
+/// Why there is no result.
+#[derive(Debug)]
+pub enum Stopped {
+    Memory,
+    Time,
+    Panicked(Box<dyn Any + Send>),
+    Thread(std::io::Error),
+}
+
+/// The allocator that keeps accounts.
+pub struct Budgeted<A>(pub A);
+
+struct Account {
+    left: AtomicIsize,
+    is_over: AtomicBool,
+    waiter: Thread,
+}
+
+thread_local! {
+    static ACCOUNT: Cell<*const Account> = const { Cell::new(null()) };
+}
+
+/// Runs `work` on a thread of its own, waits for it, and leaves it behind when it wants more than its budget.
+pub fn run<T: Send + 'static>(
+    budget: Budget,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Stopped> {
+    let account = Arc::new(Account {
+        left: AtomicIsize::new(isize::try_from(budget.memory).unwrap_or(isize::MAX)),
+        is_over: AtomicBool::new(false),
+        waiter: thread::current(),
+    });
+    let result = Arc::new(Mutex::new(None));
+    let (own, slot) = (Arc::clone(&account), Arc::clone(&result));
+    let job = move || {
+        ACCOUNT.set(&raw const *own);
+        let done = catch_unwind(AssertUnwindSafe(work));
+        ACCOUNT.set(null());
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        own.waiter.unpark();
+    };
+    let thread = thread::Builder::new().name(name.to_owned()).stack_size(budget.stack);
+    thread.spawn(job).map_err(Stopped::Thread)?;
+    let deadline = Instant::now().checked_add(budget.time);
+    loop {
+        if let Some(done) = result.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return done.map_err(Stopped::Panicked);
+        }
+        if account.is_over.load(Ordering::Acquire) {
+            return Err(Stopped::Memory);
+        }
+        let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            // Its next allocation is its last.
+            account.left.store(isize::MIN / 2, Ordering::Relaxed);
+            return Err(Stopped::Time);
+        }
+        thread::park_timeout(left);
+    }
+}
+
+fn account() -> Option<&'static Account> {
+    let account = ACCOUNT.try_with(Cell::get).unwrap_or(null());
+    // SAFETY: set for the duration of the work only, by the thread that holds the account for as long.
+    unsafe { account.as_ref() }
+}
+
+fn charge(bytes: usize) {
+    let Some(account) = account() else { return };
+    let bytes = isize::try_from(bytes).unwrap_or(isize::MAX / 2);
+    // A panic ends the work anyway, and the hook that reports it holds locks that others need.
+    if account.left.fetch_sub(bytes, Ordering::Relaxed) >= bytes || thread::panicking() {
+        return;
+    }
+    account.is_over.store(true, Ordering::Release);
+    account.waiter.unpark();
+    loop {
+        thread::park();
+    }
+}
+
+fn refund(bytes: usize) {
+    if let Some(account) = account() {
+        account.left.fetch_add(isize::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+// SAFETY: each call goes to `A`, which keeps the contract; keeping accounts allocates nothing and does not unwind.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Budgeted<A> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        charge(layout.size());
+        // SAFETY: the caller's promises are A's.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        charge(layout.size());
+        // SAFETY: as above.
+        unsafe { self.0.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        refund(layout.size());
+        // SAFETY: as above.
+        unsafe { self.0.dealloc(start, layout) }
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        match size.checked_sub(layout.size()) {
+            Some(more) => charge(more),
+            None => refund(layout.size() - size),
+        }
+        // SAFETY: as above.
+        unsafe { self.0.realloc(start, layout, size) }
+    }
+}

@@ -1,0 +1,14 @@
+//! Hostile files: what strangers publish is read within bounds of memory and time, and never panics.
+//!
+//! `MILLM_FUZZ_UNTIL` (seconds of the Unix clock) lets the mutations go on until then (`make fuzz`);
+//! `MILLM_FUZZ_CASE` runs the one case that a failure named.
+
+mod mutate;
+mod parsers;
+mod survive;
+mod templates;
+
+use millm_model::budget::Budgeted;
+
+#[global_allocator]
+static ALLOCATOR: Budgeted<std::alloc::System> = Budgeted(std::alloc::System);

@@ -1,0 +1,150 @@
+//! Each parser of the crate, over damaged copies of the fixtures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use millm_model::gguf::GgufHeader;
+use millm_model::safetensors::{SafetensorsHeader, ShardIndex};
+use millm_model::{Checkpoint, GenerationDefaults, ModelSpec, Tokenizer, requires_custom_code};
+
+use crate::survive::survives;
+
+pub fn fixtures() -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// This file of every model that has it.
+fn all(file: &str) -> Vec<Vec<u8>> {
+    let families = fs::read_dir(fixtures().join("families")).expect("fixtures are in tests/fixtures");
+    let mut folders: Vec<PathBuf> = families.map(|entry| entry.expect("readable").path()).collect();
+    folders.sort();
+    folders.push(fixtures().join("tiny-millm"));
+    folders
+        .iter()
+        .map(|folder| folder.join(file))
+        .filter(|path| path.is_file())
+        .map(|path| read(&path))
+        .collect()
+}
+
+/// The head of the smallest GGUF file.
+fn gguf_head() -> Vec<u8> {
+    let mut file = read(&fixtures().join("tiny-millm-gguf/tiny-Q2_K.gguf"));
+    let header =
+        GgufHeader::parse("good", &file, file.len() as u64).expect("good").complete().expect("whole");
+    file.truncate(header.data_start as usize);
+    file
+}
+
+/// As long as the file was, so that what is said of its tensors can be true.
+const GGUF_LENGTH: u64 = 1_650_240;
+
+#[test]
+fn gguf_headers() {
+    survives(3_000, vec![gguf_head()], |bytes| {
+        let _ = GgufHeader::parse("bad.gguf", bytes, GGUF_LENGTH.max(bytes.len() as u64));
+    });
+}
+
+#[test]
+fn gguf_models() {
+    survives(150, vec![gguf_head()], |bytes| {
+        let parsed = GgufHeader::parse("bad.gguf", bytes, GGUF_LENGTH.max(bytes.len() as u64));
+        let Some(header) = parsed.ok().and_then(millm_model::headers::Prefix::complete) else { return };
+        let _ = ModelSpec::from_gguf(&header, None);
+        if let Ok(tokenizer) = Tokenizer::from_gguf(&header.metadata) {
+            use_tokenizer(&tokenizer);
+        }
+    });
+}
+
+fn safetensors_heads() -> Vec<Vec<u8>> {
+    let head = |mut file: Vec<u8>| {
+        let length = u64::from_le_bytes(file[..8].try_into().expect("eight bytes"));
+        file.truncate(8 + length as usize);
+        file
+    };
+    all("model.safetensors").into_iter().map(head).collect()
+}
+
+#[test]
+fn safetensors_headers() {
+    survives(5_000, safetensors_heads(), |bytes| {
+        let _ = SafetensorsHeader::parse("bad.safetensors", bytes, 1 << 23);
+        let _ = SafetensorsHeader::parse("bad.safetensors", bytes, bytes.len() as u64);
+    });
+}
+
+#[test]
+fn shard_indices() {
+    let index = br#"{"metadata": {"total_size": 288}, "weight_map": {
+        "model.embed_tokens.weight": "model-00001-of-00002.safetensors",
+        "model.norm.weight": "model-00002-of-00002.safetensors"}}"#;
+    survives(5_000, vec![index.to_vec()], |bytes| {
+        let _ = ShardIndex::parse(&String::from_utf8_lossy(bytes));
+    });
+}
+
+#[test]
+fn configs() {
+    survives(10_000, all("config.json"), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = requires_custom_code(&text);
+        if let Ok(spec) = ModelSpec::from_config_json(&text, Some(&text)) {
+            // What is accepted can be counted.
+            let _ = spec.parameter_count();
+        }
+    });
+}
+
+#[test]
+fn generation_configs() {
+    survives(5_000, all("generation_config.json"), |bytes| {
+        let _ = GenerationDefaults::from_json(&String::from_utf8_lossy(bytes));
+    });
+}
+
+#[test]
+fn tokenizers() {
+    survives(500, all("tokenizer.json"), |bytes| {
+        let text = String::from_utf8_lossy(bytes);
+        if let Ok(tokenizer) = Tokenizer::from_json(&text, None) {
+            use_tokenizer(&tokenizer);
+        }
+    });
+}
+
+fn use_tokenizer(tokenizer: &Tokenizer) {
+    let ids = tokenizer.encode("Hello, wörld! 12 aaaaaaaaaaaaaaaaaaaaaaaa\n\0", true).unwrap_or_default();
+    let _ = tokenizer.decode(&ids, false);
+    let _ = tokenizer.decode(&[0, 5, u32::MAX, tokenizer.vocab_size() as u32], true);
+}
+
+/// Whole folders, opened, read and thrown away.
+#[test]
+fn checkpoints() {
+    let family = fixtures().join("families/llama");
+    let length = fs::metadata(family.join("model.safetensors")).expect("a fixture").len();
+    assert_eq!(length, LLAMA_LENGTH);
+    survives(400, safetensors_heads(), |bytes| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let family = fixtures().join("families/llama");
+        fs::copy(family.join("config.json"), folder.path().join("config.json")).expect("copyable");
+        let mut file = bytes.to_vec();
+        file.resize(file.len().max(LLAMA_LENGTH as usize), 0);
+        fs::write(folder.path().join("model.safetensors"), file).expect("writable");
+        let Ok(checkpoint) = Checkpoint::open(folder.path()) else { return };
+        for tensor in checkpoint.tensors() {
+            let data = checkpoint.tensor(&tensor.name).expect("listed");
+            assert_eq!(data.bytes.len() as u64, tensor.bytes);
+        }
+        let _ = (checkpoint.tokenizer().is_ok(), checkpoint.chat_template().is_ok());
+    });
+}
+
+/// Of the file whose head is damaged.
+const LLAMA_LENGTH: u64 = 512_768;
