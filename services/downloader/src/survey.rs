@@ -6,6 +6,7 @@ use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
     ModelSpec, TensorInfo, TensorType,
     checkpoint::{tensors_in_gguf, tensors_in_safetensors},
+    gguf::RopeFactors,
     headers::{GgufHeader, Prefix, SafetensorsHeader},
     safetensors::ShardIndex,
 };
@@ -79,7 +80,7 @@ impl Survey {
     /// The model's dimensions. Errors: UNSUPPORTED_ARCHITECTURE, INVALID_MODEL_FILE.
     pub fn spec(&self) -> Result<ModelSpec, ServiceError> {
         let spec = match (&self.gguf, &self.config) {
-            (Some(header), _) => ModelSpec::from_gguf(header, None),
+            (Some(header), _) => ModelSpec::from_gguf(header, &RopeFactors::unread(header)),
             (None, Some(config)) => ModelSpec::from_config_json(config, self.generation_config.as_deref()),
             (None, None) => return Err(ServiceError::invalid_model_file("config.json", "is missing")),
         };

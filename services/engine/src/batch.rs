@@ -22,6 +22,9 @@ pub struct Segment {
     pub rows: Range<usize>,
     /// Position of the first row in its sequence.
     pub position: usize,
+    /// The rows are those of a sequence that is at least so long: a prompt is read as a whole, however it is cut into
+    /// chunks. Some models turn keys by it.
+    pub reach: usize,
 }
 
 /// Rows of tokens, each at a position of a sequence: steps (of tokens that were generated) and chunks (of prompts).
@@ -53,27 +56,47 @@ impl Batch {
     /// are wanted.
     pub fn push_steps(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], wanted: usize) {
         assert_eq!(self.steps, self.tokens.len(), "steps come first");
-        self.push_rows(cache, sequence, tokens, wanted);
+        // Each is the end of its sequence for itself.
+        self.push_rows(cache, sequence, (tokens, 0), wanted);
         self.steps += tokens.len();
     }
 
-    /// Adds a chunk of a prompt: the next tokens of a sequence, after those the cache already holds. One call for each sequence.
+    /// Adds a prompt, or what is left of it. One call for each sequence.
     pub fn push(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], logits: Logits) {
+        self.push_part(cache, sequence, tokens, cache.length(sequence) + tokens.len(), logits);
+    }
+
+    /// Adds a chunk of a prompt of `reach` tokens: the next tokens of a sequence, after those the cache already holds. One
+    /// call for each sequence.
+    pub fn push_part(
+        &mut self,
+        cache: &KvCache,
+        sequence: SequenceId,
+        tokens: &[u32],
+        reach: usize,
+        logits: Logits,
+    ) {
         let wanted = match logits {
             Logits::None => 0,
             Logits::Last => 1,
             Logits::All => tokens.len(),
         };
-        self.push_rows(cache, sequence, tokens, wanted);
+        self.push_rows(cache, sequence, (tokens, reach), wanted);
     }
 
-    fn push_rows(&mut self, cache: &KvCache, sequence: SequenceId, tokens: &[u32], wanted: usize) {
+    fn push_rows(
+        &mut self,
+        cache: &KvCache,
+        sequence: SequenceId,
+        (tokens, reach): (&[u32], usize),
+        wanted: usize,
+    ) {
         let (start, position) = (self.tokens.len(), cache.length(sequence));
         self.tokens.extend_from_slice(tokens);
         self.positions.extend(position..position + tokens.len());
         let rows = start..self.tokens.len();
         self.outputs.extend(rows.end - wanted.min(tokens.len())..rows.end);
-        self.segments.push(Segment { sequence, rows, position });
+        self.segments.push(Segment { sequence, rows, position, reach });
     }
 
     pub fn tokens(&self) -> &[u32] {

@@ -1,123 +1,54 @@
-//! The one decoder: every family, quantized or not, one row or many, watched or not, takes this path.
+//! The one decoder: every family, quantized or not, one row or many, watched or not, takes this path. What families
+//! differ in are fields of the spec and tensors that are there or not.
 //!
 //! This is also the seam between devices: the scheduler hands in a [`Batch`] and gets logits back; weights,
 //! activations and what lies in the cache's pages are known from here down only.
 
 use millm_model::ModelSpec;
-use millm_model::spec::Activation;
+use millm_model::spec::NormPlace;
 
+use crate::activations::{Buffers, sized};
 use crate::attention::{Shape, attend};
 use crate::batch::Batch;
 use crate::cache::KvCache;
 use crate::error::{Error, Result};
-use crate::inputs::Scratch;
 use crate::linear::{Linear, Weight, together};
-use crate::plain::zeroed;
+use crate::mlp::{Mlp, Pass};
+use crate::norm::Norm;
 use crate::rope::Rope;
 use crate::taps::{HookPoint, Taps};
 use crate::team::Team;
-use crate::vector::{add, gelu, gelu_tanh, rms_norm, silu};
+use crate::vector::{add, tanh};
 
 /// A model ready to run.
 pub struct Decoder {
     pub(crate) spec: ModelSpec,
     pub(crate) team: Team,
     pub(crate) embedding: Weight,
+    /// Added to the embeddings, a row for each position.
+    pub(crate) positions: Option<Weight>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) norm: Vec<f32>,
+    pub(crate) norm: Norm,
     pub(crate) output: Linear,
-    pub(crate) rope: Rope,
+    pub(crate) ropes: Vec<Rope>,
     pub(crate) buffers: Buffers,
 }
 
 pub(crate) struct Layer {
-    pub attention_norm: Vec<f32>,
+    /// Of what attention is given.
+    pub attention_norm: Option<Norm>,
     pub query: Linear,
     pub key: Linear,
     pub value: Linear,
+    pub query_norm: Option<Norm>,
+    pub key_norm: Option<Norm>,
     pub attention_output: Linear,
-    pub mlp_norm: Vec<f32>,
-    pub gate: Linear,
-    pub up: Linear,
-    pub down: Linear,
-}
-
-/// Activations, `[rows, width]` each, kept between passes.
-#[derive(Default)]
-pub(crate) struct Buffers {
-    residual: Vec<f32>,
-    normed: Vec<f32>,
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    mixed: Vec<f32>,
-    gate: Vec<f32>,
-    up: Vec<f32>,
-    delta: Vec<f32>,
-    logits: Vec<f32>,
-    scratch: Scratch,
-}
-
-impl Buffers {
-    /// Memory for batches of up to `rows` rows with logits for `outputs` of them; larger batches grow it.
-    pub fn new(spec: &ModelSpec, rows: usize, outputs: usize) -> Result<Self> {
-        let make = |width: usize| zeroed("activations", rows.saturating_mul(width));
-        Ok(Self {
-            residual: make(spec.hidden_size)?,
-            normed: make(spec.hidden_size)?,
-            queries: make(spec.heads * spec.head_dim)?,
-            keys: make(spec.kv_heads * spec.head_dim)?,
-            values: make(spec.kv_heads * spec.head_dim)?,
-            mixed: make(spec.heads * spec.head_dim)?,
-            gate: make(spec.intermediate_size)?,
-            up: make(spec.intermediate_size)?,
-            delta: make(spec.hidden_size)?,
-            logits: zeroed("activations", outputs.saturating_mul(spec.vocabulary_size))?,
-            scratch: Scratch::default(),
-        })
-    }
-
-    /// Makes room for a larger batch; where there is none, that is an error and not the end of the process.
-    fn grow(&mut self, spec: &ModelSpec, rows: usize, outputs: usize) -> Result<()> {
-        let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        grow(&mut self.logits, outputs * spec.vocabulary_size)?;
-        for buffer in [&mut self.residual, &mut self.normed, &mut self.delta] {
-            grow(buffer, rows * spec.hidden_size)?;
-        }
-        for buffer in [&mut self.queries, &mut self.mixed] {
-            grow(buffer, rows * queries)?;
-        }
-        for buffer in [&mut self.keys, &mut self.values] {
-            grow(buffer, rows * keys)?;
-        }
-        for buffer in [&mut self.gate, &mut self.up] {
-            grow(buffer, rows * spec.intermediate_size)?;
-        }
-        Ok(())
-    }
-
-    /// Memory that [`Buffers::new`] takes.
-    pub fn bytes(spec: &ModelSpec, rows: usize, outputs: usize) -> u64 {
-        let widths = 3 * spec.hidden_size
-            + 2 * (spec.heads + spec.kv_heads) * spec.head_dim
-            + 2 * spec.intermediate_size;
-        4 * (rows * widths + outputs * spec.vocabulary_size) as u64
-    }
-}
-
-fn grow(buffer: &mut Vec<f32>, length: usize) -> Result<()> {
-    let more = length.saturating_sub(buffer.len());
-    let bytes = 4 * length;
-    buffer.try_reserve_exact(more).map_err(|_| Error::OutOfMemory { what: "activations", bytes })?;
-    buffer.resize(length.max(buffer.len()), 0.0);
-    Ok(())
-}
-
-fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
+    /// Of what attention gives.
+    pub attention_after: Option<Norm>,
+    /// Of what the MLP is given, where that is not normed as what attention is given.
+    pub mlp_norm: Option<Norm>,
+    pub mlp: Mlp,
+    pub mlp_after: Option<Norm>,
 }
 
 impl Decoder {
@@ -127,17 +58,10 @@ impl Decoder {
 
     /// Memory of the weights.
     pub fn weight_bytes(&self) -> u64 {
-        let linear =
-            |linear: &Linear| linear.weight.bytes() + linear.bias.as_ref().map_or(0, |bias| 4 * bias.len());
-        let layer = |layer: &Layer| {
-            let Layer { attention_norm, query, key, value, attention_output, mlp_norm, gate, up, down } =
-                layer;
-            [query, key, value, attention_output, gate, up, down].into_iter().map(linear).sum::<usize>()
-                + 4 * (attention_norm.len() + mlp_norm.len())
-        };
-        let output = if self.spec.tied_embeddings { 0 } else { linear(&self.output) };
-        (self.embedding.bytes() + output + 4 * self.norm.len() + self.layers.iter().map(layer).sum::<usize>())
-            as u64
+        let layers = self.layers.iter().map(Layer::bytes).sum::<usize>();
+        let output = if self.spec.tied_embeddings { bias_bytes(&self.output) } else { bytes(&self.output) };
+        let positions = self.positions.as_ref().map_or(0, Weight::bytes);
+        (self.embedding.bytes() + positions + output + self.norm.bytes() + layers) as u64
     }
 
     /// Runs a batch: its rows' keys and values enter the cache, and the logits `[outputs, vocabulary]` of the rows
@@ -145,19 +69,22 @@ impl Decoder {
     pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache, taps: &mut dyn Taps) -> Result<&[f32]> {
         batch.check(cache, self.spec.vocabulary_size)?;
         self.buffers.grow(&self.spec, batch.tokens().len(), batch.outputs().len())?;
-        let hidden = self.spec.hidden_size;
-        let residual = sized(&mut self.buffers.residual, batch.tokens().len() * hidden);
-        for (row, token) in residual.chunks_exact_mut(hidden).zip(batch.tokens()) {
-            self.embedding.row(*token as usize, row);
+        self.embed(batch)?;
+        for rope in &mut self.ropes {
+            let run = |position: usize, rows: usize| position..position + rows;
+            rope.prepare(
+                batch.segments().iter().map(|part| (run(part.position, part.rows.len()), part.reach)),
+            );
         }
-        self.rope.prepare(batch.positions());
         for layer in 0..self.layers.len() {
             self.attention(layer, batch, cache);
-            self.join(HookPoint::Attention, layer, batch, taps);
+            self.show(HookPoint::Attention, layer, batch, taps);
+            self.join_attention(layer, batch);
             self.mlp(layer, batch);
-            self.join(HookPoint::Mlp, layer, batch, taps);
+            self.show(HookPoint::Mlp, layer, batch, taps);
+            self.join_mlp(layer, batch);
             if taps.wants(HookPoint::Residual, layer) {
-                let residual = &self.buffers.residual[..batch.tokens().len() * hidden];
+                let residual = &self.buffers.residual[..batch.tokens().len() * self.spec.hidden_size];
                 taps.take(HookPoint::Residual, layer, residual, batch);
             }
         }
@@ -167,47 +94,73 @@ impl Decoder {
         Ok(self.logits(batch))
     }
 
+    fn embed(&mut self, batch: &Batch) -> Result<()> {
+        let Self { spec, embedding, positions, buffers, .. } = self;
+        let hidden = spec.hidden_size;
+        let residual = sized(&mut buffers.residual, batch.tokens().len() * hidden);
+        for (row, token) in residual.chunks_exact_mut(hidden).zip(batch.tokens()) {
+            embedding.row(*token as usize, row);
+        }
+        scale(residual, spec.embedding_scale);
+        let Some(table) = positions else { return Ok(()) };
+        let place = sized(&mut buffers.normed, hidden);
+        for (row, position) in residual.chunks_exact_mut(hidden).zip(batch.positions()) {
+            if *position >= table.rows {
+                return Err(Error::Batch(format!(
+                    "position {position} is beyond the {} learned",
+                    table.rows
+                )));
+            }
+            table.row(*position, place);
+            add(row, place);
+        }
+        Ok(())
+    }
+
     /// `delta = attention(norm(residual))`.
     fn attention(&mut self, index: usize, batch: &Batch, cache: &mut KvCache) {
-        let Self { spec, team, layers, rope, buffers, .. } = self;
-        let layer = &layers[index];
-        let rows = batch.tokens().len();
+        let Self { spec, team, layers, ropes, buffers, .. } = self;
+        let (layer, block) = (&layers[index], &spec.blocks[index]);
+        let Buffers { residual, normed, queries, keys, values, mixed, delta, scratch, .. } = buffers;
+        let (rows, steps) = (batch.tokens().len(), batch.steps());
         let (wide, narrow) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
-        let residual = &buffers.residual[..rows * spec.hidden_size];
-        let normed = sized(&mut buffers.normed, rows * spec.hidden_size);
-        norm(team, normed, residual, &layer.attention_norm, spec.norm_eps as f32);
-        let queries = sized(&mut buffers.queries, rows * wide);
-        let keys = sized(&mut buffers.keys, rows * narrow);
-        let values = sized(&mut buffers.values, rows * narrow);
+        let input = given(team, spec.hidden_size, layer.attention_norm.as_ref(), residual, normed, rows);
+        let queries = sized(queries, rows * wide);
+        let keys = sized(keys, rows * narrow);
+        let values = sized(values, rows * narrow);
         let layers = [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)];
-        together(team, batch.steps(), normed, layers, &mut buffers.scratch);
-        team.rows(queries, wide, |row, heads| rope.turn(row, heads, spec.head_dim));
+        together(team, steps, input, layers, scratch);
+        let rope = block.rope.map(|rope| &ropes[rope]);
+        let place = |norm: Option<&Norm>, row: usize, heads: &mut [f32]| {
+            if let Some(norm) = norm {
+                norm.row(heads);
+            }
+            if let Some(rope) = rope {
+                rope.turn(row, heads, spec.head_dim);
+            }
+        };
+        team.rows(queries, wide, |row, heads| place(layer.query_norm.as_ref(), row, heads));
         for segment in batch.segments() {
             for row in segment.rows.clone() {
                 let key = &mut keys[row * narrow..(row + 1) * narrow];
-                rope.turn(row, key, spec.head_dim);
-                cache.write(
-                    index,
-                    segment.sequence,
-                    batch.positions()[row],
-                    key,
-                    &values[row * narrow..(row + 1) * narrow],
-                );
+                place(layer.key_norm.as_ref(), row, key);
+                let value = &values[row * narrow..(row + 1) * narrow];
+                cache.write(index, segment.sequence, batch.positions()[row], key, value);
             }
         }
         let shape = Shape {
             heads: spec.heads,
             kv_heads: spec.kv_heads,
             head_dim: spec.head_dim,
-            scale: spec.attention_scale,
-            window: spec.sliding_window[index],
-            soft_cap: None,
+            scale: block.attention_scale,
+            window: block.window,
+            soft_cap: spec.attention_soft_cap,
             sinks: None,
         };
-        let mixed = sized(&mut buffers.mixed, rows * wide);
+        let mixed = sized(mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);
-        let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.attention_output.forward(team, batch.steps(), mixed, delta, &mut buffers.scratch);
+        let delta = sized(delta, rows * spec.hidden_size);
+        layer.attention_output.forward(team, steps, mixed, delta, scratch);
     }
 
     /// `delta = mlp(norm(residual))`.
@@ -215,36 +168,45 @@ impl Decoder {
         let Self { spec, team, layers, buffers, .. } = self;
         let layer = &layers[index];
         let rows = batch.tokens().len();
-        let wide = spec.intermediate_size;
-        let residual = &buffers.residual[..rows * spec.hidden_size];
-        let normed = sized(&mut buffers.normed, rows * spec.hidden_size);
-        norm(team, normed, residual, &layer.mlp_norm, spec.norm_eps as f32);
-        let gate = sized(&mut buffers.gate, rows * wide);
-        let up = sized(&mut buffers.up, rows * wide);
-        let layers = [(&layer.gate, &mut *gate), (&layer.up, &mut *up)];
-        together(team, batch.steps(), normed, layers, &mut buffers.scratch);
-        let up = &*up;
-        match spec.activation {
-            Activation::Silu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], silu)),
-            Activation::Gelu => team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], gelu)),
-            Activation::GeluTanh => {
-                team.rows(gate, wide, |row, gate| gated(gate, &up[row * wide..], gelu_tanh));
-            }
-        }
-        let delta = sized(&mut buffers.delta, rows * spec.hidden_size);
-        layer.down.forward(team, batch.steps(), gate, delta, &mut buffers.scratch);
+        let Buffers { residual, normed, delta, mlp, scratch, .. } = buffers;
+        let norm = match spec.norm.place {
+            NormPlace::BeforeShared => layer.attention_norm.as_ref(),
+            _ => layer.mlp_norm.as_ref(),
+        };
+        let input = given(team, spec.hidden_size, norm, residual, normed, rows);
+        let delta = sized(delta, rows * spec.hidden_size);
+        let mut pass = Pass { team, steps: batch.steps(), activation: spec.activation, scratch };
+        layer.mlp.forward(&mut pass, mlp, input, delta);
     }
 
-    /// `residual += delta`, shown to who wants it.
-    fn join(&mut self, point: HookPoint, layer: usize, batch: &Batch, taps: &mut dyn Taps) {
-        let length = batch.tokens().len() * self.spec.hidden_size;
-        let delta = &self.buffers.delta[..length];
-        if taps.wants(point, layer) {
-            taps.take(point, layer, delta, batch);
+    /// Adds what attention gave to the residual, or lays it aside until the MLP has read that.
+    fn join_attention(&mut self, index: usize, batch: &Batch) {
+        let Self { spec, team, layers, buffers, .. } = self;
+        let length = batch.tokens().len() * spec.hidden_size;
+        finish(team, spec, layers[index].attention_after.as_ref(), &mut buffers.delta[..length]);
+        if spec.parallel_residual {
+            std::mem::swap(&mut buffers.delta, &mut buffers.held);
+        } else {
+            add_rows(team, spec.hidden_size, &mut buffers.residual[..length], &buffers.delta[..length]);
         }
-        let hidden = self.spec.hidden_size;
-        let sum = |row: usize, residual: &mut [f32]| add(residual, &delta[row * hidden..(row + 1) * hidden]);
-        self.team.rows(&mut self.buffers.residual[..length], hidden, sum);
+    }
+
+    fn join_mlp(&mut self, index: usize, batch: &Batch) {
+        let Self { spec, team, layers, buffers, .. } = self;
+        let length = batch.tokens().len() * spec.hidden_size;
+        finish(team, spec, layers[index].mlp_after.as_ref(), &mut buffers.delta[..length]);
+        if spec.parallel_residual {
+            add_rows(team, spec.hidden_size, &mut buffers.delta[..length], &buffers.held[..length]);
+        }
+        add_rows(team, spec.hidden_size, &mut buffers.residual[..length], &buffers.delta[..length]);
+    }
+
+    /// Shows `delta` to who wants it.
+    fn show(&mut self, point: HookPoint, layer: usize, batch: &Batch, taps: &mut dyn Taps) {
+        if taps.wants(point, layer) {
+            let length = batch.tokens().len() * self.spec.hidden_size;
+            taps.take(point, layer, &self.buffers.delta[..length], batch);
+        }
     }
 
     fn logits(&mut self, batch: &Batch) -> &[f32] {
@@ -252,25 +214,88 @@ impl Decoder {
         let hidden = spec.hidden_size;
         let normed = sized(&mut buffers.normed, batch.outputs().len() * hidden);
         for (out, row) in normed.chunks_exact_mut(hidden).zip(batch.outputs()) {
-            rms_norm(out, &buffers.residual[row * hidden..(row + 1) * hidden], norm, spec.norm_eps as f32);
+            out.copy_from_slice(&buffers.residual[row * hidden..(row + 1) * hidden]);
+            norm.row(out);
         }
         let logits = sized(&mut buffers.logits, batch.outputs().len() * spec.vocabulary_size);
         if !batch.outputs().is_empty() {
             // Logits are a step's business, whoever asks.
             output.forward(team, batch.outputs().len(), normed, logits, &mut buffers.scratch);
         }
+        scale(logits, spec.logit_scale);
+        if let Some(cap) = spec.logit_soft_cap {
+            for logit in &mut *logits {
+                *logit = cap * tanh(*logit / cap);
+            }
+        }
         logits
     }
 }
 
-fn norm(team: &Team, out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    let width = weight.len();
-    team.rows(out, width, |row, out| rms_norm(out, &x[row * width..(row + 1) * width], weight, eps));
+/// What a module is given: the residual, normed where there is a norm.
+fn given<'a>(
+    team: &Team,
+    width: usize,
+    norm: Option<&Norm>,
+    residual: &'a [f32],
+    normed: &'a mut Vec<f32>,
+    rows: usize,
+) -> &'a [f32] {
+    let residual = &residual[..rows * width];
+    let Some(norm) = norm else { return residual };
+    let normed = sized(normed, rows * width);
+    norm.rows(team, width, normed, residual);
+    normed
 }
 
-/// `gate = activation(gate) * up`.
-fn gated(gate: &mut [f32], up: &[f32], activation: impl Fn(f32) -> f32) {
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = activation(*gate) * up;
+/// Makes of what a module gave what is added to the residual.
+fn finish(team: &Team, spec: &ModelSpec, norm: Option<&Norm>, delta: &mut [f32]) {
+    if let Some(norm) = norm {
+        norm.rows_in_place(team, spec.hidden_size, delta);
     }
+    scale(delta, spec.residual_scale);
+}
+
+/// `out += x`, rows of `width` each.
+fn add_rows(team: &Team, width: usize, out: &mut [f32], x: &[f32]) {
+    team.rows(out, width, |row, out| add(out, &x[row * width..(row + 1) * width]));
+}
+
+fn scale(values: &mut [f32], factor: f32) {
+    if factor.to_bits() != 1f32.to_bits() {
+        for value in values {
+            *value *= factor;
+        }
+    }
+}
+
+impl Layer {
+    fn bytes(&self) -> usize {
+        let Self {
+            attention_norm,
+            query,
+            key,
+            value,
+            query_norm,
+            key_norm,
+            attention_output,
+            attention_after,
+            mlp_norm,
+            mlp,
+            mlp_after,
+        } = self;
+        let norms = [attention_norm, query_norm, key_norm, attention_after, mlp_norm, mlp_after];
+        let attention = [query, key, value, attention_output].into_iter().map(bytes).sum::<usize>();
+        attention
+            + mlp.linears().into_iter().map(bytes).sum::<usize>()
+            + norms.into_iter().flatten().map(Norm::bytes).sum::<usize>()
+    }
+}
+
+fn bytes(linear: &Linear) -> usize {
+    linear.weight.bytes() + bias_bytes(linear)
+}
+
+fn bias_bytes(linear: &Linear) -> usize {
+    linear.bias.as_ref().map_or(0, |bias| 4 * bias.len())
 }

@@ -10,8 +10,21 @@ use std::collections::{BTreeMap, HashMap};
 use crate::pages::PAGE;
 
 /// Names the content of all pages of a sequence up to one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Chain(u64);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Chain {
+    /// None yet. Sequences whose keys are stretched differently ([`millm_model::ModelSpec::stretch`]) have nothing in
+    /// common.
+    Start {
+        stretch: usize,
+    },
+    Page(u64),
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self::Start { stretch: 0 }
+    }
+}
 
 /// What a full page holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,7 +67,7 @@ impl Known {
     /// `content` must not be known yet, nor the page.
     pub fn add(&mut self, page: u32, content: Content) -> Chain {
         self.newest_chain += 1;
-        let chain = Chain(self.newest_chain);
+        let chain = Chain::Page(self.newest_chain);
         self.by_content.insert(content, Entry { page, chain });
         self.by_page.insert(page, content);
         chain

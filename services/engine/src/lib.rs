@@ -26,6 +26,7 @@ pub mod stats;
 pub mod taps;
 pub mod team;
 
+mod activations;
 mod attention;
 mod cores;
 mod draft;
@@ -33,6 +34,8 @@ mod generation;
 mod inputs;
 mod kernels;
 mod matrix;
+mod mlp;
+mod norm;
 mod panel;
 mod plain;
 mod plan;

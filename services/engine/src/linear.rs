@@ -75,9 +75,10 @@ pub fn together<const N: usize>(
     }
 }
 
-/// A vector (norm weight, bias) of the expected length as f32, whatever it was stored as.
+/// A vector (norm weight, bias), or a small table of `length` values, as f32, whatever it was stored as.
 pub fn read_vector(data: TensorData<'_>, length: usize) -> Result<Vec<f32>> {
-    check(data, &[length])?;
+    let table = data.info.shape.len() > 1 && data.info.elements() == length as u64;
+    check(data, if table { &data.info.shape } else { std::slice::from_ref(&length) })?;
     let mut values = vec![0.0; length];
     stored::read(data.info.ty, data.bytes, 1, length)?.widen(0, &mut values);
     Ok(values)

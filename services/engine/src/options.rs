@@ -2,8 +2,8 @@
 
 use millm_model::{ModelSpec, memory};
 
+use crate::activations::Buffers;
 use crate::cache::{KvCache, KvType};
-use crate::decoder::Buffers;
 use crate::error::{Error, Result};
 use crate::pages::PAGE;
 use crate::plan::Budget;

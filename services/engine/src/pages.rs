@@ -92,13 +92,18 @@ impl Pages {
         self.free() + self.kept()
     }
 
-    /// A sequence without pages.
+    /// A sequence without pages, of a model whose keys do not depend on how long their prompt is.
     pub fn open(&mut self) -> SequenceId {
+        self.open_stretched(0)
+    }
+
+    /// A sequence without pages, which shares them with those of the same stretch only.
+    pub fn open_stretched(&mut self, stretch: usize) -> SequenceId {
         let slot = self.tables.iter().position(Option::is_none).unwrap_or_else(|| {
             self.tables.push(None);
             self.tables.len() - 1
         });
-        self.tables[slot] = Some(Table::default());
+        self.tables[slot] = Some(Table { chain: Chain::Start { stretch }, ..Table::default() });
         SequenceId(slot as u32)
     }
 

@@ -93,7 +93,8 @@ fn chunk(index: usize, running: &Running, cache: &KvCache, rows: usize, batch: &
         false => Logits::None,
     };
     let start = batch.outputs().len();
-    batch.push(cache, *sequence, &generation.tokens()[tokens.clone()], logits);
+    let whole = generation.prompt().len();
+    batch.push_part(cache, *sequence, &generation.tokens()[tokens.clone()], whole, logits);
     Part { index, tokens, guessed: Vec::new(), outputs: start..batch.outputs().len() }
 }
 

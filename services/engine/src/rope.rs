@@ -1,10 +1,15 @@
 //! Rotary position embedding (Su et al., 2021): pairs of dimensions turned by an angle that grows with the position.
 
+use std::ops::Range;
+
+use millm_model::spec::Regime;
 use millm_model::{RopeLayout, RopeSpec};
 
-/// Cosines and sines of the rows of one batch, shared by all layers.
+/// Cosines and sines of the rows of one batch, shared by all layers that turn by the same frequencies.
 pub struct Rope {
     spec: RopeSpec,
+    /// The frequencies of the regime that was last taken beside the usual one.
+    other: (Regime, Vec<f32>),
     /// `[rows, pairs]` each.
     cos: Vec<f32>,
     sin: Vec<f32>,
@@ -12,19 +17,30 @@ pub struct Rope {
 
 impl Rope {
     pub fn new(spec: RopeSpec) -> Self {
-        Self { spec, cos: Vec::new(), sin: Vec::new() }
+        Self { spec, other: (Regime::Usual, Vec::new()), cos: Vec::new(), sin: Vec::new() }
     }
 
-    /// Prepares for rows at these positions.
-    pub fn prepare(&mut self, positions: &[usize]) {
+    /// Prepares for rows at runs of positions, each of a sequence that is at least so long.
+    pub fn prepare(&mut self, runs: impl Iterator<Item = (Range<usize>, usize)>) {
         self.cos.clear();
         self.sin.clear();
-        for position in positions {
-            for frequency in &self.spec.inverse_frequencies {
-                let (sin, cos) = (*position as f32 * frequency).sin_cos();
-                self.cos.push(cos * self.spec.attention_factor);
-                self.sin.push(sin * self.spec.attention_factor);
+        for (positions, reach) in runs {
+            for position in positions {
+                self.prepare_row(position, self.spec.regime(reach.max(position + 1)));
             }
+        }
+    }
+
+    fn prepare_row(&mut self, position: usize, regime: Regime) {
+        if regime != Regime::Usual && regime != self.other.0 {
+            self.other = (regime, self.spec.frequencies_in(regime));
+        }
+        let usual = regime == Regime::Usual;
+        let frequencies = if usual { &self.spec.inverse_frequencies } else { &self.other.1 };
+        for frequency in frequencies {
+            let (sin, cos) = (position as f32 * frequency).sin_cos();
+            self.cos.push(cos * self.spec.attention_factor);
+            self.sin.push(sin * self.spec.attention_factor);
         }
     }
 
@@ -54,28 +70,42 @@ impl Rope {
 
 #[cfg(test)]
 mod tests {
+    use millm_model::spec::RopeScaling;
+
     use super::*;
 
-    fn turned(layout: RopeLayout, head: &[f32]) -> Vec<f32> {
-        let spec = RopeSpec { layout, inverse_frequencies: vec![1.0, 0.5], attention_factor: 1.0 };
-        let mut rope = Rope::new(spec);
-        rope.prepare(&[0, 3]);
+    /// By two pairs, of frequencies 1 and 0.01, at position 3.
+    fn turned(layout: RopeLayout, scaling: RopeScaling, reach: usize, head: &[f32]) -> Vec<f32> {
+        let mut rope = Rope::new(RopeSpec::new(layout, 4, 10_000.0, scaling));
+        rope.prepare([(0..1, 1), (2..4, reach)].into_iter());
         let mut same = head.to_vec();
         rope.turn(0, &mut same, head.len());
         assert_eq!(same, head, "position 0 turns nothing");
         let mut out = head.to_vec();
-        rope.turn(1, &mut out, head.len());
+        rope.turn(2, &mut out, head.len());
         out
     }
 
     #[test]
     fn layouts_pair_other_dimensions_and_leave_the_rest() {
         let (s0, c0) = 3f32.sin_cos();
-        let (s1, c1) = 1.5f32.sin_cos();
-        assert_eq!(turned(RopeLayout::Half, &[1.0, 0.0, 0.0, 2.0, 9.0]), [c0, -2.0 * s1, s0, 2.0 * c1, 9.0]);
-        assert_eq!(
-            turned(RopeLayout::Interleaved, &[1.0, 0.0, 0.0, 2.0, 9.0]),
-            [c0, s0, -2.0 * s1, 2.0 * c1, 9.0]
-        );
+        let (s1, c1) = 0.03f32.sin_cos();
+        let half = turned(RopeLayout::Half, RopeScaling::None, 4, &[1.0, 0.0, 0.0, 2.0, 9.0]);
+        assert_eq!(half, [c0, -2.0 * s1, s0, 2.0 * c1, 9.0]);
+        let interleaved = turned(RopeLayout::Interleaved, RopeScaling::None, 4, &[1.0, 0.0, 0.0, 2.0, 9.0]);
+        assert_eq!(interleaved, [c0, s0, -2.0 * s1, 2.0 * c1, 9.0]);
+    }
+
+    #[test]
+    fn long_sequences_turn_by_other_frequencies_and_longer() {
+        let scaling = || RopeScaling::LongRope {
+            short: vec![1.0, 1.0],
+            long: vec![3.0, 1.0],
+            original_context: 4,
+            attention_factor: 1.0,
+        };
+        let of = |reach| turned(RopeLayout::Half, scaling(), reach, &[1.0, 0.0, 0.0, 0.0]);
+        assert!((of(4)[0] - 3f32.cos()).abs() < 1e-6);
+        assert!((of(5)[0] - 1f32.cos()).abs() < 1e-6);
     }
 }

@@ -104,8 +104,9 @@ impl Scheduler {
     fn admit(&mut self) {
         while self.running.len() < self.limits.slots {
             let Some(generation) = self.waiting.pop_front() else { break };
-            let running = Running { sequence: self.cache.pages_mut().open(), generation };
-            self.running.push(running);
+            let stretch = self.decoder.spec().stretch(generation.prompt().len());
+            let sequence = self.cache.pages_mut().open_stretched(stretch);
+            self.running.push(Running { sequence, generation });
             if !self.seat(self.running.len() - 1) {
                 self.unseat();
                 break;

@@ -78,15 +78,6 @@ pub fn tanh(x: f32) -> f32 {
     1.0 - 2.0 / (1.0 + exp(2.0 * x))
 }
 
-/// Root-mean-square norm of one row (Zhang and Sennrich, 2019): `x / sqrt(mean(x²) + eps) * weight`.
-#[inline]
-pub fn rms_norm(out: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
-    let scale = 1.0 / (dot(x, x) / x.len() as f32 + eps).sqrt();
-    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-        *out = x * scale * weight;
-    }
-}
-
 /// `x / (1 + e^-x)`.
 #[inline]
 pub fn silu(x: f32) -> f32 {
@@ -169,11 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn norm_and_log_sum_exp() {
-        let mut out = [0.0; 3];
-        rms_norm(&mut out, &[1.0, 2.0, 2.0], &[1.0, 1.0, 0.5], 0.0);
-        close(out[1], 2.0 / 3f64.sqrt(), 1e-6);
-        close(out[2], 1.0 / 3f64.sqrt(), 1e-6);
+    fn largest_and_log_sum_exp() {
         let values: Vec<f32> = (0..100).map(|i| i as f32).collect();
         close(log_sum_exp(&values), 99.458_675_145, 1e-6);
         close(max(&values), 99.0, 0.0);

@@ -3,11 +3,11 @@
 
 mod folder;
 mod gguf;
+mod layout;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::config::GenerationDefaults;
@@ -15,10 +15,12 @@ use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 use crate::local::{Weights, weights_in};
 use crate::mapped::{self, Mapped};
-use crate::spec::ModelSpec;
+use crate::spec::{ExpectedTensor, ModelSpec};
 use crate::template::ChatTemplate;
-use crate::tensor::{TensorData, TensorInfo, TensorType};
+use crate::tensor::{Tensor, TensorInfo, TensorType};
 use crate::tokenizer::{self, Tokenizer};
+pub use layout::Naming;
+use layout::Place;
 
 pub use folder::tensors_in as tensors_in_safetensors;
 pub use gguf::tensors_in as tensors_in_gguf;
@@ -49,12 +51,6 @@ pub struct ModelFile {
     pub size_bytes: u64,
 }
 
-#[derive(Debug)]
-struct Place {
-    map: usize,
-    range: Range<usize>,
-}
-
 /// The small files beside the weights, as far as they exist.
 #[derive(Debug, Default)]
 struct Sidecars {
@@ -65,14 +61,16 @@ struct Sidecars {
     chat_template: Option<String>,
 }
 
-/// A tensor as some file has it, already under its canonical name.
+/// A tensor as some file has it, under the file's name.
 struct Found {
     name: String,
     /// `None` for element types that are no weights, named by `dtype`.
     ty: Option<TensorType>,
     dtype: &'static str,
     shape: Vec<usize>,
-    place: Place,
+    /// Which of the mapped files, and where in it.
+    map: usize,
+    range: std::ops::Range<usize>,
     /// For messages.
     file: String,
 }
@@ -95,8 +93,19 @@ impl Checkpoint {
         }
     }
 
-    fn assemble(spec: ModelSpec, found: Vec<Found>, maps: Vec<Mapped>, weights_file: &str) -> Result<Self> {
-        let kept = keep(&spec, found, weights_file)?;
+    /// Keeps of `found` what the spec needs, and checks that this is all of it.
+    fn assemble(
+        mut spec: ModelSpec,
+        naming: Naming,
+        found: Vec<Found>,
+        maps: Vec<Mapped>,
+        weights_file: &str,
+    ) -> Result<Self> {
+        let by_file = by_name(&found);
+        if spec.tied_embeddings && outputs_apart(&spec, naming, &by_file, &maps) {
+            spec.tied_embeddings = false;
+        }
+        let kept = keep(&spec, naming, &by_file, weights_file)?;
         let by_name = kept.iter().enumerate().map(|(at, (tensor, _))| (tensor.name.clone(), at)).collect();
         let (tensors, places) = kept.into_iter().unzip();
         Ok(Self {
@@ -125,13 +134,13 @@ impl Checkpoint {
     }
 
     /// By canonical name.
-    pub fn tensor(&self, name: &str) -> Result<TensorData<'_>> {
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
         let index = *self
             .by_name
             .get(name)
             .ok_or_else(|| Error::invalid("model", format!("tensor '{name}' is not in this model")))?;
         let place = &self.places[index];
-        Ok(TensorData { info: &self.tensors[index], bytes: &self.maps[place.map][place.range.clone()] })
+        Ok(Tensor { info: &self.tensors[index], bytes: place.bytes(&self.maps[place.map]) })
     }
 
     /// Whether all that was read of the files was theirs; `InvalidFile` when one became shorter meanwhile. To be
@@ -147,7 +156,7 @@ impl Checkpoint {
     pub(crate) fn release(&self, name: &str) {
         if let Some(index) = self.by_name.get(name) {
             let place = &self.places[*index];
-            mapped::release(&self.maps[place.map], place.range.clone());
+            mapped::release(&self.maps[place.map], place.span());
         }
     }
 
@@ -226,38 +235,54 @@ impl Checkpoint {
     }
 }
 
-/// Keeps of `found` what the spec needs, in its order, and checks that this is all of it.
-fn keep(spec: &ModelSpec, found: Vec<Found>, weights_file: &str) -> Result<Vec<(TensorInfo, Place)>> {
-    let mut by_name: HashMap<String, Found> =
-        found.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
-    let expected = spec.expected_tensors();
-    let mut kept = Vec::with_capacity(expected.len());
-    for wanted in expected {
-        let Some(tensor) = by_name.remove(&wanted.name) else {
-            let known_as = spec.family.hugging_face_name(&wanted.name).unwrap_or_default();
+fn by_name(found: &[Found]) -> HashMap<&str, &Found> {
+    found.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect()
+}
+
+/// Of what files have all that the spec needs, in its order.
+fn keep(
+    spec: &ModelSpec,
+    naming: Naming,
+    by_file: &HashMap<&str, &Found>,
+    weights_file: &str,
+) -> Result<Vec<(TensorInfo, Place)>> {
+    let keep_one = |wanted: ExpectedTensor| {
+        let stored = |name: &str| by_file.get(name).copied();
+        let Some((kept, _, tensor)) = naming.find(&wanted, spec, stored) else {
+            let known_as = naming.known_as(&wanted, spec);
             let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
             return Err(Error::invalid(weights_file, why));
         };
         let wrong =
             |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
-        if tensor.shape != wanted.shape {
-            return Err(wrong(format!(
-                "has shape {:?}, the config asks for {:?}",
-                tensor.shape, wanted.shape
-            )));
+        if tensor.shape != kept.shape {
+            return Err(wrong(format!("has shape {:?}, the config asks for {:?}", tensor.shape, kept.shape)));
         }
         let ty =
             tensor.ty.ok_or_else(|| wrong(format!("has type {}, which is not supported", tensor.dtype)))?;
-        let bytes = tensor.place.range.len() as u64;
-        kept.push((TensorInfo { name: wanted.name, ty, shape: tensor.shape, bytes }, tensor.place));
-    }
-    tracing::debug!(unused = by_name.len(), "tensors that the architecture does not read");
-    Ok(kept)
+        let place = Place::new(tensor, ty, &wanted.shape, &kept).map_err(wrong)?;
+        let bytes =
+            ty.bytes_for(&wanted.shape).ok_or_else(|| wrong("has rows of broken blocks".to_owned()))?;
+        Ok((TensorInfo { name: wanted.name, ty, shape: wanted.shape, bytes }, place))
+    };
+    spec.expected_tensors().into_iter().map(keep_one).collect()
 }
 
-/// What an opened checkpoint would hold, without the places.
-fn infos(kept: Vec<(TensorInfo, Place)>) -> Vec<TensorInfo> {
-    kept.into_iter().map(|(tensor, _)| tensor).collect()
+/// What an opened checkpoint would hold of these, without the places.
+fn infos(spec: &ModelSpec, naming: Naming, found: &[Found], weights_file: &str) -> Result<Vec<TensorInfo>> {
+    let kept = keep(spec, naming, &by_name(found), weights_file)?;
+    Ok(kept.into_iter().map(|(tensor, _)| tensor).collect())
+}
+
+/// Whether the file has an output matrix that is not the embedding: the config that calls the two one is wrong then.
+fn outputs_apart(spec: &ModelSpec, naming: Naming, by_file: &HashMap<&str, &Found>, maps: &[Mapped]) -> bool {
+    let bytes = |name: &str| {
+        let wanted =
+            ExpectedTensor { name: name.to_owned(), shape: vec![spec.vocabulary_size, spec.hidden_size] };
+        let (_, _, found) = naming.find(&wanted, spec, |name| by_file.get(name).copied())?;
+        Some(&maps[found.map][found.range.clone()])
+    };
+    bytes("output.weight").is_some_and(|output| bytes("token_embd.weight") != Some(output))
 }
 
 impl Sidecars {

@@ -2,10 +2,14 @@
 //! models (`rope_theta`, `rope_scaling`) and in the newer one (`rope_parameters`). A key that changes the result
 //! is read or refused by name; those that only matter to training are passed over.
 
+mod dimensions;
+mod experts;
 pub(crate) mod fields;
+mod read;
 mod refuse;
 mod rope;
 mod window;
+mod wrapper;
 
 #[cfg(test)]
 mod tests;
@@ -13,9 +17,10 @@ mod tests;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::family::{Family, Presence};
-use crate::spec::{Activation, ModelSpec, RopeLayout, RopeSpec};
+use crate::family::Family;
+use crate::spec::ModelSpec;
 use fields::{Fields, parse_object};
+pub(crate) use read::norm_place;
 
 const FILE: &str = "config.json";
 pub(crate) const GENERATION_FILE: &str = "generation_config.json";
@@ -29,6 +34,9 @@ pub(crate) mod cap {
     pub(crate) const HEAD_DIM: usize = 1 << 14;
     pub(crate) const VOCABULARY: usize = 1 << 22;
     pub(crate) const CONTEXT: usize = 1 << 26;
+    pub(crate) const EXPERTS: usize = 1 << 12;
+    /// In all layers.
+    pub(crate) const ALL_EXPERTS: usize = 1 << 16;
 }
 
 impl ModelSpec {
@@ -37,7 +45,13 @@ impl ModelSpec {
     /// Errors: `InvalidFile` naming the field, `UnsupportedArchitecture`, `UnsupportedField`.
     pub fn from_config_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
         let config = parse_object(FILE, config)?;
-        let spec = read(&Fields::new(FILE, &config))?;
+        let spec = match wrapper::text_model(&config)? {
+            Some((text, wrapper)) => {
+                let spec = read::spec(&Fields::new(wrapper::FILE, &text))?;
+                Self { architecture: wrapper.architecture.to_owned(), ..spec }
+            }
+            None => read::spec(&Fields::new(FILE, &config))?,
+        };
         spec.with_generation_config(generation_config.unwrap_or("{}"))
     }
 
@@ -72,46 +86,6 @@ pub fn requires_custom_code(config_json: &str) -> bool {
     }
 }
 
-fn read(config: &Fields<'_>) -> Result<ModelSpec> {
-    let (architecture, family) = family_of(config)?;
-    refuse::what_would_change_the_result(config)?;
-    let dimensions = Dimensions::read(config, family)?;
-    let biased = |presence: Presence| match presence {
-        Presence::Never => Ok(false),
-        Presence::Always => Ok(true),
-        Presence::Key(key) => Ok(config.flag(key)?.unwrap_or(false)),
-    };
-    Ok(ModelSpec {
-        architecture,
-        family,
-        layers: dimensions.layers,
-        hidden_size: dimensions.hidden_size,
-        heads: dimensions.heads,
-        kv_heads: dimensions.kv_heads,
-        head_dim: dimensions.head_dim,
-        intermediate_size: config.required_count("intermediate_size", cap::WIDTH)?,
-        vocabulary_size: config.required_count("vocab_size", cap::VOCABULARY)?,
-        context_length: config
-            .count("max_position_embeddings", cap::CONTEXT)?
-            .unwrap_or(family.defaults.context_length),
-        norm_eps: config.positive("rms_norm_eps")?.unwrap_or(family.defaults.norm_eps),
-        activation: activation(config, family)?,
-        rope: RopeSpec {
-            layout: RopeLayout::Half,
-            inverse_frequencies: rope::read(config, dimensions.head_dim, family.defaults.rope_theta)?,
-            attention_factor: 1.0,
-        },
-        attention_scale: (dimensions.head_dim as f32).sqrt().recip(),
-        sliding_window: window::read(config, family, dimensions.layers)?,
-        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(false),
-        qkv_bias: biased(family.qkv_bias)?,
-        output_bias: biased(family.output_bias)?,
-        mlp_bias: biased(family.mlp_bias)?,
-        bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
-        eos_token_ids: config.token_ids("eos_token_id")?,
-    })
-}
-
 fn family_of(config: &Fields<'_>) -> Result<(String, &'static Family)> {
     let model_type = config.text("model_type")?;
     let named = match config.get("architectures") {
@@ -139,53 +113,6 @@ fn family_of(config: &Fields<'_>) -> Result<(String, &'static Family)> {
         return Err(config.unsupported("model_type"));
     }
     Ok((family.architecture.to_owned(), family))
-}
-
-struct Dimensions {
-    layers: usize,
-    hidden_size: usize,
-    heads: usize,
-    kv_heads: usize,
-    head_dim: usize,
-}
-
-impl Dimensions {
-    fn read(config: &Fields<'_>, family: &Family) -> Result<Self> {
-        let layers = config.required_count("num_hidden_layers", cap::LAYERS)?;
-        let hidden_size = config.required_count("hidden_size", cap::WIDTH)?;
-        let heads = config.required_count("num_attention_heads", cap::HEADS)?;
-        if !hidden_size.is_multiple_of(heads) {
-            return Err(
-                config.invalid("hidden_size", &format!("is not a multiple of num_attention_heads = {heads}"))
-            );
-        }
-        let kv_heads = match config.count("num_key_value_heads", cap::HEADS)? {
-            Some(kv_heads) => kv_heads,
-            None if config.is_null("num_key_value_heads") => heads,
-            None => family.defaults.kv_heads.unwrap_or(heads),
-        };
-        if !heads.is_multiple_of(kv_heads) {
-            let why = format!("does not divide num_attention_heads = {heads}");
-            return Err(config.invalid("num_key_value_heads", &why));
-        }
-        let head_dim = config.count("head_dim", cap::HEAD_DIM)?.unwrap_or(hidden_size / heads);
-        if !head_dim.is_multiple_of(2) {
-            return Err(
-                config.invalid("head_dim", &format!("{head_dim} is odd, rotary embedding needs pairs"))
-            );
-        }
-        Ok(Self { layers, hidden_size, heads, kv_heads, head_dim })
-    }
-}
-
-fn activation(config: &Fields<'_>, family: &Family) -> Result<Activation> {
-    Ok(match config.text("hidden_act")? {
-        None => family.defaults.activation,
-        Some("silu" | "swish") => Activation::Silu,
-        Some("gelu" | "gelu_python") => Activation::Gelu,
-        Some("gelu_pytorch_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => Activation::GeluTanh,
-        Some(_) => return Err(config.unsupported("hidden_act")),
-    })
 }
 
 /// What generation_config.json recommends; `None` where it says nothing.

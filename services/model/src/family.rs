@@ -1,7 +1,9 @@
-//! Families as data: what the architectures differ in. Adding one is adding a constant here (and, where it needs
-//! something no family had before, a field); readers and the decoder never ask "which family is this?".
+//! What architectures differ in, as data. Each family is a constant in [`crate::families`]; readers and the decoder
+//! never ask "which family is this?".
 
-use crate::spec::{Activation, RopeLayout};
+use crate::families::FAMILIES;
+use crate::names::TensorName;
+use crate::spec::{Activation, MlpKind, NormKind, NormPlace, QkNorm, RopeLayout};
 
 /// One architecture.
 #[derive(Debug)]
@@ -10,26 +12,172 @@ pub struct Family {
     pub architecture: &'static str,
     /// As people name it, and config.json's `model_type`.
     pub name: &'static str,
-    /// GGUF's `general.architecture`; families whose converter writes another's name share it.
-    pub gguf_architecture: &'static str,
-    /// How the converter to GGUF leaves the rows of q and k.
-    pub gguf_rope: RopeLayout,
+    pub gguf: Gguf,
+    pub keys: Keys,
+    /// What the config class of transformers takes for keys that config.json leaves out.
+    pub defaults: Defaults,
+    pub names: &'static [&'static [TensorName]],
+    pub norm: Norm,
+    pub qk_norm: QkNormed,
+    pub residual: Residual,
+    pub mlp: MlpKind,
+    /// What its configs mean by "gelu".
+    pub gelu: Activation,
+    pub experts: Option<ExpertKeys>,
     pub qkv_bias: Presence,
     pub output_bias: Presence,
     pub mlp_bias: Presence,
-    pub sliding_window: Window,
-    /// What the config class of transformers takes for keys that config.json leaves out.
-    pub defaults: Defaults,
-    pub names: &'static [TensorName],
+    pub logit_bias: Presence,
+    pub window: Window,
+    pub positions: Positions,
+    pub scales: Scales,
+    /// A model of several media whose text is this family's.
+    pub wrapper: Option<Wrapper>,
 }
+
+/// A model of several media around a text model: that one's config is its `text_config`, and
+/// `language_model` is before or within the names of that one's tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct Wrapper {
+    /// As config.json names it.
+    pub architecture: &'static str,
+    /// config.json's `model_type`.
+    pub name: &'static str,
+}
+
+/// How a family's GGUF files are, as llama.cpp's converter writes them and llama.cpp reads them.
+#[derive(Debug, Clone, Copy)]
+pub struct Gguf {
+    /// `general.architecture`; families whose converter writes another's name share it.
+    pub architecture: &'static str,
+    /// How the converter leaves the rows of q and k.
+    pub rope: RopeLayout,
+    /// q, k and v are one tensor.
+    pub fused_qkv: bool,
+    /// gate and up are one tensor.
+    pub fused_gate_up: bool,
+    /// `rope_freqs.weight` is read.
+    pub rope_factors: bool,
+    /// A model of so many layers scales its scores by the width of the residual over the heads, the others by that of a
+    /// head. The format has no key for it.
+    pub wide_scale_at: Option<usize>,
+    /// A file without the key for it has the family's usual window.
+    pub window_by_default: bool,
+}
+
+/// Names of config keys that families say in their own way.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    pub layers: &'static str,
+    pub hidden_size: &'static str,
+    pub heads: &'static str,
+    pub intermediate_size: &'static str,
+    pub context_length: &'static str,
+    pub norm_eps: &'static str,
+    pub activation: &'static str,
+}
+
+pub const KEYS: Keys = Keys {
+    layers: "num_hidden_layers",
+    hidden_size: "hidden_size",
+    heads: "num_attention_heads",
+    intermediate_size: "intermediate_size",
+    context_length: "max_position_embeddings",
+    norm_eps: "rms_norm_eps",
+    activation: "hidden_act",
+};
+
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    pub heads: Option<usize>,
+    pub kv_heads: KvHeads,
+    /// `None`: the residual's width over the heads.
+    pub head_dim: Option<usize>,
+    /// `None`: the key is needed.
+    pub intermediate_size: Option<Inner>,
+    pub vocabulary_size: Option<usize>,
+    pub context_length: usize,
+    pub norm_eps: f64,
+    pub sliding_window: Option<usize>,
+    pub activation: Activation,
+    pub tied_embeddings: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvHeads {
+    /// As many as query heads where the key is absent.
+    AsHeads,
+    /// As many as query heads, whatever the key says.
+    AlwaysAsHeads,
+    Count(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inner {
+    Size(usize),
+    /// So many times the residual's width.
+    Times(usize),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    pub kind: NormKind,
+    pub place: NormPlace,
+    /// With a parallel residual, where that differs.
+    pub place_when_parallel: NormPlace,
+    pub bias: bool,
+    /// What is added to weights as safetensors store them; GGUF files have it in them.
+    pub offset: f32,
+}
+
+pub const RMS: Norm = Norm {
+    kind: NormKind::Rms,
+    place: NormPlace::Before,
+    place_when_parallel: NormPlace::Before,
+    bias: false,
+    offset: 0.0,
+};
+
+pub const LAYER_NORM: Norm = Norm { kind: NormKind::Layer, bias: true, ..RMS };
 
 /// Whether a kind of tensor exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     Never,
     Always,
-    /// As this boolean of config.json says; absent means no.
-    Key(&'static str),
+    /// As this boolean of config.json says; the second is what absent means.
+    Key(&'static str, bool),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNormed {
+    Never,
+    Always(QkNorm),
+    /// As this boolean says; absent means no.
+    Key(&'static str, QkNorm),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residual {
+    Serial,
+    Parallel,
+    /// Parallel as this boolean says; the second is what absent means.
+    Key(&'static str, bool),
+}
+
+/// How a family's config says what its experts are.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpertKeys {
+    /// Either of these.
+    pub count: [&'static str; 2],
+    pub default_count: usize,
+    pub default_used: usize,
+    /// The experts' own intermediate size and its default; `None`: that of other MLPs.
+    pub intermediate_size: Option<(&'static str, usize)>,
+    /// `None`: the weights of the chosen always add up to 1.
+    pub normalized: Option<&'static str>,
+    /// Layers without experts: `mlp_only_layers` and `decoder_sparse_step` are read.
+    pub some_layers: bool,
 }
 
 /// Which layers see a window only.
@@ -39,155 +187,141 @@ pub enum Window {
     Never,
     /// All, where `sliding_window` is not null.
     EveryLayer,
+    /// All, under `use_sliding_window`.
+    EveryLayerSwitched,
     /// Only under `use_sliding_window`: those that `layer_types` names, else those from `max_window_layers` on.
     UpperLayers { first: usize },
+    /// Only under `use_sliding_window`: those that `layer_types` names, else those without positions.
+    Unturned,
+    /// Those that `layer_types` names, else all but every so manieth; `key` may say the number.
+    Alternating { full_every: usize, key: Option<&'static str> },
 }
 
-#[derive(Debug, Clone, Copy)]
-pub struct Defaults {
-    /// `None`: as many as query heads.
-    pub kv_heads: Option<usize>,
-    pub context_length: usize,
-    pub norm_eps: f64,
-    pub rope_theta: f64,
-    pub sliding_window: Option<usize>,
-    pub activation: Activation,
+/// How tokens know where they stand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Positions {
+    /// A table added to the embeddings.
+    Learned,
+    Rotary(Rotary),
 }
 
-/// A tensor by both names; `{}` stands for the layer.
-#[derive(Debug, Clone, Copy)]
-pub struct TensorName {
-    pub canonical: &'static str,
-    pub hugging_face: &'static str,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rotary {
+    pub theta: f64,
+    /// Beside the parameters' own `rope_theta`.
+    pub theta_key: &'static str,
+    /// The share of a head that is turned, where the config may say it, with its default.
+    pub partial: Option<(&'static str, f64)>,
+    /// Of the safetensors.
+    pub layout: RopeLayout,
+    pub layers: TurnedLayers,
+    /// "su" and "yarn" are old names of longrope, and other scalings are unknown.
+    pub long_only: bool,
+    /// What `original_max_position_embeddings` is where it is absent.
+    pub original_context: Option<usize>,
 }
 
-const fn tensor(canonical: &'static str, hugging_face: &'static str) -> TensorName {
-    TensorName { canonical, hugging_face }
-}
-
-const LLAMA_NAMES: &[TensorName] = &[
-    tensor("token_embd.weight", "model.embed_tokens.weight"),
-    tensor("output_norm.weight", "model.norm.weight"),
-    tensor("output.weight", "lm_head.weight"),
-    tensor("blk.{}.attn_norm.weight", "model.layers.{}.input_layernorm.weight"),
-    tensor("blk.{}.attn_q.weight", "model.layers.{}.self_attn.q_proj.weight"),
-    tensor("blk.{}.attn_k.weight", "model.layers.{}.self_attn.k_proj.weight"),
-    tensor("blk.{}.attn_v.weight", "model.layers.{}.self_attn.v_proj.weight"),
-    tensor("blk.{}.attn_output.weight", "model.layers.{}.self_attn.o_proj.weight"),
-    tensor("blk.{}.attn_q.bias", "model.layers.{}.self_attn.q_proj.bias"),
-    tensor("blk.{}.attn_k.bias", "model.layers.{}.self_attn.k_proj.bias"),
-    tensor("blk.{}.attn_v.bias", "model.layers.{}.self_attn.v_proj.bias"),
-    tensor("blk.{}.attn_output.bias", "model.layers.{}.self_attn.o_proj.bias"),
-    tensor("blk.{}.ffn_norm.weight", "model.layers.{}.post_attention_layernorm.weight"),
-    tensor("blk.{}.ffn_gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
-    tensor("blk.{}.ffn_up.weight", "model.layers.{}.mlp.up_proj.weight"),
-    tensor("blk.{}.ffn_down.weight", "model.layers.{}.mlp.down_proj.weight"),
-    tensor("blk.{}.ffn_gate.bias", "model.layers.{}.mlp.gate_proj.bias"),
-    tensor("blk.{}.ffn_up.bias", "model.layers.{}.mlp.up_proj.bias"),
-    tensor("blk.{}.ffn_down.bias", "model.layers.{}.mlp.down_proj.bias"),
-];
-
-pub const LLAMA: Family = Family {
-    architecture: "LlamaForCausalLM",
-    name: "llama",
-    gguf_architecture: "llama",
-    gguf_rope: RopeLayout::Interleaved,
-    qkv_bias: Presence::Key("attention_bias"),
-    output_bias: Presence::Key("attention_bias"),
-    mlp_bias: Presence::Key("mlp_bias"),
-    sliding_window: Window::Never,
-    defaults: LLAMA_DEFAULTS,
-    names: LLAMA_NAMES,
+pub const ROTARY: Rotary = Rotary {
+    theta: 10_000.0,
+    theta_key: "rope_theta",
+    partial: None,
+    layout: RopeLayout::Half,
+    layers: TurnedLayers::All,
+    long_only: false,
+    original_context: None,
 };
 
-const LLAMA_DEFAULTS: Defaults = Defaults {
-    kv_heads: None,
-    context_length: 2048,
-    norm_eps: 1e-6,
-    rope_theta: 10_000.0,
-    sliding_window: None,
-    activation: Activation::Silu,
-};
-
-/// GGUF has no name for it: converted files say `llama`.
-pub const MISTRAL: Family = Family {
-    architecture: "MistralForCausalLM",
-    name: "mistral",
-    qkv_bias: Presence::Never,
-    output_bias: Presence::Never,
-    mlp_bias: Presence::Never,
-    sliding_window: Window::EveryLayer,
-    defaults: Defaults {
-        kv_heads: Some(8),
-        context_length: 131_072,
-        sliding_window: Some(4096),
-        ..LLAMA_DEFAULTS
+/// Which layers turn queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TurnedLayers {
+    All,
+    /// All, those with a window by frequencies of their own: `theta` unless `key` says another.
+    LocalAndGlobal {
+        key: &'static str,
+        theta: f64,
     },
-    ..LLAMA
-};
-
-pub const QWEN2: Family = Family {
-    architecture: "Qwen2ForCausalLM",
-    name: "qwen2",
-    gguf_architecture: "qwen2",
-    gguf_rope: RopeLayout::Half,
-    qkv_bias: Presence::Always,
-    output_bias: Presence::Never,
-    mlp_bias: Presence::Never,
-    sliding_window: Window::UpperLayers { first: 28 },
-    defaults: Defaults {
-        kv_heads: Some(32),
-        context_length: 32_768,
-        sliding_window: Some(4096),
-        ..LLAMA_DEFAULTS
+    /// Those with a window.
+    Windowed,
+    /// `no_rope_layers` lists a 0 for those that do not, else every `no_rope_layer_interval`th does not.
+    Listed {
+        interval: usize,
     },
-    ..LLAMA
+}
+
+/// Factors and bounds that other families do without.
+#[derive(Debug, Clone, Copy)]
+pub struct Scales {
+    pub attention: AttentionScale,
+    pub embedding: Scale,
+    pub residual: Scale,
+    pub logits: Scale,
+    /// Key and default.
+    pub attention_soft_cap: Option<(&'static str, Option<f64>)>,
+    pub logit_soft_cap: Option<(&'static str, Option<f64>)>,
+}
+
+pub const SCALES: Scales = Scales {
+    attention: AttentionScale::HeadDim,
+    embedding: Scale::One,
+    residual: Scale::One,
+    logits: Scale::One,
+    attention_soft_cap: None,
+    logit_soft_cap: None,
 };
 
-/// In the order in which they are listed to people.
-pub const FAMILIES: [&Family; 3] = [&LLAMA, &MISTRAL, &QWEN2];
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scale {
+    One,
+    RootOfHidden,
+    /// Key and default.
+    Times(&'static str, f64),
+    DividedBy(&'static str, f64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum AttentionScale {
+    /// `head_dim^-0.5`
+    HeadDim,
+    /// The key's value to the power of -0.5; the second is what absent means.
+    InverseRoot(&'static str, f64),
+    Times(&'static str, f64),
+    /// `head_dim^-0.5` unless `scale_attn_weights` is false, over the layer's number under
+    /// `scale_attn_by_inverse_layer_idx`.
+    ByLayer,
+}
 
 impl Family {
     /// The names of all architectures, for messages.
     pub fn supported() -> String {
-        FAMILIES.map(|family| family.architecture).join(", ")
+        FAMILIES.iter().map(|family| family.architecture).collect::<Vec<_>>().join(", ")
     }
 
     /// By config.json's name: `LlamaForCausalLM`.
     pub fn by_architecture(architecture: &str) -> Option<&'static Self> {
-        FAMILIES.into_iter().find(|family| family.architecture == architecture)
+        FAMILIES.iter().copied().find(|family| family.architecture == architecture)
     }
 
     /// By config.json's `model_type`: `llama`.
     pub fn by_model_type(model_type: &str) -> Option<&'static Self> {
-        FAMILIES.into_iter().find(|family| family.name == model_type)
+        FAMILIES.iter().copied().find(|family| family.name == model_type)
     }
 
-    /// By GGUF's `general.architecture`; where families share one, the first.
-    pub fn by_gguf_name(name: &str) -> Option<&'static Self> {
-        FAMILIES.into_iter().find(|family| family.gguf_architecture == name)
+    /// By the wrapper's architecture, or its `model_type` where there is none.
+    pub fn within(architecture: Option<&str>, model_type: Option<&str>) -> Option<(&'static Self, Wrapper)> {
+        let wrapped = FAMILIES.iter().filter_map(|family| Some((*family, family.wrapper?)));
+        let mut named = wrapped.filter(|(_, wrapper)| match architecture {
+            Some(architecture) => wrapper.architecture == architecture,
+            None => model_type == Some(wrapper.name),
+        });
+        named.next()
     }
 
-    /// The canonical name of a tensor that a safetensors file calls `name`; `None` for names the family has not.
-    pub fn canonical_name(&self, name: &str) -> Option<String> {
-        self.names.iter().find_map(|pair| rename(name, pair.hugging_face, pair.canonical))
+    /// By GGUF's `general.architecture`; where families share one, the first that has experts or has not.
+    pub fn by_gguf_name(name: &str, experts: bool) -> Option<&'static Self> {
+        let mut named = FAMILIES.iter().copied().filter(|family| family.gguf.architecture == name);
+        let first = named.clone().next();
+        named.find(|family| family.experts.is_some() == experts).or(first)
     }
-
-    /// The safetensors name of a canonical one.
-    pub fn hugging_face_name(&self, canonical: &str) -> Option<String> {
-        self.names.iter().find_map(|pair| rename(canonical, pair.canonical, pair.hugging_face))
-    }
-}
-
-/// `name` said in the terms of `to`, where it has the form `from`.
-fn rename(name: &str, from: &str, to: &str) -> Option<String> {
-    let Some((head, tail)) = from.split_once("{}") else {
-        return (name == from).then(|| to.to_owned());
-    };
-    let layer = name.strip_prefix(head)?.strip_suffix(tail)?;
-    // One spelling per number: `01` beside `1` would be two tensors of one name.
-    let number: u32 = layer.parse().ok()?;
-    (number.to_string() == layer).then(|| to.replace("{}", layer))
 }
 
 #[cfg(test)]
@@ -195,32 +329,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_map_both_ways() {
-        let check = |hugging_face: &str, canonical: Option<&str>| {
-            assert_eq!(LLAMA.canonical_name(hugging_face).as_deref(), canonical, "{hugging_face}");
-            if let Some(canonical) = canonical {
-                assert_eq!(LLAMA.hugging_face_name(canonical).as_deref(), Some(hugging_face));
-            }
-        };
-        check("model.embed_tokens.weight", Some("token_embd.weight"));
-        check("model.layers.31.mlp.down_proj.weight", Some("blk.31.ffn_down.weight"));
-        check("model.layers.0.self_attn.q_proj.bias", Some("blk.0.attn_q.bias"));
-        check("model.layers.01.self_attn.q_proj.bias", None);
-        check("model.layers.+1.self_attn.q_proj.bias", None);
-        check("model.layers..self_attn.q_proj.bias", None);
-        check("model.layers.0.self_attn.rotary_emb.inv_freq", None);
-        check("", None);
-    }
-
-    #[test]
     fn families_are_found_by_every_name() {
         for family in FAMILIES {
             assert_eq!(Family::by_architecture(family.architecture).map(|f| f.name), Some(family.name));
             assert_eq!(Family::by_model_type(family.name).map(|f| f.name), Some(family.name));
         }
-        assert_eq!(Family::by_gguf_name("llama").map(|f| f.name), Some("llama"));
-        assert_eq!(Family::by_gguf_name("qwen2").map(|f| f.name), Some("qwen2"));
-        assert!(Family::by_gguf_name("bert").is_none());
+        let by_gguf = |name, experts| Family::by_gguf_name(name, experts).map(|f| f.name);
+        assert_eq!(by_gguf("llama", false), Some("llama"));
+        assert_eq!(by_gguf("llama", true), Some("mixtral"));
+        assert_eq!(by_gguf("qwen2", false), Some("qwen2"));
+        assert_eq!(by_gguf("bert", false), None);
         assert!(Family::supported().contains("MistralForCausalLM"));
     }
 }

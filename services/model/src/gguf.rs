@@ -3,7 +3,9 @@
 
 mod file;
 mod header;
+mod keys;
 mod metadata;
+mod rope;
 mod scan;
 mod spec;
 mod tokens;
@@ -13,7 +15,9 @@ pub use file::GgufFile;
 pub use header::{GgufHeader, StoredTensor};
 pub use metadata::{Array, Metadata, Value};
 pub use scan::MAX_HEADER_BYTES;
+pub use spec::RopeFactors;
 
+pub(crate) use spec::norm_key;
 pub(crate) use tokens::ends_generation;
 
 /// Our own files carry the published config.json under this key, so that nothing of it is lost in GGUF's terms.

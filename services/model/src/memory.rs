@@ -61,12 +61,35 @@ pub fn kv_cache_bytes(spec: &ModelSpec, context: usize, element_bytes: usize) ->
         .fold(2 * spec.layers as u64, |product, factor| product.saturating_mul(factor as u64))
 }
 
-/// What the tensors take once loaded: matrices stay as stored, vectors (norms, biases) are held as f32.
+/// What the tensors take once loaded: matrices stay as stored, norms and biases are held as f32.
 pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 {
     tensors
         .into_iter()
-        .map(|tensor| if tensor.shape.len() == 1 { 4 * tensor.elements() } else { tensor.bytes })
+        .map(|tensor| {
+            let vector = tensor.shape.len() == 1 || tensor.name.ends_with("_norm.weight");
+            if vector { 4 * tensor.elements() } else { tensor.bytes }
+        })
         .sum()
+}
+
+/// Numbers that one row of a batch needs on its way through a layer: the residual and two states beside it (three where
+/// attention's waits for the MLP's), queries and attention's output, keys and values, gate and up, and what experts are
+/// chosen by, given and give.
+pub fn row_width(spec: &ModelSpec) -> usize {
+    let held = if spec.parallel_residual { spec.hidden_size } else { 0 };
+    let experts = spec.experts.map_or(0, |experts| experts.count + 2 * spec.hidden_size);
+    3 * spec.hidden_size
+        + held
+        + 2 * (spec.heads + spec.kv_heads) * spec.head_dim
+        + 2 * inner_width(spec)
+        + experts
+}
+
+/// The widest that an MLP is within.
+pub fn inner_width(spec: &ModelSpec) -> usize {
+    let experts = spec.experts.map_or(0, |experts| experts.intermediate_size);
+    let all_experts = spec.blocks.iter().all(|block| block.experts);
+    if all_experts { experts } else { experts.max(spec.intermediate_size) }
 }
 
 /// `weights_bytes` are those of `held_bytes`, or of a plan (`quantized_sizes`).
@@ -75,10 +98,8 @@ pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> Me
     let slots = workload.slots as u64;
     let whole = context.saturating_mul(workload.slots);
     let tokens = workload.kv_tokens.map_or(whole, |tokens| whole.min(tokens));
-    // Of each row of a batch: the residual and two states beside it, queries and attention's output, keys and
-    // values, gate and up; of each slot one row of logits. All in f32.
-    let row =
-        3 * spec.hidden_size + 2 * (spec.heads + spec.kv_heads) * spec.head_dim + 2 * spec.intermediate_size;
+    // All in f32; of each slot one row of logits beside.
+    let row = row_width(spec);
     let rows = slots.saturating_add(workload.prefill_chunk as u64);
     let vocabulary = spec.vocabulary_size as u64;
     let numbers = rows.saturating_mul(row as u64).saturating_add(slots.saturating_mul(vocabulary));

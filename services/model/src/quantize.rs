@@ -13,6 +13,7 @@ mod plan;
 mod pre_tokenizer;
 mod run;
 mod vocabulary;
+mod written;
 
 pub use plan::{Plan, PlannedTensor, Scheme, plan, planned_bytes, tensor_type_for};
 pub use run::{Outcome, Progress, Request, WrittenTensor, quantize};

@@ -3,6 +3,8 @@
 //! Canonical names are GGUF's (`token_embd.weight`, `blk.3.attn_q.weight`, `output_norm.weight`), whatever the
 //! file calls them: safetensors names are mapped by the family's table.
 
+use std::borrow::Cow;
+
 /// Element type of a stored tensor. Quantized types come in blocks along the last dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
@@ -38,6 +40,19 @@ pub struct TensorData<'a> {
     pub info: &'a TensorInfo,
     /// Exactly `info.bytes` long, little-endian; may be unaligned.
     pub bytes: &'a [u8],
+}
+
+/// A tensor as the decoder reads it: borrowed where the file has it so, else put together.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    pub info: &'a TensorInfo,
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl Tensor<'_> {
+    pub fn data(&self) -> TensorData<'_> {
+        TensorData { info: self.info, bytes: &self.bytes }
+    }
 }
 
 impl TensorType {

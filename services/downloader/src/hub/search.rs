@@ -130,10 +130,13 @@ fn read(entry: &Value) -> Option<Found> {
 fn supported(entry: &Value) -> Option<bool> {
     let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str);
     if let Some(architecture) = text("/gguf/architecture") {
-        return Some(Family::by_gguf_name(architecture).is_some());
+        return Some(Family::by_gguf_name(architecture, false).is_some());
     }
     let packed = entry.pointer("/config/quantization_config").is_some_and(|packing| !packing.is_null());
-    let known = Family::by_architecture(text("/config/architectures/0")?).is_some() && !packed;
+    let architecture = text("/config/architectures/0")?;
+    let runs =
+        Family::by_architecture(architecture).is_some() || Family::within(Some(architecture), None).is_some();
+    let known = runs && !packed;
     let tags = entry.get("tags").and_then(Value::as_array)?;
     let tagged = |wanted: &str| tags.iter().any(|tag| tag.as_str() == Some(wanted));
     match (known, tagged("safetensors") || tagged("gguf"), tagged("pytorch")) {

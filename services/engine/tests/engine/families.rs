@@ -1,6 +1,9 @@
-//! The decoder's numbers against transformers': prefill in chunks, both rows in one batch, then decode.
+//! The decoder's numbers against transformers': prefill in chunks, both rows in one batch, then decode; from safetensors
+//! and from the GGUF file made of them.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use millm_engine::batch::{Batch, Logits};
 use millm_engine::cache::{KvCache, KvType};
@@ -8,9 +11,13 @@ use millm_engine::decoder::Decoder;
 use millm_engine::pages::SequenceId;
 use millm_engine::team::Team;
 use millm_engine::{HookPoint, NoTaps, Taps};
+use millm_model::gguf::writer::Writer;
+use millm_model::gguf::{CONFIG_JSON_KEY, GgufFile, Value};
+use millm_model::quantize::{Request, Scheme, quantize};
+use millm_model::{Checkpoint, TensorInfo};
 use safetensors::SafeTensors;
 
-use crate::fixtures::{checkpoint, fixture};
+use crate::fixtures::fixture;
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -52,12 +59,12 @@ fn assert_close(got: &[f32], expected: &[f32], what: &str) {
     assert!(worst <= TOLERANCE, "{what} is off by {worst}");
 }
 
-fn check(family: &str) {
+/// Runs a family's reference prompts and holds everything that comes out against it.
+pub fn run(family: &str, checkpoint: &Checkpoint) {
     let bytes = std::fs::read(fixture(&format!("families/{family}/reference.safetensors"))).unwrap();
     let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let checkpoint = checkpoint(&format!("families/{family}"));
     let team = Team::new(2).unwrap();
-    let mut decoder = Decoder::load(&checkpoint, team, (2, 2), &mut |_| {}).unwrap();
+    let mut decoder = Decoder::load(checkpoint, team, (2, 2), &mut |_| {}).unwrap();
     let mut cache = KvCache::new(decoder.spec(), KvType::F32, 4).unwrap();
     let (layers, vocabulary) = (decoder.spec().layers, decoder.spec().vocabulary_size);
     let prompts = rows(&reference, "input_ids");
@@ -70,7 +77,7 @@ fn check(family: &str) {
         batch.clear();
         let end = prompts[0].len().min(start + 7);
         for (sequence, prompt) in sequences.iter().zip(&prompts) {
-            batch.push(&cache, *sequence, &prompt[start..end], Logits::All);
+            batch.push_part(&cache, *sequence, &prompt[start..end], prompt.len(), Logits::All);
         }
         let out = decoder.forward(&batch, &mut cache, &mut taps).unwrap();
         let (first, second) = out.split_at(out.len() / 2);
@@ -113,22 +120,104 @@ fn best(logits: &[f32]) -> u32 {
     (0..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
 }
 
-#[test]
-fn llama() {
-    check("llama");
+/// A GGUF file of ours, all F32.
+pub fn convert(source: &Checkpoint, to: &Path) {
+    let request = Request { scheme: Scheme::Fp32, destination: to, name: "model", extra: &[] };
+    quantize(source, &request, &AtomicBool::new(false), &mut |_| {}).unwrap();
 }
 
-#[test]
-fn llama3_rope() {
-    check("llama3-rope");
+/// The same tensors under other metadata.
+fn with_metadata(from: &Path, to: &Path, metadata: &[(String, Value)]) {
+    let file = GgufFile::open(from).unwrap();
+    let header = file.header();
+    let tensors: Vec<TensorInfo> = header
+        .tensors
+        .iter()
+        .map(|tensor| TensorInfo {
+            name: tensor.name.clone(),
+            ty: tensor.ty,
+            shape: tensor.shape.clone(),
+            bytes: tensor.range.end - tensor.range.start,
+        })
+        .collect();
+    let mut writer = Writer::begin(std::fs::File::create(to).unwrap(), metadata, &tensors).unwrap();
+    for tensor in &header.tensors {
+        writer.write(file.bytes(tensor)).unwrap();
+    }
+    writer.finish().unwrap();
 }
 
-#[test]
-fn mistral_with_a_sliding_window() {
-    check("mistral");
+/// Without the config.json that files of ours carry.
+fn without_config(from: &Path) -> Vec<(String, Value)> {
+    let file = GgufFile::open(from).unwrap();
+    let pairs = file.header().metadata.iter().filter(|(key, _)| *key != CONFIG_JSON_KEY);
+    pairs.map(|(key, value)| (key.to_owned(), value.clone())).collect()
 }
 
-#[test]
-fn qwen2() {
-    check("qwen2");
+/// What llama.cpp's converter writes for the family (`tests/tools/converted.py`); its tensors are ours, as a test of the
+/// model crate holds.
+fn by_converter(family: &str) -> Vec<(String, Value)> {
+    let text = std::fs::read_to_string(fixture(&format!("families/{family}/converted.json"))).unwrap();
+    let converted: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let value = |json: &serde_json::Value| match json {
+        serde_json::Value::String(text) => Value::String(text.clone()),
+        serde_json::Value::Bool(flag) => Value::Bool(*flag),
+        number if number.is_u64() => Value::U32(number.as_u64().unwrap() as u32),
+        number => Value::F32(number.as_f64().unwrap() as f32),
+    };
+    let pairs = converted["metadata"].as_object().unwrap().iter();
+    pairs.map(|(key, json)| (key.clone(), value(json))).collect()
+}
+
+/// Families of whose fixtures the converter's metadata do not say everything: windows, the scale of Gemma's
+/// queries and which of its layers see a window.
+const UNSAID: [&str; 5] = ["mistral", "gemma2", "gemma3", "starcoder2", "smollm3"];
+
+fn check(family: &str) {
+    let published = Checkpoint::open(&fixture(&format!("families/{family}"))).unwrap();
+    run(family, &published);
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, plain) = (folder.path().join("ours.gguf"), folder.path().join("plain.gguf"));
+    convert(&published, &ours);
+    run(family, &Checkpoint::open(&ours).unwrap());
+    with_metadata(&ours, &plain, &without_config(&ours));
+    run(family, &Checkpoint::open(&plain).unwrap());
+    if !UNSAID.contains(&family) {
+        with_metadata(&ours, &plain, &by_converter(family));
+        run(family, &Checkpoint::open(&plain).unwrap());
+    }
+}
+
+macro_rules! families {
+    ($($test:ident $folder:literal)*) => { $(
+        #[test]
+        fn $test() {
+            check($folder);
+        }
+    )* };
+}
+
+families! {
+    llama "llama"
+    llama3_rope "llama3-rope"
+    mistral "mistral"
+    mixtral "mixtral"
+    qwen2 "qwen2"
+    qwen3 "qwen3"
+    qwen3_moe "qwen3_moe"
+    gemma "gemma"
+    gemma2 "gemma2"
+    gemma3 "gemma3"
+    phi "phi"
+    phi3 "phi3"
+    gpt2 "gpt2"
+    gpt_neox "gpt_neox"
+    olmo2 "olmo2"
+    starcoder2 "starcoder2"
+    smollm3 "smollm3"
+    granite "granite"
+    stablelm "stablelm"
+    cohere "cohere"
+    cohere2 "cohere2"
+    glm4 "glm4"
 }

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod batching;
+mod config_keys;
 mod constraints;
 mod crowding;
 mod failures;
@@ -11,3 +12,5 @@ mod fixtures;
 mod greedy;
 mod guessing;
 mod sharing;
+mod stretching;
+mod wrapped;

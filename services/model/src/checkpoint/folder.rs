@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Place, Sidecars, infos, keep};
+use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Naming, Sidecars, infos};
 use crate::error::{Error, Result};
-use crate::family::Family;
 use crate::mapped::{self, Mapped};
 use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
 use crate::spec::ModelSpec;
@@ -32,8 +31,9 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
         headers.push(header);
         maps.push(map);
     }
-    let found = gather(spec.family, &shards, headers, index.as_ref())?;
-    let checkpoint = Checkpoint::assemble(spec, found, maps, named(&shards, index.as_ref()))?;
+    let found = gather(&shards, headers, index.as_ref())?;
+    let weights_file = named(&shards, index.as_ref());
+    let checkpoint = Checkpoint::assemble(spec, Naming::HuggingFace, found, maps, weights_file)?;
     Ok(Checkpoint { files, sidecars, ..checkpoint })
 }
 
@@ -45,8 +45,8 @@ pub fn tensors_in(
     headers: Vec<SafetensorsHeader>,
     index: Option<&ShardIndex>,
 ) -> Result<Vec<TensorInfo>> {
-    let found = gather(spec.family, shards, headers, index)?;
-    keep(spec, found, named(shards, index)).map(infos)
+    let found = gather(shards, headers, index)?;
+    infos(spec, Naming::HuggingFace, &found, named(shards, index))
 }
 
 /// The file that is at fault when a tensor is missing.
@@ -57,9 +57,8 @@ fn named<'a>(shards: &'a [String], index: Option<&ShardIndex>) -> &'a str {
     }
 }
 
-/// The tensors of all files by their canonical names. Each is in one file, and in the one that the index says.
+/// The tensors of all files. Each is in one file, and in the one that the index says.
 fn gather(
-    family: &Family,
     shards: &[String],
     headers: Vec<SafetensorsHeader>,
     index: Option<&ShardIndex>,
@@ -71,7 +70,7 @@ fn gather(
                 let why = format!("tensor '{}' is in {} too", tensor.name, shards[first]);
                 return Err(Error::invalid(shard, why));
             }
-            found.extend(canonical(family, tensor, place, shard));
+            found.push(as_found(tensor, place, shard));
         }
     }
     for (tensor, place) in index.iter().flat_map(|index| &index.tensors) {
@@ -117,13 +116,14 @@ fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mapped)> {
     Ok((header, map))
 }
 
-fn canonical(family: &Family, tensor: StoredTensor, map: usize, shard: &str) -> Option<Found> {
-    Some(Found {
-        name: family.canonical_name(&tensor.name)?,
+fn as_found(tensor: StoredTensor, map: usize, shard: &str) -> Found {
+    Found {
+        name: tensor.name,
         ty: tensor.dtype.tensor_type(),
         dtype: tensor.dtype.name(),
         shape: tensor.shape,
-        place: Place { map, range: tensor.range.start as usize..tensor.range.end as usize },
+        map,
+        range: tensor.range.start as usize..tensor.range.end as usize,
         file: shard.to_owned(),
-    })
+    }
 }

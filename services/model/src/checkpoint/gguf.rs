@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::{Checkpoint, Found, ModelFile, Place, Sidecars, infos, keep};
+use super::{Checkpoint, Found, ModelFile, Naming, Sidecars, infos};
 use crate::error::{Error, Result};
-use crate::gguf::{GgufFile, GgufHeader, StoredTensor};
+use crate::gguf::{GgufFile, GgufHeader, RopeFactors, StoredTensor};
 use crate::mapped;
 use crate::spec::ModelSpec;
 use crate::tensor::{TensorInfo, TensorType};
@@ -19,23 +19,30 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
             "is one part of a split file: join them with llama-gguf-split --merge",
         ));
     }
-    let factors = header.tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight");
-    let factors = factors.map(|tensor| floats(&file, tensor, &name)).transpose()?;
-    let mut spec = ModelSpec::from_gguf(header, factors.as_deref())?;
+    let factors = |tensor: &str| {
+        let stored = header.tensors.iter().find(|stored| stored.name == tensor);
+        stored.map(|stored| floats(&file, stored, &name)).transpose()
+    };
+    let factors = RopeFactors {
+        any: factors("rope_freqs.weight")?,
+        short: factors("rope_factors_short.weight")?,
+        long: factors("rope_factors_long.weight")?,
+    };
+    let mut spec = ModelSpec::from_gguf(header, &factors)?;
     if let Some(text) = &sidecars.generation_config {
         spec = spec.with_generation_config(text)?;
     }
     let (header, map) = file.into_parts();
     let found = found(&header, &name);
     files.push(ModelFile { path: path.to_owned(), size_bytes: map.len() as u64 });
-    let checkpoint = Checkpoint::assemble(spec, found, vec![map], &name)?;
+    let checkpoint = Checkpoint::assemble(spec, Naming::Gguf, found, vec![map], &name)?;
     Ok(Checkpoint { files, metadata: Some(header.metadata), sidecars, ..checkpoint })
 }
 
 /// What [`Checkpoint::open`] would find in a GGUF file with this header, before its data is there. `name` is the
 /// file's. Errors: as opening.
 pub fn tensors_in(spec: &ModelSpec, name: &str, header: &GgufHeader) -> Result<Vec<TensorInfo>> {
-    keep(spec, found(header, name), name).map(infos)
+    infos(spec, Naming::Gguf, &found(header, name), name)
 }
 
 fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
@@ -44,7 +51,8 @@ fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
         ty: Some(tensor.ty),
         dtype: tensor.ty.name(),
         shape: tensor.shape.clone(),
-        place: Place { map: 0, range: tensor.range.start as usize..tensor.range.end as usize },
+        map: 0,
+        range: tensor.range.start as usize..tensor.range.end as usize,
         file: file.to_owned(),
     });
     tensors.collect()

@@ -1,14 +1,18 @@
 //! Typed reading of a JSON object from outside: absent and null are told from wrong, and every error names the
 //! file, the field and the value.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// One JSON object of `file`.
+/// One JSON object of `file`. It remembers what was asked for: what nobody reads may have to be refused.
 pub(crate) struct Fields<'a> {
     file: &'a str,
     map: &'a Map<String, Value>,
+    read: RefCell<BTreeSet<String>>,
 }
 
 /// How a value is shown in messages: hostile files hold megabytes.
@@ -19,7 +23,7 @@ fn shown(value: &Value) -> String {
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(file: &'a str, map: &'a Map<String, Value>) -> Self {
-        Self { file, map }
+        Self { file, map, read: RefCell::default() }
     }
 
     pub(crate) fn invalid(&self, field: &str, why: &str) -> Error {
@@ -34,12 +38,30 @@ impl<'a> Fields<'a> {
 
     /// Absent and null alike are `None`.
     pub(crate) fn get(&self, field: &str) -> Option<&'a Value> {
+        self.read.borrow_mut().insert(field.to_owned());
         self.map.get(field).filter(|value| !value.is_null())
     }
 
     /// Null is a statement of its own for some fields.
     pub(crate) fn is_null(&self, field: &str) -> bool {
+        self.read.borrow_mut().insert(field.to_owned());
         self.map.get(field).is_some_and(Value::is_null)
+    }
+
+    /// What is there and not null, though nobody asked for it.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let read = self.read.borrow().clone();
+        let present = self.map.iter().filter(|(_, value)| !value.is_null());
+        present.filter(move |(key, _)| !read.contains(*key)).map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// The one of two names of a thing that is there, else the first. Both with different values are refused.
+    pub(crate) fn either<'b>(&self, first: &'b str, second: &'b str) -> Result<&'b str> {
+        match (self.get(first), self.get(second)) {
+            (Some(a), Some(b)) if a != b => Err(self.unsupported(second)),
+            (None, Some(_)) => Ok(second),
+            _ => Ok(first),
+        }
     }
 
     pub(crate) fn text(&self, field: &str) -> Result<Option<&'a str>> {
@@ -93,6 +115,16 @@ impl<'a> Fields<'a> {
             Some(Value::Array(_)) => Err(wrong()),
             Some(single) => Ok(vec![id(single)?]),
         }
+    }
+
+    /// Numbers above zero, as many as expected.
+    pub(crate) fn factors(&self, field: &str, expected: usize) -> Result<Vec<f32>> {
+        let wrong = || self.invalid(field, &format!("expected {expected} finite numbers above 0"));
+        let list = self.get(field).and_then(Value::as_array).ok_or_else(wrong)?;
+        let number = |value: &Value| value.as_f64().map(|number| number as f32);
+        let list: Vec<f32> =
+            list.iter().filter_map(number).filter(|number| number.is_finite() && *number > 0.0).collect();
+        if list.len() == expected { Ok(list) } else { Err(wrong()) }
     }
 
     pub(crate) fn object(&self, field: &str) -> Result<Option<&'a Map<String, Value>>> {

@@ -1,5 +1,5 @@
-//! Keys that change what a model computes and that this decoder does not know: refused by name, unless they hold
-//! the value under which they change nothing.
+//! Keys that change what some model computes: refused by name where the family at hand does not read them, unless they
+//! hold the value under which they change nothing.
 
 use serde_json::Value;
 
@@ -27,6 +27,10 @@ const KEYS: &[(&str, Harmless)] = &[
     ("attn_logit_softcapping", Harmless::Absent),
     ("final_logit_softcapping", Harmless::Absent),
     ("attention_chunk_size", Harmless::Absent),
+    ("is_causal", Harmless::True),
+    ("per_layer_config", Harmless::Absent),
+    ("attention_sink", Harmless::False),
+    ("attn_output_gate", Harmless::False),
     ("attn_temperature_tuning", Harmless::False),
     ("query_pre_attn_scalar", Harmless::Absent),
     ("scale_attn_by_inverse_layer_idx", Harmless::False),
@@ -42,6 +46,8 @@ const KEYS: &[(&str, Harmless)] = &[
     ("no_rope_layer_interval", Harmless::Absent),
     ("rope_interleaved", Harmless::False),
     ("rope_local_base_freq", Harmless::Absent),
+    ("rope_parameters", Harmless::Absent),
+    ("rope_scaling", Harmless::Absent),
     // Another residual stream.
     ("attention_multiplier", Harmless::Absent),
     ("residual_multiplier", Harmless::One),
@@ -54,11 +60,14 @@ const KEYS: &[(&str, Harmless)] = &[
     ("num_local_experts", Harmless::Zero),
     ("num_experts", Harmless::Zero),
     ("n_routed_experts", Harmless::Zero),
+    ("n_shared_experts", Harmless::Zero),
+    ("shared_expert_intermediate_size", Harmless::Zero),
+    ("swiglu_limit", Harmless::Absent),
 ];
 
-pub(super) fn what_would_change_the_result(config: &Fields<'_>) -> Result<()> {
-    for (key, harmless) in KEYS {
-        let Some(value) = config.get(key) else { continue };
+pub(super) fn what_nobody_read(config: &Fields<'_>) -> Result<()> {
+    for (key, value) in config.unread() {
+        let Some((_, harmless)) = KEYS.iter().find(|(known, _)| *known == key) else { continue };
         let number = |expected: f64| value.as_f64() == Some(expected);
         let is_harmless = match harmless {
             Harmless::Absent => false,

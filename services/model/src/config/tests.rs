@@ -12,6 +12,10 @@ fn spec(model: &str) -> ModelSpec {
         .expect("a good config")
 }
 
+fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
+    spec.blocks.iter().map(|block| block.window).collect()
+}
+
 fn base() -> Map<String, Value> {
     parse_object(FILE, &fixture("tiny-millm", FILE)).expect("a JSON object")
 }
@@ -35,15 +39,15 @@ fn fixtures_are_read() {
     assert_eq!((tiny.intermediate_size, tiny.vocabulary_size, tiny.context_length), (768, 2048, 2048));
     assert_eq!((tiny.bos_token_id, tiny.eos_token_ids.as_slice()), (Some(0), &[2, 0][..]));
     assert!(tiny.tied_embeddings && !tiny.qkv_bias && !tiny.output_bias && !tiny.mlp_bias);
-    assert_eq!(tiny.sliding_window, vec![None; 4]);
-    assert_eq!(tiny.rope.inverse_frequencies.len(), 16);
+    assert_eq!(windows(&tiny), vec![None; 4]);
+    assert_eq!(tiny.ropes[0].inverse_frequencies.len(), 16);
 
-    assert_eq!(spec("families/mistral").sliding_window, vec![Some(8); 3]);
+    assert_eq!(windows(&spec("families/mistral")), vec![Some(8); 3]);
     let qwen = spec("families/qwen2");
     assert!(qwen.qkv_bias && !qwen.output_bias);
-    assert_eq!(qwen.sliding_window, vec![None; 3]);
-    let stretched = spec("families/llama3-rope").rope.inverse_frequencies;
-    let plain = spec("families/llama").rope.inverse_frequencies;
+    assert_eq!(windows(&qwen), vec![None; 3]);
+    let stretched = spec("families/llama3-rope").ropes.remove(0).inverse_frequencies;
+    let plain = spec("families/llama").ropes.remove(0).inverse_frequencies;
     assert!(stretched[7] < plain[7] / 7.9 && (stretched[0] - plain[0]).abs() < 1e-9);
 }
 
@@ -55,7 +59,7 @@ fn both_styles_say_the_same() {
         ("rope_theta", "500000.0"),
         ("rope_scaling", r#"{"type": "linear", "factor": 4.0}"#),
     ]);
-    let read = |text: &str| ModelSpec::from_config_json(text, None).expect("good").rope;
+    let read = |text: &str| ModelSpec::from_config_json(text, None).expect("good").ropes;
     assert_eq!(read(&new), read(&old));
 }
 
@@ -70,7 +74,7 @@ fn defaults_are_those_of_the_config_class() {
     ]);
     let spec = ModelSpec::from_config_json(&config, None).expect("good");
     assert_eq!((spec.kv_heads, spec.context_length, spec.head_dim), (8, 131_072, 32));
-    assert_eq!(spec.sliding_window, vec![Some(4096); 4]);
+    assert_eq!(windows(&spec), vec![Some(4096); 4]);
     let by_type = ModelSpec::from_config_json(&with(&[("architectures", "absent")]), None).expect("good");
     assert_eq!(by_type.architecture, "LlamaForCausalLM");
 }
@@ -80,7 +84,7 @@ fn qwen2_windows_follow_the_layer_types() {
     let read = |changes: &[(&str, &str)]| {
         let mut all = vec![("architectures", r#"["Qwen2ForCausalLM"]"#), ("model_type", r#""qwen2""#)];
         all.extend_from_slice(changes);
-        ModelSpec::from_config_json(&with(&all), None).map(|spec| spec.sliding_window)
+        ModelSpec::from_config_json(&with(&all), None).map(|spec| windows(&spec))
     };
     let on = ("use_sliding_window", "true");
     let window = ("sliding_window", "16");
@@ -146,12 +150,12 @@ fn bad_values_name_the_field() {
 fn what_is_not_implemented_is_refused_by_name() {
     for (field, value, named) in [
         ("quantization_config", r#"{"quant_method": "gptq"}"#, "quantization_config"),
-        ("rope_parameters", r#"{"rope_type": "yarn", "factor": 4}"#, "rope_parameters.rope_type"),
-        ("rope_parameters", r#"{"rope_type": "dynamic", "factor": 4}"#, "rope_parameters.rope_type"),
+        ("rope_parameters", r#"{"rope_type": "ntk", "factor": 4}"#, "rope_parameters.rope_type"),
+        ("rope_parameters", r#"{"mrope_section": [1, 2]}"#, "rope_parameters.mrope_section"),
         ("rope_parameters", r#"{"full_attention": {"rope_type": "default"}}"#, "rope_parameters"),
         ("rope_parameters", r#"{"partial_rotary_factor": 0.5}"#, "rope_parameters.partial_rotary_factor"),
         ("rope_scaling", r#"{"type": "longrope"}"#, "rope_scaling"),
-        ("hidden_act", r#""relu""#, "hidden_act"),
+        ("hidden_act", r#""quick_gelu""#, "hidden_act"),
         ("partial_rotary_factor", "0.5", "partial_rotary_factor"),
         ("attn_logit_softcapping", "50.0", "attn_logit_softcapping"),
         ("use_bidirectional_attention", "true", "use_bidirectional_attention"),

@@ -5,16 +5,36 @@ use serde_json::Value;
 
 use super::cap;
 use super::fields::Fields;
+use super::rope::turned;
 use crate::error::Result;
 use crate::family::{Family, Window};
 
 /// One entry for each layer.
 pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>> {
     let types = layer_types(config, layers)?;
-    let windows = match family.sliding_window {
+    let windows = match family.window {
         Window::Never => vec![None; layers],
         Window::EveryLayer => vec![size(config, family)?; layers],
-        Window::UpperLayers { first } => return upper_layers(config, family, types, (layers, first)),
+        Window::EveryLayerSwitched => vec![switched(config, family)?; layers],
+        Window::UpperLayers { first } => {
+            let window = switched(config, family)?;
+            let first = match config.get("max_window_layers") {
+                None => first,
+                Some(value) if value.as_u64() == Some(0) => 0,
+                Some(_) => config.required_count("max_window_layers", cap::LAYERS)?,
+            };
+            return by_type(config, window, types, |layer| layer >= first, layers);
+        }
+        Window::Unturned => {
+            let window = switched(config, family)?;
+            let turned = turned(config, family, layers, None)?;
+            return by_type(config, window, types, |layer| !turned[layer], layers);
+        }
+        Window::Alternating { full_every, key } => {
+            let every = key.map_or(Ok(None), |key| config.count(key, cap::LAYERS))?.unwrap_or(full_every);
+            let window = size(config, family)?;
+            return by_type(config, window, types, |layer| !(layer + 1).is_multiple_of(every), layers);
+        }
     };
     // These families do not read the list; one that says otherwise would be a model nobody has run.
     if types
@@ -25,30 +45,29 @@ pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Resul
     Ok(windows)
 }
 
-fn upper_layers(
+/// The layers that `types` names, else those of the rule.
+fn by_type(
     config: &Fields<'_>,
-    family: &Family,
+    window: Option<usize>,
     types: Option<Vec<bool>>,
-    (layers, default_first): (usize, usize),
+    rule: impl Fn(usize) -> bool,
+    layers: usize,
 ) -> Result<Vec<Option<usize>>> {
-    let window = match config.flag("use_sliding_window")? {
-        Some(true) => size(config, family)?,
-        _ => None,
-    };
-    let slides = if let Some(types) = types {
-        types
-    } else {
-        let first = match config.get("max_window_layers") {
-            None => default_first,
-            Some(value) if value.as_u64() == Some(0) => 0,
-            Some(_) => config.required_count("max_window_layers", cap::LAYERS)?,
-        };
-        (0..layers).map(|layer| window.is_some() && layer >= first).collect()
-    };
-    if window.is_none() && slides.contains(&true) {
-        return Err(config.invalid("layer_types", "names sliding layers, but no sliding window is in use"));
+    if window.is_none() && types.as_ref().is_some_and(|types| types.contains(&true)) {
+        return Err(config.invalid(
+            "layer_types",
+            "names sliding layers, but use_sliding_window and sliding_window say that there are none",
+        ));
     }
+    let slides = types.unwrap_or_else(|| (0..layers).map(rule).collect());
     Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
+}
+
+fn switched(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
+    match config.flag("use_sliding_window")? {
+        Some(true) => size(config, family),
+        _ => Ok(None),
+    }
 }
 
 fn size(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
@@ -62,7 +81,8 @@ fn size(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
 fn layer_types(config: &Fields<'_>, layers: usize) -> Result<Option<Vec<bool>>> {
     let Some(value) = config.get("layer_types") else { return Ok(None) };
     let Some(types) = value.as_array().filter(|types| types.len() == layers) else {
-        return Err(config.invalid("layer_types", &format!("expected one name for each of {layers} layers")));
+        return Err(config
+            .invalid("layer_types", &format!("expected one name for each of num_hidden_layers = {layers}")));
     };
     types
         .iter()

@@ -1,208 +1,323 @@
-//! GGUF metadata into a `ModelSpec`.
+//! GGUF metadata into a `ModelSpec`, as llama.cpp understands it.
 
 use super::header::{GgufHeader, StoredTensor};
+use super::keys::Keys;
 use super::metadata::{Metadata, Value};
-use super::{CONFIG_JSON_KEY, ends_generation};
-use crate::config::cap;
-use crate::error::{Error, Result};
-use crate::family::{Family, Presence};
-use crate::rope::{RopeScaling, inverse_frequencies};
-use crate::spec::{ModelSpec, RopeSpec};
+use super::{CONFIG_JSON_KEY, ends_generation, rope};
+use crate::config::{cap, norm_place};
+use crate::error::Result;
+use crate::family::{Family, Positions, Presence, QkNormed, Residual, Scale, TurnedLayers, Window};
+use crate::spec::{Block, Experts, ModelSpec, NormKind, NormSpec, QkNorm};
 
 /// GGUF's token type for control tokens.
 const CONTROL: i64 = 3;
 
+/// The values of the tensors that hold a divisor for each rotated pair, where the file has them.
+#[derive(Debug, Clone, Default)]
+pub struct RopeFactors {
+    /// `rope_freqs.weight`
+    pub any: Option<Vec<f32>>,
+    /// `rope_factors_short.weight`
+    pub short: Option<Vec<f32>>,
+    /// `rope_factors_long.weight`
+    pub long: Option<Vec<f32>>,
+}
+
+impl RopeFactors {
+    /// Where only the header is here: some values for each that the file has.
+    pub fn unread(header: &GgufHeader) -> Self {
+        let ones = |name: &str| {
+            let tensor = Stored(header).find(name)?;
+            (tensor.shape.len() == 1 && tensor.shape[0] <= cap::HEAD_DIM).then(|| vec![1.0; tensor.shape[0]])
+        };
+        Self {
+            any: ones("rope_freqs.weight"),
+            short: ones("rope_factors_short.weight"),
+            long: ones("rope_factors_long.weight"),
+        }
+    }
+}
+
 impl ModelSpec {
     /// Reads the dimensions from a file's metadata; our own files from the config.json that they carry.
-    /// `rope_factors` are the values of `rope_freqs.weight`, where the file has it.
-    pub fn from_gguf(header: &GgufHeader, rope_factors: Option<&[f32]>) -> Result<Self> {
+    pub fn from_gguf(header: &GgufHeader, factors: &RopeFactors) -> Result<Self> {
         let metadata = &header.metadata;
         let keys = Keys::of(metadata)?;
         if let Some(config) = metadata.text(CONFIG_JSON_KEY)? {
             let mut spec = Self::from_config_json(config, None)?;
-            spec.rope.layout = keys.family.gguf_rope;
+            // The converter has brought rows and norms into GGUF's form.
+            spec.ropes.iter_mut().for_each(|rope| rope.layout = spec.family.gguf.rope);
+            spec.norm.offset = 0.0;
             add_terminators(&mut spec, metadata)?;
             return Ok(spec);
         }
-        refuse_what_would_change_the_result(&keys)?;
-        let mut spec = keys.read(header)?;
-        if let Some(factors) = rope_factors {
-            divide(&mut spec.rope, factors, metadata)?;
-        }
+        let mut spec = read(&keys, header, factors)?;
+        refuse_what_would_change_the_result(&keys, &spec)?;
         add_terminators(&mut spec, metadata)?;
         Ok(spec)
     }
 }
 
-/// Keys that begin with the architecture's name.
-struct Keys<'a> {
-    metadata: &'a Metadata,
-    family: &'static Family,
+/// What the header says of its tensors.
+struct Stored<'a>(&'a GgufHeader);
+
+impl<'a> Stored<'a> {
+    fn find(&self, name: &str) -> Option<&'a StoredTensor> {
+        self.0.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Either of the presence's own kind, or as the first layer has it.
+    fn biased(&self, presence: Presence, names: &[&str]) -> bool {
+        presence == Presence::Always || names.iter().any(|name| self.has(name))
+    }
+
+    /// The last dimension of the first of these: what an MLP's second matrix takes in.
+    fn columns(&self, names: &[&str]) -> Option<usize> {
+        names.iter().find_map(|name| self.find(name)?.shape.last().copied())
+    }
 }
 
-impl<'a> Keys<'a> {
-    fn of(metadata: &'a Metadata) -> Result<Self> {
-        let architecture = metadata
-            .text("general.architecture")?
-            .ok_or_else(|| metadata.invalid("general.architecture", "is missing"))?;
-        let family = Family::by_gguf_name(architecture).ok_or_else(|| Error::UnsupportedArchitecture {
-            architecture: architecture.chars().take(120).collect(),
-            supported: Family::supported(),
-        })?;
-        Ok(Self { metadata, family })
+fn read(keys: &Keys<'_>, header: &GgufHeader, factors: &RopeFactors) -> Result<ModelSpec> {
+    let (family, stored) = (keys.family, Stored(header));
+    let defaults = &family.defaults;
+    let layers = keys.required("block_count", cap::LAYERS)?;
+    let hidden_size = keys.required("embedding_length", cap::WIDTH)?;
+    let heads = keys.required("attention.head_count", cap::HEADS)?;
+    let kv_heads = keys.count("attention.head_count_kv", cap::HEADS)?.unwrap_or(heads);
+    if !hidden_size.is_multiple_of(heads) {
+        return Err(keys.invalid("embedding_length", "is not a multiple of attention.head_count"));
     }
-
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.family.gguf_architecture)
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(keys.invalid("attention.head_count_kv", "does not divide attention.head_count"));
     }
-
-    fn count(&self, key: &str, most: usize) -> Result<Option<usize>> {
-        self.metadata.count(&self.key(key), most)
+    let head_dim = keys.count("attention.key_length", cap::HEAD_DIM)?.unwrap_or(hidden_size / heads);
+    if keys.count("attention.value_length", cap::HEAD_DIM)?.is_some_and(|length| length != head_dim) {
+        return Err(keys.invalid("attention.value_length", "differs from attention.key_length"));
     }
-
-    fn required(&self, key: &str, most: usize) -> Result<usize> {
-        self.metadata.required_count(&self.key(key), most)
-    }
-
-    fn positive(&self, key: &str) -> Result<Option<f64>> {
-        self.metadata.positive(&self.key(key))
-    }
-
-    fn invalid(&self, key: &str, why: &str) -> Error {
-        self.metadata.invalid(&self.key(key), why)
-    }
-
-    fn read(&self, header: &GgufHeader) -> Result<ModelSpec> {
-        let stored = |name: &str| header.tensors.iter().find(|tensor| tensor.name == name);
-        let defaults = &self.family.defaults;
-        let layers = self.required("block_count", cap::LAYERS)?;
-        let hidden_size = self.required("embedding_length", cap::WIDTH)?;
-        let heads = self.required("attention.head_count", cap::HEADS)?;
-        let kv_heads = self.count("attention.head_count_kv", cap::HEADS)?.unwrap_or(heads);
-        if !hidden_size.is_multiple_of(heads) {
-            return Err(self.invalid("embedding_length", "is not a multiple of attention.head_count"));
-        }
-        if !heads.is_multiple_of(kv_heads) {
-            return Err(self.invalid("attention.head_count_kv", "does not divide attention.head_count"));
-        }
-        let head_dim = self.count("attention.key_length", cap::HEAD_DIM)?.unwrap_or(hidden_size / heads);
-        if self.count("attention.value_length", cap::HEAD_DIM)?.is_some_and(|length| length != head_dim) {
-            return Err(self.invalid("attention.value_length", "differs from attention.key_length"));
-        }
-        let bias = |name: &str, presence: Presence| match presence {
-            Presence::Always => true,
-            _ => stored(name).is_some(),
-        };
-        let window = self.count("attention.sliding_window", cap::CONTEXT)?;
-        Ok(ModelSpec {
-            architecture: self.family.architecture.to_owned(),
-            family: self.family,
-            layers,
-            hidden_size,
-            heads,
-            kv_heads,
-            head_dim,
-            intermediate_size: self.required("feed_forward_length", cap::WIDTH)?,
-            vocabulary_size: self.vocabulary_size(stored("token_embd.weight"))?,
-            context_length: self.count("context_length", cap::CONTEXT)?.unwrap_or(defaults.context_length),
-            norm_eps: self.positive("attention.layer_norm_rms_epsilon")?.unwrap_or(defaults.norm_eps),
-            activation: defaults.activation,
-            rope: RopeSpec {
-                layout: self.family.gguf_rope,
-                inverse_frequencies: self.rope(head_dim)?,
-                attention_factor: 1.0,
-            },
-            attention_scale: (head_dim as f32).sqrt().recip(),
-            sliding_window: vec![window; layers],
-            tied_embeddings: stored("output.weight").is_none(),
-            qkv_bias: bias("blk.0.attn_q.bias", self.family.qkv_bias),
-            output_bias: bias("blk.0.attn_output.bias", self.family.output_bias),
-            mlp_bias: bias("blk.0.ffn_gate.bias", self.family.mlp_bias),
-            bos_token_id: token_id(self.metadata, "tokenizer.ggml.bos_token_id")?,
-            eos_token_ids: Vec::new(),
+    let windows = windows(keys, layers)?;
+    let context_length = keys.count("context_length", cap::CONTEXT)?.unwrap_or(defaults.context_length);
+    let ropes = rope::read(keys, head_dim, context_length, factors)?;
+    let experts = experts(keys, &stored, layers)?;
+    let attention_scale = attention_scale(keys, layers, hidden_size / heads, head_dim)?;
+    let blocks = (0..layers)
+        .map(|layer| Block {
+            window: windows[layer],
+            rope: rope_of(family, layer, windows[layer]),
+            attention_scale,
+            experts: experts.is_some() && stored.has(&format!("blk.{layer}.ffn_gate_inp.weight")),
         })
-    }
+        .collect();
+    let parallel_residual = match family.residual {
+        Residual::Serial => false,
+        Residual::Parallel => true,
+        Residual::Key(_, default) => keys.flag("use_parallel_residual")?.unwrap_or(default),
+    };
+    let inner = match stored.columns(&["blk.0.ffn_down.weight"]) {
+        // Converters have written four times the width, whatever the model had.
+        Some(columns) => columns,
+        None => keys.required("feed_forward_length", cap::WIDTH)?,
+    };
+    Ok(ModelSpec {
+        architecture: family.architecture.to_owned(),
+        family,
+        layers,
+        hidden_size,
+        heads,
+        kv_heads,
+        head_dim,
+        intermediate_size: inner,
+        vocabulary_size: vocabulary_size(keys, &stored)?,
+        context_length,
+        norm: NormSpec {
+            kind: family.norm.kind,
+            place: norm_place(family, parallel_residual),
+            bias: family.norm.bias,
+            eps: keys.positive(norm_key(family))?.unwrap_or(defaults.norm_eps),
+            offset: 0.0,
+        },
+        qk_norm: qk_norm(family, &stored),
+        parallel_residual,
+        mlp: family.mlp,
+        activation: defaults.activation,
+        experts,
+        learned_positions: match family.positions {
+            Positions::Learned => Some(
+                stored
+                    .find("position_embd.weight")
+                    .and_then(|table| table.shape.first().copied())
+                    .unwrap_or(context_length),
+            ),
+            Positions::Rotary(_) => None,
+        },
+        ropes,
+        blocks,
+        attention_soft_cap: soft_cap(keys, "attn_logit_softcapping", family.scales.attention_soft_cap)?,
+        logit_soft_cap: soft_cap(keys, "final_logit_softcapping", family.scales.logit_soft_cap)?,
+        embedding_scale: match family.scales.embedding {
+            Scale::RootOfHidden => (hidden_size as f64).sqrt() as f32,
+            scale => factor(keys, "embedding_scale", scale)?,
+        },
+        residual_scale: factor(keys, "residual_scale", family.scales.residual)?,
+        logit_scale: factor(keys, "logit_scale", family.scales.logits)?,
+        tied_embeddings: !stored.has("output.weight"),
+        qkv_bias: stored.biased(family.qkv_bias, &["blk.0.attn_q.bias", "blk.0.attn_qkv.bias"]),
+        output_bias: stored.biased(family.output_bias, &["blk.0.attn_output.bias"]),
+        mlp_bias: stored.biased(family.mlp_bias, &["blk.0.ffn_down.bias"]),
+        logit_bias: stored.biased(family.logit_bias, &["output.bias"]),
+        bos_token_id: token_id(keys.metadata, "tokenizer.ggml.bos_token_id")?,
+        eos_token_ids: Vec::new(),
+    })
+}
 
-    /// The embedding table's rows: `vocab_size` and the token list are not always written.
-    fn vocabulary_size(&self, embedding: Option<&StoredTensor>) -> Result<usize> {
-        let rows = embedding.filter(|tensor| tensor.shape.len() == 2).map(|tensor| tensor.shape[0]);
-        let size = match rows {
-            Some(rows) => rows,
-            None => self.required("vocab_size", cap::VOCABULARY)?,
-        };
-        if size > cap::VOCABULARY {
-            return Err(
-                self.invalid("vocab_size", &format!("{size} is over the limit of {}", cap::VOCABULARY))
-            );
-        }
-        Ok(size)
-    }
-
-    fn rope(&self, head_dim: usize) -> Result<Vec<f32>> {
-        let dimensions = self.count("rope.dimension_count", cap::HEAD_DIM)?.unwrap_or(head_dim);
-        if dimensions > head_dim || !dimensions.is_multiple_of(2) {
-            return Err(self.invalid("rope.dimension_count", "is odd or over the size of a head"));
-        }
-        let theta = self.positive("rope.freq_base")?.unwrap_or(self.family.defaults.rope_theta);
-        let kind = self.key("rope.scaling.type");
-        let factor = match self.positive("rope.scaling.factor")? {
-            Some(factor) => Some(factor),
-            // The key before scaling had types.
-            None => self.positive("rope.scale_linear")?,
-        };
-        let scaling = match (self.metadata.text(&kind)?, factor) {
-            (None | Some("linear"), Some(factor)) => RopeScaling::Linear { factor: factor as f32 },
-            (None | Some("none"), _) => RopeScaling::None,
-            (Some("linear"), None) => return Err(self.invalid("rope.scaling.factor", "is missing")),
-            (Some(other), _) => {
-                let value = other.chars().take(60).collect();
-                return Err(Error::UnsupportedField { field: kind, value });
-            }
-        };
-        Ok(inverse_frequencies(dimensions, theta, scaling))
+pub(crate) fn norm_key(family: &Family) -> &'static str {
+    match family.norm.kind {
+        NormKind::Rms => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
     }
 }
 
-/// llama.cpp's converter writes Llama 3's scaling as one divisor for each pair.
-fn divide(rope: &mut RopeSpec, factors: &[f32], metadata: &Metadata) -> Result<()> {
-    if factors.len() != rope.inverse_frequencies.len() {
-        let why = format!("{} values, expected {}", factors.len(), rope.inverse_frequencies.len());
-        return Err(metadata.invalid("rope_freqs.weight", &why));
+fn qk_norm(family: &Family, stored: &Stored<'_>) -> Option<QkNorm> {
+    match family.qk_norm {
+        QkNormed::Never => None,
+        QkNormed::Always(kind) => Some(kind),
+        QkNormed::Key(_, kind) => stored.has("blk.0.attn_q_norm.weight").then_some(kind),
     }
-    for (frequency, factor) in rope.inverse_frequencies.iter_mut().zip(factors) {
-        if !factor.is_finite() || *factor <= 0.0 {
-            return Err(
-                metadata.invalid("rope_freqs.weight", &format!("{factor} is not a finite number above 0"))
-            );
-        }
-        *frequency /= factor;
-    }
-    Ok(())
 }
 
-fn refuse_what_would_change_the_result(keys: &Keys<'_>) -> Result<()> {
+fn rope_of(family: &Family, layer: usize, window: Option<usize>) -> Option<usize> {
+    let Positions::Rotary(rotary) = family.positions else { return None };
+    match rotary.layers {
+        TurnedLayers::All => Some(0),
+        TurnedLayers::LocalAndGlobal { .. } => Some(usize::from(window.is_some())),
+        TurnedLayers::Windowed => window.map(|_| 0),
+        TurnedLayers::Listed { interval } => (!(layer + 1).is_multiple_of(interval)).then_some(0),
+    }
+}
+
+/// The window, and which layers see no more: a flag for each, or a number of which every so manieth sees all.
+fn windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+    const SIZE: &str = "attention.sliding_window";
+    const PATTERN: &str = "attention.sliding_window_pattern";
+    let (alternates, default) = match keys.family.window {
+        Window::Alternating { full_every, .. } => (Some(full_every), keys.family.defaults.sliding_window),
+        _ => (None, None),
+    };
+    let window = match keys.number(SIZE)? {
+        Some(0) => None,
+        Some(_) => keys.count(SIZE, cap::CONTEXT)?,
+        // Gemma 3 without the key sees everything; Gemma 2 was there before the key.
+        None => default.filter(|_| keys.family.gguf.window_by_default),
+    };
+    if let Some(flags) = keys.flags(PATTERN)? {
+        if flags.len() < layers {
+            return Err(keys.invalid(PATTERN, &format!("{} flags for {layers} layers", flags.len())));
+        }
+        return Ok(flags[..layers].iter().map(|slides| window.filter(|_| *slides)).collect());
+    }
+    let every = keys.count(PATTERN, cap::LAYERS)?.or(alternates);
+    let slides = |layer: usize| every.is_none_or(|every| !(layer + 1).is_multiple_of(every));
+    Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect())
+}
+
+fn experts(keys: &Keys<'_>, stored: &Stored<'_>, layers: usize) -> Result<Option<Experts>> {
+    let count = match keys.number("expert_count")? {
+        None | Some(0) => return Ok(None),
+        Some(_) => keys.required("expert_count", cap::EXPERTS)?,
+    };
+    if keys.family.experts.is_none() {
+        return Err(keys.unsupported("expert_count"));
+    }
+    if count * layers > cap::ALL_EXPERTS {
+        return Err(
+            keys.invalid("expert_count", &format!("in {layers} layers, is over {}", cap::ALL_EXPERTS))
+        );
+    }
+    let used = keys.required("expert_used_count", count)?;
+    let columns = (0..layers).find_map(|layer| {
+        stored.columns(&[
+            &format!("blk.{layer}.ffn_down_exps.weight"),
+            &format!("blk.{layer}.ffn_down.0.weight"),
+        ])
+    });
+    let intermediate_size = match columns {
+        Some(columns) => columns,
+        None => match keys.count("expert_feed_forward_length", cap::WIDTH)? {
+            Some(length) => length,
+            None => keys.required("feed_forward_length", cap::WIDTH)?,
+        },
+    };
+    // llama.cpp always brings the chosen ones to 1.
+    let normalized = keys.flag("expert_weights_norm")?.unwrap_or(true);
+    Ok(Some(Experts { count, used, intermediate_size, normalized }))
+}
+
+fn attention_scale(keys: &Keys<'_>, layers: usize, width: usize, head_dim: usize) -> Result<f32> {
+    if let Some(scale) = keys.positive("attention.scale")? {
+        return Ok(scale as f32);
+    }
+    let wide = keys.family.gguf.wide_scale_at == Some(layers);
+    Ok((if wide { width } else { head_dim } as f64).powf(-0.5) as f32)
+}
+
+fn soft_cap(keys: &Keys<'_>, key: &str, family: Option<(&str, Option<f64>)>) -> Result<Option<f32>> {
+    let Some((_, default)) = family else { return Ok(None) };
+    // 0 is written for none.
+    if keys.is_zero(key) {
+        return Ok(None);
+    }
+    Ok(keys.positive(key)?.or(default).map(|cap| cap as f32))
+}
+
+fn factor(keys: &Keys<'_>, key: &str, scale: Scale) -> Result<f32> {
+    match scale {
+        Scale::One | Scale::RootOfHidden => Ok(1.0),
+        Scale::Times(_, default) => Ok(keys.positive(key)?.unwrap_or(default) as f32),
+        Scale::DividedBy(_, default) => Ok((1.0 / keys.positive(key)?.unwrap_or(default)) as f32),
+    }
+}
+
+/// The embedding table's rows: `vocab_size` and the token list are not always written.
+fn vocabulary_size(keys: &Keys<'_>, stored: &Stored<'_>) -> Result<usize> {
+    let embedding = stored.find("token_embd.weight");
+    let rows = embedding.filter(|tensor| tensor.shape.len() == 2).map(|tensor| tensor.shape[0]);
+    let size = match rows {
+        Some(rows) => rows,
+        None => keys.required("vocab_size", cap::VOCABULARY)?,
+    };
+    if size > cap::VOCABULARY {
+        return Err(keys.invalid("vocab_size", &format!("{size} is over the limit of {}", cap::VOCABULARY)));
+    }
+    Ok(size)
+}
+
+/// Keys of other families, unless they say what holds anyway.
+fn refuse_what_would_change_the_result(keys: &Keys<'_>, spec: &ModelSpec) -> Result<()> {
+    let scales = &spec.family.scales;
+    let unscaled = |scale: Scale| (scale == Scale::One).then_some(Value::F32(1.0));
+    let uncapped = |cap: Option<(&str, Option<f64>)>| cap.is_none().then_some(Value::F32(0.0));
+    let serial = !matches!(spec.family.residual, Residual::Key(..));
+    // The key, and the only value it may have; none where the family reads it.
     let harmless = [
         ("attention.causal", Some(Value::Bool(true))),
         ("attention.max_alibi_bias", Some(Value::F32(0.0))),
         ("attention.clamp_kqv", Some(Value::F32(0.0))),
-        ("attention.scale", None),
-        ("attn_logit_softcapping", None),
-        ("final_logit_softcapping", None),
-        ("logit_scale", Some(Value::F32(1.0))),
-        ("residual_scale", Some(Value::F32(1.0))),
-        ("embedding_scale", Some(Value::F32(1.0))),
-        ("use_parallel_residual", Some(Value::Bool(false))),
-        ("expert_count", Some(Value::U32(0))),
+        ("attn_logit_softcapping", uncapped(scales.attention_soft_cap)),
+        ("final_logit_softcapping", uncapped(scales.logit_soft_cap)),
+        ("logit_scale", unscaled(scales.logits)),
+        ("residual_scale", unscaled(scales.residual)),
+        ("embedding_scale", unscaled(scales.embedding)),
+        ("use_parallel_residual", serial.then_some(Value::Bool(spec.parallel_residual))),
+        ("expert_shared_count", Some(Value::U32(0))),
+        ("expert_weights_scale", Some(Value::F32(1.0))),
     ];
     for (key, harmless) in harmless {
-        let key = keys.key(key);
-        if let Some(value) = keys.metadata.get(&key)
-            && Some(value) != harmless.as_ref()
-        {
-            return Err(Error::UnsupportedField {
-                field: key,
-                value: format!("{value:?}").chars().take(80).collect(),
-            });
+        let Some(harmless) = harmless else { continue };
+        if keys.get(key).is_some_and(|value| *value != harmless) {
+            return Err(keys.unsupported(key));
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Dimensions from GGUF metadata: the fixture's header with one pair changed at a time.
 
 use super::*;
+use crate::error::Error;
 use crate::gguf::{Array, GgufFile};
 use crate::spec::RopeLayout;
 
@@ -17,7 +18,7 @@ fn with(changes: &[(&str, Option<Value>)]) -> Result<ModelSpec> {
             None => header.metadata.pairs.remove(*key),
         };
     }
-    ModelSpec::from_gguf(&header, None)
+    ModelSpec::from_gguf(&header, &RopeFactors::default())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as the table of overrides has it")]
@@ -43,7 +44,6 @@ fn damaged_metadata_names_the_key() {
         ("llama.attention.value_length", Some(Value::U32(16))),
         ("llama.attention.layer_norm_rms_epsilon", Some(Value::F32(f32::NAN))),
         ("llama.attention.layer_norm_rms_epsilon", Some(Value::F32(0.0))),
-        ("llama.feed_forward_length", None),
         ("llama.rope.dimension_count", Some(Value::U32(31))),
         ("llama.rope.dimension_count", Some(Value::U32(64))),
         ("llama.rope.freq_base", Some(Value::F32(f32::INFINITY))),
@@ -59,10 +59,11 @@ fn damaged_metadata_names_the_key() {
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     for (key, value) in [
-        ("llama.expert_count", Some(Value::U32(8))),
-        ("llama.rope.scaling.type", text("yarn")),
+        ("llama.expert_shared_count", Some(Value::U32(8))),
+        ("llama.rope.scaling.type", text("longrope")),
         ("llama.attention.causal", Some(Value::Bool(false))),
-        ("llama.attention.scale", Some(Value::F32(0.1))),
+        ("llama.logit_scale", Some(Value::F32(0.1))),
+        ("llama.use_parallel_residual", Some(Value::Bool(true))),
         ("llama.attention.head_count_kv", Some(Value::Array(Array::U32(vec![4, 2, 4, 4])))),
     ] {
         match with(&[(key, value)]) {
@@ -76,16 +77,20 @@ fn what_is_not_implemented_is_refused_by_name() {
 
 #[test]
 fn scaling_is_resolved() {
-    let plain = with(&[]).expect("good").rope.inverse_frequencies;
+    let frequencies = |spec: Result<ModelSpec>| spec.map(|mut spec| spec.ropes.remove(0).inverse_frequencies);
+    let plain = frequencies(with(&[])).expect("good");
     let linear = with(&[
         ("llama.rope.scaling.type", text("linear")),
         ("llama.rope.scaling.factor", Some(Value::F32(2.0))),
     ]);
     let halved: Vec<f32> = plain.iter().map(|frequency| frequency / 2.0).collect();
-    assert_eq!(linear.expect("good").rope.inverse_frequencies, halved);
+    assert_eq!(frequencies(linear).expect("good"), halved);
 
-    let divided = |factors: &[f32]| ModelSpec::from_gguf(&header(), Some(factors));
-    assert_eq!(divided(&[2.0; 16]).expect("good").rope.inverse_frequencies, halved);
+    let divided = |factors: &[f32]| {
+        let factors = RopeFactors { any: Some(factors.to_vec()), ..RopeFactors::default() };
+        frequencies(ModelSpec::from_gguf(&header(), &factors))
+    };
+    assert_eq!(divided(&[2.0; 16]).expect("good"), halved);
     assert!(divided(&[2.0; 15]).is_err());
     assert!(divided(&[0.0; 16]).is_err());
     assert!(divided(&[f32::NAN; 16]).is_err());
@@ -97,8 +102,9 @@ fn a_carried_config_is_what_counts() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families/mistral/config.json");
     let config = std::fs::read_to_string(path).expect("fixtures are in tests/fixtures");
     let spec = with(&[(CONFIG_JSON_KEY, text(&config))]).expect("good");
-    assert_eq!((spec.architecture.as_str(), &spec.sliding_window), ("MistralForCausalLM", &vec![Some(8); 3]));
-    assert_eq!(spec.rope.layout, RopeLayout::Interleaved, "the rows of q and k are still GGUF's");
+    assert_eq!(spec.architecture.as_str(), "MistralForCausalLM");
+    assert!(spec.blocks.iter().all(|block| block.window == Some(8)));
+    assert_eq!(spec.ropes[0].layout, RopeLayout::Interleaved, "the rows of q and k are still GGUF's");
     assert!(spec.eos_token_ids.contains(&2));
     assert!(with(&[(CONFIG_JSON_KEY, text("{"))]).is_err());
 }

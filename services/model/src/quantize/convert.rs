@@ -52,6 +52,8 @@ pub(super) struct Conversion<'a> {
     pub source: TensorData<'a>,
     pub target: &'a TensorInfo,
     pub rows: Rows,
+    /// Added to every value.
+    pub offset: f32,
 }
 
 impl Conversion<'_> {
@@ -102,6 +104,11 @@ impl Conversion<'_> {
                 let row = self.rows.source(first + at);
                 let bytes = &self.source.bytes[row * source_bytes..(row + 1) * source_bytes];
                 decode_row(self.source.info.ty, bytes, scratch);
+                if self.offset != 0.0 {
+                    for value in &mut *scratch {
+                        *value += self.offset;
+                    }
+                }
                 encode_row(self.target.ty, scratch, None, out)
                     .map_err(|why| Failure::Unencodable { row, why })
             },
@@ -134,8 +141,12 @@ mod tests {
             shape: shape.to_vec(),
             bytes: bytes.len() as u64,
         };
-        let conversion =
-            Conversion { source: TensorData { info: &info, bytes: &bytes }, target: &info, rows };
+        let conversion = Conversion {
+            source: TensorData { info: &info, bytes: &bytes },
+            target: &info,
+            rows,
+            offset: 0.0,
+        };
         let mut out = Vec::new();
         conversion
             .run(&AtomicBool::new(false), |piece| {
@@ -162,6 +173,7 @@ mod tests {
             source: TensorData { info: &info, bytes: &[0; 8] },
             target: &info,
             rows: Rows::AsStored,
+            offset: 0.0,
         };
         let end = conversion.run(&AtomicBool::new(true), |_| panic!("nothing may be written"));
         assert!(matches!(end, Err(Failure::Stopped(Error::Cancelled))));
@@ -177,6 +189,7 @@ mod tests {
             source: TensorData { info: &source, bytes: &bytes },
             target: &target,
             rows: Rows::AsStored,
+            offset: 0.0,
         };
         let end = conversion.run(&AtomicBool::new(false), |_| Ok(()));
         assert!(

@@ -1,97 +1,174 @@
 //! A model's dimensions as GGUF metadata: the `general.*` and `{architecture}.*` keys that llama.cpp and our own
 //! reader ask for.
 
-use serde_json::{Map, Value as Json};
-
 use super::plan::{Plan, Scheme};
+use crate::family::{AttentionScale, Residual, Scale};
 use crate::gguf::writer::Pairs;
-use crate::gguf::{Array, Value};
+use crate::gguf::{Array, Value, norm_key};
+use crate::rope::{RopeScaling, RopeSpec, yarn_magnitude};
 use crate::spec::ModelSpec;
 use crate::tensor::TensorType;
 
 /// ggml's version of the block layouts.
 const QUANTIZATION_VERSION: u32 = 2;
-/// Frequencies that differ less than this (relatively) are the same: two ways of computing one in f32.
-const SAME: f32 = 1e-5;
 
-/// How a model's rotary frequencies are said in GGUF.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Rope {
-    pub base: f32,
-    /// Positions are divided by it; 1 for none.
-    pub linear: f32,
-    /// For `rope_freqs.weight`: what each plain frequency is divided by, where that is not one number.
-    pub factors: Option<Vec<f32>>,
-}
-
-/// Recovers base and scaling from the resolved frequencies; `config` tells the base where there is a config.json.
-pub(super) fn rope(spec: &ModelSpec, config: Option<&Map<String, Json>>) -> Rope {
-    let frequencies = &spec.rope.inverse_frequencies;
-    let base = config.and_then(theta).unwrap_or(spec.family.defaults.rope_theta);
-    let dimensions = 2 * frequencies.len();
-    let factors: Vec<f32> = frequencies
-        .iter()
-        .enumerate()
-        .map(|(i, frequency)| (base.powf(-2.0 * i as f64 / dimensions as f64) / f64::from(*frequency)) as f32)
-        .map(tidy)
-        .collect();
-    let first = factors.first().copied().unwrap_or(1.0);
-    if factors.iter().all(|factor| (factor / first - 1.0).abs() < SAME) {
-        return Rope { base: base as f32, linear: first, factors: None };
+/// Tensors that hold a divisor for each rotated pair.
+pub(super) fn rope_factors(spec: &ModelSpec) -> Vec<(&'static str, Vec<f32>)> {
+    let Some(rope) = spec.ropes.first() else { return Vec::new() };
+    match &rope.scaling {
+        RopeScaling::LongRope { short, long, .. } => {
+            vec![("rope_factors_long.weight", long.clone()), ("rope_factors_short.weight", short.clone())]
+        }
+        RopeScaling::Llama3 { .. } if spec.family.gguf.rope_factors => {
+            let plain = RopeSpec::new(rope.layout, rope.dimensions(), rope.theta, RopeScaling::None);
+            let pairs = plain.inverse_frequencies.iter().zip(&rope.inverse_frequencies);
+            vec![("rope_freqs.weight", pairs.map(|(plain, stretched)| tidy(plain / stretched)).collect())]
+        }
+        RopeScaling::Factors(factors) if spec.family.gguf.rope_factors => {
+            vec![("rope_freqs.weight", factors.clone())]
+        }
+        _ => Vec::new(),
     }
-    Rope { base: base as f32, linear: 1.0, factors: Some(factors) }
 }
 
 /// Factors are round numbers in configs; what f32 made of them is rounded back.
 fn tidy(factor: f32) -> f32 {
     let rounded = factor.round();
-    if rounded > 0.0 && (factor / rounded - 1.0).abs() < SAME { rounded } else { factor }
-}
-
-fn theta(config: &Map<String, Json>) -> Option<f64> {
-    let within = |key: &str| config.get(key).and_then(|rope| rope.get("rope_theta")).and_then(Json::as_f64);
-    within("rope_parameters")
-        .or_else(|| within("rope_scaling"))
-        .or_else(|| config.get("rope_theta").and_then(Json::as_f64))
+    if rounded > 0.0 && (factor / rounded - 1.0).abs() < 1e-5 { rounded } else { factor }
 }
 
 /// `general.*` and the architecture's keys.
-pub(super) fn describe(spec: &ModelSpec, rope: &Rope, plan: &Plan, name: &str) -> Pairs {
-    let architecture = spec.family.gguf_architecture;
-    let mut keys: Pairs = vec![
-        ("general.architecture".into(), Value::String(architecture.into())),
-        ("general.type".into(), Value::String("model".into())),
-        ("general.name".into(), Value::String(name.into())),
-        ("general.file_type".into(), Value::U32(file_type(plan))),
-        ("general.quantization_version".into(), Value::U32(QUANTIZATION_VERSION)),
-    ];
-    let mut add = |key: &str, value: Value| keys.push((format!("{architecture}.{key}"), value));
-    let mut count = |key: &str, value: usize| add(key, Value::U32(value as u32));
-    count("block_count", spec.layers);
-    count("context_length", spec.context_length);
-    count("embedding_length", spec.hidden_size);
-    count("feed_forward_length", spec.intermediate_size);
-    count("attention.head_count", spec.heads);
-    count("attention.head_count_kv", spec.kv_heads);
-    count("attention.key_length", spec.head_dim);
-    count("attention.value_length", spec.head_dim);
-    count("vocab_size", spec.vocabulary_size);
-    count("rope.dimension_count", 2 * spec.rope.inverse_frequencies.len());
-    add("attention.layer_norm_rms_epsilon", Value::F32(spec.norm_eps as f32));
-    add("rope.freq_base", Value::F32(rope.base));
-    #[expect(clippy::float_cmp, reason = "1 is written out, not computed")]
-    if rope.linear != 1.0 {
-        add("rope.scaling.type", Value::String("linear".into()));
-        add("rope.scaling.factor", Value::F32(rope.linear));
+pub(super) fn describe(spec: &ModelSpec, plan: &Plan, name: &str) -> Pairs {
+    let mut keys = Keys {
+        pairs: vec![
+            ("general.architecture".into(), Value::String(spec.family.gguf.architecture.into())),
+            ("general.type".into(), Value::String("model".into())),
+            ("general.name".into(), Value::String(name.into())),
+            ("general.file_type".into(), Value::U32(file_type(plan))),
+            ("general.quantization_version".into(), Value::U32(QUANTIZATION_VERSION)),
+        ],
+        architecture: spec.family.gguf.architecture,
+    };
+    keys.count("block_count", spec.layers);
+    keys.count("context_length", spec.context_length);
+    keys.count("embedding_length", spec.hidden_size);
+    keys.count("feed_forward_length", spec.intermediate_size);
+    keys.count("attention.head_count", spec.heads);
+    keys.count("attention.head_count_kv", spec.kv_heads);
+    keys.count("attention.key_length", spec.head_dim);
+    keys.count("attention.value_length", spec.head_dim);
+    keys.count("vocab_size", spec.vocabulary_size);
+    keys.float(norm_key(spec.family), spec.norm.eps as f32);
+    keys.experts(spec);
+    keys.ropes(spec);
+    keys.windows(spec);
+    keys.scales(spec);
+    keys.pairs
+}
+
+struct Keys {
+    pairs: Pairs,
+    architecture: &'static str,
+}
+
+impl Keys {
+    fn add(&mut self, key: &str, value: Value) {
+        self.pairs.push((format!("{}.{key}", self.architecture), value));
     }
-    if let Some(window) = spec.sliding_window.iter().flatten().next() {
-        add("attention.sliding_window", Value::U32(*window as u32));
-        if spec.sliding_window.iter().any(Option::is_none) {
-            let windowed = spec.sliding_window.iter().map(Option::is_some).collect();
-            add("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed)));
+
+    fn count(&mut self, key: &str, value: usize) {
+        self.add(key, Value::U32(value as u32));
+    }
+
+    fn float(&mut self, key: &str, value: f32) {
+        self.add(key, Value::F32(value));
+    }
+
+    fn experts(&mut self, spec: &ModelSpec) {
+        let Some(experts) = spec.experts else { return };
+        self.count("expert_count", experts.count);
+        self.count("expert_used_count", experts.used);
+        self.count("expert_feed_forward_length", experts.intermediate_size);
+        if !experts.normalized {
+            self.add("expert_weights_norm", Value::Bool(false));
         }
     }
-    keys
+
+    fn ropes(&mut self, spec: &ModelSpec) {
+        let Some(rope) = spec.ropes.first() else { return };
+        self.count("rope.dimension_count", rope.dimensions());
+        self.float("rope.freq_base", rope.theta as f32);
+        if let Some(local) = spec.ropes.get(1) {
+            self.float("rope.freq_base_swa", local.theta as f32);
+        }
+        match &rope.scaling {
+            RopeScaling::Linear { factor } => {
+                self.add("rope.scaling.type", Value::String("linear".into()));
+                self.float("rope.scaling.factor", *factor);
+            }
+            RopeScaling::Yarn {
+                factor, beta_fast, beta_slow, original_context, attention_factor, ..
+            } => {
+                self.add("rope.scaling.type", Value::String("yarn".into()));
+                self.float("rope.scaling.factor", *factor as f32);
+                self.count("rope.scaling.original_context_length", *original_context as usize);
+                self.float("rope.scaling.yarn_beta_fast", *beta_fast as f32);
+                self.float("rope.scaling.yarn_beta_slow", *beta_slow as f32);
+                let usual = yarn_magnitude(*factor, 1.0) as f32;
+                if (attention_factor - usual).abs() > 1e-6 {
+                    self.float("rope.scaling.attn_factor", attention_factor / usual);
+                }
+            }
+            RopeScaling::LongRope { original_context, attention_factor, .. } => {
+                self.count("rope.scaling.original_context_length", *original_context);
+                self.float("rope.scaling.attn_factor", *attention_factor);
+            }
+            _ => {}
+        }
+    }
+
+    fn windows(&mut self, spec: &ModelSpec) {
+        let Some(window) = spec.blocks.iter().find_map(|block| block.window) else { return };
+        self.count("attention.sliding_window", window);
+        if spec.blocks.iter().any(|block| block.window.is_none()) {
+            let windowed = spec.blocks.iter().map(|block| block.window.is_some()).collect();
+            self.add("attention.sliding_window_pattern", Value::Array(Array::Bool(windowed)));
+        }
+    }
+
+    fn scales(&mut self, spec: &ModelSpec) {
+        let scales = &spec.family.scales;
+        for (key, scale, value) in [
+            ("embedding_scale", scales.embedding, spec.embedding_scale),
+            ("residual_scale", scales.residual, spec.residual_scale),
+            ("logit_scale", scales.logits, spec.logit_scale),
+        ] {
+            match scale {
+                Scale::One | Scale::RootOfHidden => {}
+                Scale::Times(..) => self.float(key, value),
+                Scale::DividedBy(..) => self.float(key, 1.0 / value),
+            }
+        }
+        let usual = (spec.head_dim as f64).powf(-0.5) as f32;
+        let scale = spec.blocks.first().map_or(usual, |block| block.attention_scale);
+        let unusual = (scale / usual - 1.0).abs() > 1e-6;
+        if matches!(scales.attention, AttentionScale::Times(..)) || unusual {
+            self.float("attention.scale", scale);
+        }
+        for (key, family, cap) in [
+            ("attn_logit_softcapping", scales.attention_soft_cap, spec.attention_soft_cap),
+            ("final_logit_softcapping", scales.logit_soft_cap, spec.logit_soft_cap),
+        ] {
+            if let Some((_, default)) = family
+                && (cap.is_some() || default.is_some())
+            {
+                self.float(key, cap.unwrap_or(0.0));
+            }
+        }
+        if matches!(spec.family.residual, Residual::Key(..)) {
+            self.add("use_parallel_residual", Value::Bool(spec.parallel_residual));
+        }
+    }
 }
 
 /// llama.h's `llama_ftype`: what most of the file is.

@@ -1,6 +1,7 @@
 //! Which type each tensor gets: llama.cpp's mixes (`llama-quantize`'s Q2_K, Q4_K_M and Q8_0), and what stands in
 //! where rows are not whole blocks.
 
+use super::written::written;
 use crate::spec::ModelSpec;
 use crate::tensor::{TensorInfo, TensorType};
 
@@ -22,8 +23,10 @@ pub enum Scheme {
 /// One tensor of the file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTensor {
-    /// Name and shape of the source; type and bytes as they will be written.
+    /// As it will be written.
     pub info: TensorInfo,
+    /// The source's tensors that it is made of, one after the other.
+    pub parts: Vec<String>,
     /// Why it is not the type that the scheme prefers.
     pub reason: Option<String>,
 }
@@ -81,10 +84,11 @@ impl std::fmt::Display for Scheme {
 /// Plans every tensor. Goes to the next higher scheme while no matrix could have a type that the one at hand
 /// promises (rows too short or odd).
 pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo>, spec: &ModelSpec) -> Plan {
-    let tensors: Vec<&TensorInfo> = tensors.into_iter().collect();
+    let tensors = written(tensors, spec);
     let mut actual = scheme;
     loop {
-        let planned: Vec<_> = tensors.iter().map(|tensor| plan_tensor(actual, tensor, spec)).collect();
+        let planned: Vec<_> =
+            tensors.iter().map(|(tensor, parts)| plan_tensor(actual, tensor, parts.clone(), spec)).collect();
         let kept = planned.iter().any(|t| t.info.shape.len() > 1 && actual.promises(t.info.ty));
         match actual.next() {
             Some(next) if !kept => actual = next,
@@ -109,10 +113,10 @@ pub fn planned_bytes<'a>(
 
 /// The type of one tensor under a scheme.
 pub fn tensor_type_for(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorType {
-    plan_tensor(scheme, tensor, spec).info.ty
+    plan_tensor(scheme, tensor, Vec::new(), spec).info.ty
 }
 
-fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> PlannedTensor {
+fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &ModelSpec) -> PlannedTensor {
     let wanted = preferred(scheme, tensor, spec);
     let mut ty = wanted;
     let bytes = loop {
@@ -126,6 +130,7 @@ fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> Planned
         .then(|| format!("{wanted} needs rows of whole {}s, these have {columns}", wanted.block_size()));
     PlannedTensor {
         info: TensorInfo { name: tensor.name.clone(), ty, shape: tensor.shape.clone(), bytes },
+        parts,
         reason,
     }
 }
@@ -141,8 +146,9 @@ const fn stand_in(ty: TensorType) -> TensorType {
 }
 
 fn preferred(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorType {
-    // Norms and biases are small and delicate.
-    if tensor.shape.len() < 2 {
+    // Norms and biases are small and delicate; what chooses experts or says where a token stands is no less.
+    let delicate = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight"];
+    if tensor.shape.len() < 2 || delicate.iter().any(|name| tensor.name.ends_with(name)) {
         return TensorType::F32;
     }
     match scheme {
@@ -164,6 +170,8 @@ enum Role {
     Value {
         layer: usize,
     },
+    /// Queries, keys and values in one.
+    Fused,
     AttentionOutput,
     Down {
         layer: usize,
@@ -185,8 +193,9 @@ impl Role {
         let layer = layer.parse().unwrap_or(0);
         match part {
             "attn_v.weight" => Self::Value { layer },
+            "attn_qkv.weight" => Self::Fused,
             "attn_output.weight" => Self::AttentionOutput,
-            "ffn_down.weight" => Self::Down { layer },
+            "ffn_down.weight" | "ffn_down_exps.weight" => Self::Down { layer },
             _ => Self::Other,
         }
     }
@@ -198,6 +207,7 @@ fn q4(role: Role, spec: &ModelSpec) -> TensorType {
         Role::Value { layer } | Role::Down { layer } if use_more_bits(layer, spec.layers) => TensorType::Q6K,
         // Llama 70B shares each value head among eight: a little more costs nothing.
         Role::Value { .. } if spec.layers == 80 && shared_by(spec) >= 8 => TensorType::Q5K,
+        Role::Fused => TensorType::Q5K,
         _ => TensorType::Q4K,
     }
 }
@@ -208,7 +218,7 @@ fn q2(role: Role, spec: &ModelSpec) -> TensorType {
         Role::Value { .. } if spec.layers == 80 && shared_by(spec) >= 8 => TensorType::Q5K,
         Role::Value { .. } if shared_by(spec) >= 4 => TensorType::Q4K,
         Role::Value { .. } | Role::AttentionOutput | Role::Down { .. } => TensorType::Q3K,
-        Role::Embedding | Role::Other => TensorType::Q2K,
+        Role::Embedding | Role::Fused | Role::Other => TensorType::Q2K,
     }
 }
 

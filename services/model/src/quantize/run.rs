@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use super::convert::{Conversion, Failure, Rows};
 use super::decode::is_plain;
-use super::describe::{self, Rope};
+use super::describe;
 use super::encode::Unencodable;
 use super::output::Output;
-use super::plan::{Plan, Scheme, plan};
+use super::plan::{Plan, PlannedTensor, Scheme, plan};
 use super::vocabulary::{self, Published};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -17,11 +17,10 @@ use crate::gguf::writer::{Pairs, Writer};
 use crate::gguf::{CONFIG_JSON_KEY, Value};
 use crate::mapped;
 use crate::spec::RopeLayout;
-use crate::tensor::{TensorData, TensorInfo, TensorType};
+use crate::tensor::{TensorInfo, TensorType};
 
 /// Of the source's tokenizer files; the checkpoint bounds them likewise when it opens them.
 const MAX_SIDECAR_BYTES: u64 = 256 << 20;
-const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// What to make, and where.
 #[derive(Debug)]
@@ -98,9 +97,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
 struct Run<'a> {
     source: &'a Checkpoint,
     request: &'a Request<'a>,
-    rope: Rope,
-    /// `rope_freqs.weight`, where the model has one.
-    factors: Option<(TensorInfo, Vec<u8>)>,
+    /// Divisors of rotary frequencies, where the model has them.
+    factors: Vec<(TensorInfo, Vec<u8>)>,
     tokenizer: Pairs,
 }
 
@@ -119,19 +117,17 @@ impl<'a> Run<'a> {
             );
             return Err(Error::invalid("model", why));
         }
-        let config = source.config_json().and_then(|text| serde_json::from_str(text).ok());
-        let rope = describe::rope(source.spec(), config.as_ref());
-        let factors = rope.factors.as_ref().map(|factors| {
+        let factors = describe::rope_factors(source.spec()).into_iter().map(|(name, factors)| {
             let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
             let info = TensorInfo {
-                name: ROPE_FACTORS.into(),
+                name: name.into(),
                 ty: TensorType::F32,
                 shape: vec![factors.len()],
                 bytes: bytes.len() as u64,
             };
             (info, bytes)
         });
-        Ok(Self { source, request, rope, factors, tokenizer: tokenizer(source)? })
+        Ok(Self { source, request, factors: factors.collect(), tokenizer: tokenizer(source)? })
     }
 
     fn with_fallback(&self, cancel: &AtomicBool, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Outcome> {
@@ -158,33 +154,28 @@ impl<'a> Run<'a> {
         progress: &mut dyn FnMut(Progress<'_>),
     ) -> Result<Attempt> {
         let io = |error| Error::io(self.request.destination, error);
-        let factors = self.factors.as_ref().map(|(info, _)| info);
+        let factors = self.factors.iter().map(|(info, _)| info);
         let table: Vec<TensorInfo> =
-            factors.into_iter().chain(plan.tensors.iter().map(|tensor| &tensor.info)).cloned().collect();
+            factors.chain(plan.tensors.iter().map(|tensor| &tensor.info)).cloned().collect();
         let total_bytes = table.iter().map(|tensor| tensor.bytes).sum();
         let output = Output::create(self.request.destination).map_err(io)?;
         let mut writer = Writer::begin(output, &self.metadata(plan), &table).map_err(io)?;
         let mut done_bytes = 0;
-        if let Some((info, bytes)) = &self.factors {
+        for (info, bytes) in &self.factors {
             writer.write(bytes).map_err(io)?;
             done_bytes += info.bytes;
         }
         for planned in &plan.tensors {
             let name = planned.info.name.as_str();
             progress(Progress { tensor: name, done_bytes, total_bytes });
-            let data = self.source.tensor(name)?;
-            let conversion = Conversion { source: data, target: &planned.info, rows: self.rows(data) };
-            let end = conversion.run(cancel, |piece| {
+            let end = self.convert(planned, cancel, &mut |piece| {
                 writer.write(piece).map_err(io)?;
                 done_bytes += piece.len() as u64;
                 progress(Progress { tensor: name, done_bytes, total_bytes });
                 Ok(())
             });
             match end {
-                Ok(()) => {
-                    self.source.check_whole()?;
-                    self.source.release(name);
-                }
+                Ok(()) => self.source.check_whole()?,
                 Err(Failure::Stopped(error)) => return Err(error),
                 Err(Failure::Unencodable { row, why }) => {
                     let text = format!("tensor '{name}', row {row}: {why}");
@@ -199,12 +190,42 @@ impl<'a> Run<'a> {
         Ok(Attempt::Done(outcome(plan, bytes)))
     }
 
+    /// One tensor, part after part.
+    fn convert(
+        &self,
+        planned: &PlannedTensor,
+        cancel: &AtomicBool,
+        write: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<(), Failure> {
+        let mut rows_before = 0;
+        for part in &planned.parts {
+            let source = self.source.tensor(part).map_err(Failure::Stopped)?;
+            let (ty, shape) = (planned.info.ty, &source.info.shape);
+            let bytes = ty.bytes_for(shape).expect("parts have the rows of the whole");
+            let target = TensorInfo { ty, bytes, ..source.info.clone() };
+            let conversion = Conversion {
+                source: source.data(),
+                target: &target,
+                rows: self.rows(part),
+                offset: self.offset(part),
+            };
+            conversion.run(cancel, &mut *write).map_err(|failure| match failure {
+                Failure::Unencodable { row, why } => Failure::Unencodable { row: rows_before + row, why },
+                stopped @ Failure::Stopped(_) => stopped,
+            })?;
+            rows_before += shape[0];
+            drop(source);
+            self.source.release(part);
+        }
+        Ok(())
+    }
+
     /// Hugging Face's q and k rows into the order of the family's GGUF files; a GGUF source has it.
-    fn rows(&self, tensor: TensorData<'_>) -> Rows {
+    fn rows(&self, tensor: &str) -> Rows {
         let spec = self.source.spec();
-        let turned =
-            spec.rope.layout != spec.family.gguf_rope && spec.family.gguf_rope == RopeLayout::Interleaved;
-        let part = tensor.info.name.rsplit_once('.').map_or("", |(head, _)| head);
+        let Some(rope) = spec.ropes.first() else { return Rows::AsStored };
+        let turned = rope.layout != spec.family.gguf.rope && spec.family.gguf.rope == RopeLayout::Interleaved;
+        let part = tensor.rsplit_once('.').map_or("", |(head, _)| head);
         if turned && (part.ends_with(".attn_q") || part.ends_with(".attn_k")) {
             Rows::Interleaved { head_dim: spec.head_dim }
         } else {
@@ -212,8 +233,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Norms are written as they are applied.
+    fn offset(&self, tensor: &str) -> f32 {
+        if tensor.ends_with("norm.weight") { self.source.spec().norm.offset } else { 0.0 }
+    }
+
     fn metadata(&self, plan: &Plan) -> Pairs {
-        let mut pairs = describe::describe(self.source.spec(), &self.rope, plan, self.request.name);
+        let mut pairs = describe::describe(self.source.spec(), plan, self.request.name);
         pairs.extend(self.tokenizer.iter().cloned());
         if let Some(config) = self.source.config_json() {
             pairs.push((CONFIG_JSON_KEY.into(), Value::String(config.into())));
@@ -277,3 +303,7 @@ fn outcome(plan: &Plan, bytes: u64) -> Outcome {
 #[cfg(test)]
 #[path = "run_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "converted_tests.rs"]
+mod converted_tests;

@@ -7,6 +7,7 @@ use candle_core::{DType, Device};
 use half::{bf16, f16};
 
 use super::*;
+use crate::Tensor;
 use crate::gguf::Array;
 
 fn fixture(name: &str) -> PathBuf {
@@ -29,7 +30,7 @@ fn run(source: &Path, scheme: Scheme, folder: &tempfile::TempDir) -> (Outcome, C
 }
 
 /// Any stored tensor as f32, quantized ones by candle's decoders.
-fn values(tensor: TensorData<'_>) -> Vec<f32> {
+fn values(tensor: &Tensor<'_>) -> Vec<f32> {
     let dtype = match tensor.info.ty {
         TensorType::F32 => GgmlDType::F32,
         TensorType::F16 => GgmlDType::F16,
@@ -58,8 +59,8 @@ fn values(tensor: TensorData<'_>) -> Vec<f32> {
 fn error(source: &Checkpoint, made: &Checkpoint, name: &str) -> f64 {
     let (a, b) = (source.tensor(name).unwrap(), made.tensor(name).unwrap());
     let (head_dim, columns) = (source.spec().head_dim, a.info.shape.get(1).copied().unwrap_or(1));
-    let (a, b) = (values(a), values(b));
-    let turned = source.spec().rope.layout != made.spec().rope.layout
+    let (a, b) = (values(&a), values(&b));
+    let turned = source.spec().ropes[0].layout != made.spec().ropes[0].layout
         && (name.contains("attn_q.") || name.contains("attn_k."));
     let (mut wrong, mut size) = (0.0, 0.0);
     for (at, b) in b.iter().enumerate() {
@@ -114,8 +115,8 @@ fn the_file_alone_says_what_the_model_is() {
         assert_eq!(a, b);
     }
     let (a, b) = (made.spec(), source.spec());
-    assert_eq!(a.rope.layout, RopeLayout::Interleaved);
-    assert_eq!(a.rope.inverse_frequencies, b.rope.inverse_frequencies);
+    assert_eq!(a.ropes[0].layout, RopeLayout::Interleaved);
+    assert_eq!(a.ropes[0].inverse_frequencies, b.ropes[0].inverse_frequencies);
     assert_eq!(a.eos_token_ids, b.eos_token_ids);
     assert_eq!((a.layers, a.head_dim, a.tied_embeddings), (b.layers, b.head_dim, b.tied_embeddings));
 }
@@ -146,7 +147,7 @@ fn a_gguf_source_gives_the_same_tensors() {
     for info in from_safetensors.tensors() {
         let (a, b) = (from_gguf.tensor(&info.name).unwrap(), from_safetensors.tensor(&info.name).unwrap());
         assert_eq!(a.info, b.info);
-        equal += a.bytes.iter().zip(b.bytes).filter(|(a, b)| a == b).count();
+        equal += a.bytes.iter().zip(b.bytes.iter()).filter(|(a, b)| a == b).count();
     }
     // F16 rounds what bf16 holds below 2^-14: a few bytes may differ.
     assert!(equal as f64 > 0.999 * from_safetensors.weights_bytes() as f64, "{equal}");
@@ -166,8 +167,8 @@ fn families_keep_what_is_theirs() {
         assert!(outcome.reason.as_deref().unwrap().contains("Q4 was used"), "{:?}", outcome.reason);
         let metadata = made.gguf_metadata().unwrap();
         assert_eq!(metadata.text("general.architecture").unwrap(), Some(architecture));
-        assert_eq!(made.spec().rope.layout, layout);
-        assert_eq!(made.spec().sliding_window, source.spec().sliding_window);
+        assert_eq!(made.spec().ropes[0].layout, layout);
+        assert_eq!(made.spec().blocks, source.spec().blocks);
         assert_eq!(made.spec().qkv_bias, source.spec().qkv_bias);
         for tensor in made.tensors() {
             let error = error(&source, &made, &tensor.name);
@@ -189,12 +190,14 @@ fn llama3_scaling_survives_in_ggufs_own_terms() {
     let folder = tempfile::tempdir().unwrap();
     let (_, made) = run(&fixture("families/llama3-rope"), Scheme::Fp16, &folder);
     let file = crate::gguf::GgufFile::open(&folder.path().join("model.gguf")).unwrap();
-    let stored = file.header().tensors.iter().find(|tensor| tensor.name == ROPE_FACTORS).unwrap();
+    let stored = file.header().tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight").unwrap();
     let factors: Vec<f32> =
         file.bytes(stored).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(factors.first(), Some(&1.0));
     assert_eq!(factors.last(), Some(&8.0));
-    for (i, (factor, frequency)) in factors.iter().zip(&source.spec().rope.inverse_frequencies).enumerate() {
+    for (i, (factor, frequency)) in
+        factors.iter().zip(&source.spec().ropes[0].inverse_frequencies).enumerate()
+    {
         let plain = 10_000_f32.powf(-(i as f32) / factors.len() as f32);
         assert!(
             (plain / factor / frequency - 1.0).abs() < 1e-6,
@@ -295,6 +298,6 @@ fn narrowing_to_f16_rounds_to_nearest() {
     let (_, made) = run(&fixture("families/llama"), Scheme::Fp16, &folder);
     let (a, b) = (source.tensor("output.weight").unwrap(), made.tensor("output.weight").unwrap());
     assert_eq!((a.info.ty, b.info.ty), (TensorType::F32, TensorType::F16));
-    let narrowed: Vec<f32> = values(a).into_iter().map(|v| f16::from_f32(v).to_f32()).collect();
-    assert_eq!(narrowed, values(b));
+    let narrowed: Vec<f32> = values(&a).into_iter().map(|v| f16::from_f32(v).to_f32()).collect();
+    assert_eq!(narrowed, values(&b));
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use millm_model::gguf::GgufHeader;
+use millm_model::gguf::{GgufHeader, RopeFactors};
 use millm_model::safetensors::{SafetensorsHeader, ShardIndex};
 use millm_model::{Checkpoint, GenerationDefaults, ModelSpec, Tokenizer, requires_custom_code};
 
@@ -55,20 +55,21 @@ fn gguf_models() {
     survives(150, vec![gguf_head()], |bytes| {
         let parsed = GgufHeader::parse("bad.gguf", bytes, GGUF_LENGTH.max(bytes.len() as u64));
         let Some(header) = parsed.ok().and_then(millm_model::headers::Prefix::complete) else { return };
-        let _ = ModelSpec::from_gguf(&header, None);
+        let _ = ModelSpec::from_gguf(&header, &RopeFactors::unread(&header));
         if let Ok(tokenizer) = Tokenizer::from_gguf(&header.metadata) {
             use_tokenizer(&tokenizer);
         }
     });
 }
 
+fn safetensors_head(mut file: Vec<u8>) -> Vec<u8> {
+    let length = u64::from_le_bytes(file[..8].try_into().expect("eight bytes"));
+    file.truncate(8 + length as usize);
+    file
+}
+
 fn safetensors_heads() -> Vec<Vec<u8>> {
-    let head = |mut file: Vec<u8>| {
-        let length = u64::from_le_bytes(file[..8].try_into().expect("eight bytes"));
-        file.truncate(8 + length as usize);
-        file
-    };
-    all("model.safetensors").into_iter().map(head).collect()
+    all("model.safetensors").into_iter().map(safetensors_head).collect()
 }
 
 #[test]
@@ -124,27 +125,38 @@ fn use_tokenizer(tokenizer: &Tokenizer) {
     let _ = tokenizer.decode(&[0, 5, u32::MAX, tokenizer.vocab_size() as u32], true);
 }
 
-/// Whole folders, opened, read and thrown away.
-#[test]
-fn checkpoints() {
-    let family = fixtures().join("families/llama");
-    let length = fs::metadata(family.join("model.safetensors")).expect("a fixture").len();
-    assert_eq!(length, LLAMA_LENGTH);
-    survives(400, safetensors_heads(), |bytes| {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let family = fixtures().join("families/llama");
-        fs::copy(family.join("config.json"), folder.path().join("config.json")).expect("copyable");
-        let mut file = bytes.to_vec();
-        file.resize(file.len().max(LLAMA_LENGTH as usize), 0);
-        fs::write(folder.path().join("model.safetensors"), file).expect("writable");
-        let Ok(checkpoint) = Checkpoint::open(folder.path()) else { return };
-        for tensor in checkpoint.tensors() {
-            let data = checkpoint.tensor(&tensor.name).expect("listed");
-            assert_eq!(data.bytes.len() as u64, tensor.bytes);
-        }
-        let _ = (checkpoint.tokenizer().is_ok(), checkpoint.chat_template().is_ok());
-    });
+/// A whole folder with a damaged head of the weights: opened, read and thrown away.
+fn open(family: &str, head: &[u8]) {
+    let source = fixtures().join("families").join(family);
+    let length = fs::metadata(source.join("model.safetensors")).expect("a fixture").len() as usize;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    fs::copy(source.join("config.json"), folder.path().join("config.json")).expect("copyable");
+    // As long as the file was, so that what is said of its tensors can be true.
+    let mut file = head.to_vec();
+    file.resize(file.len().max(length), 0);
+    fs::write(folder.path().join("model.safetensors"), file).expect("writable");
+    let Ok(checkpoint) = Checkpoint::open(folder.path()) else { return };
+    for tensor in checkpoint.tensors() {
+        let data = checkpoint.tensor(&tensor.name).expect("listed");
+        assert_eq!(data.bytes.len() as u64, tensor.bytes);
+    }
+    let _ = (checkpoint.tokenizer().is_ok(), checkpoint.chat_template().is_ok());
 }
 
-/// Of the file whose head is damaged.
-const LLAMA_LENGTH: u64 = 512_768;
+macro_rules! checkpoints {
+    ($($test:ident $family:literal)*) => { $(
+        #[test]
+        fn $test() {
+            let weights = fixtures().join("families").join($family).join("model.safetensors");
+            survives(100, vec![safetensors_head(read(&weights))], |bytes| open($family, bytes));
+        }
+    )* };
+}
+
+// Families that keep their tensors apart, turned, in one, and stacked.
+checkpoints! {
+    checkpoints "llama"
+    turned_checkpoints "gpt2"
+    fused_checkpoints "gpt_neox"
+    stacked_checkpoints "qwen3_moe"
+}

@@ -1,0 +1,145 @@
+//! A config's keys into a `ModelSpec`, as the family's data says.
+
+use super::dimensions::Dimensions;
+use super::fields::Fields;
+use super::{experts, family_of, refuse, rope, window};
+use crate::error::Result;
+use crate::family::{AttentionScale, Family, Positions, Presence, QkNormed, Residual, Scale};
+use crate::spec::{Activation, Block, ModelSpec, NormPlace, NormSpec, QkNorm};
+
+pub(super) fn spec(config: &Fields<'_>) -> Result<ModelSpec> {
+    let (architecture, family) = family_of(config)?;
+    let dimensions = Dimensions::read(config, family)?;
+    let biased = |presence| presence_of(config, presence);
+    let parallel_residual = match family.residual {
+        Residual::Serial => false,
+        Residual::Parallel => true,
+        Residual::Key(key, default) => config.flag(key)?.unwrap_or(default),
+    };
+    let windows = window::read(config, family, dimensions.layers)?;
+    let positions = rope::read(config, family, &dimensions, &windows)?;
+    let experts = experts::read(config, family, &dimensions)?;
+    let scale = |scale| factor(config, scale, dimensions.hidden_size);
+    let soft_cap = |cap| soft_cap(config, cap);
+    let blocks = attention_scales(config, family, &dimensions)?
+        .into_iter()
+        .enumerate()
+        .map(|(layer, attention_scale)| Block {
+            window: windows[layer],
+            rope: positions.layers[layer],
+            attention_scale,
+            experts: experts.layers[layer],
+        })
+        .collect();
+    let spec = ModelSpec {
+        architecture,
+        family,
+        layers: dimensions.layers,
+        hidden_size: dimensions.hidden_size,
+        heads: dimensions.heads,
+        kv_heads: dimensions.kv_heads,
+        head_dim: dimensions.head_dim,
+        intermediate_size: dimensions.intermediate_size,
+        vocabulary_size: dimensions.vocabulary_size,
+        context_length: positions.context_length,
+        norm: NormSpec {
+            kind: family.norm.kind,
+            place: norm_place(family, parallel_residual),
+            bias: family.norm.bias,
+            eps: config.positive(family.keys.norm_eps)?.unwrap_or(family.defaults.norm_eps),
+            offset: family.norm.offset,
+        },
+        qk_norm: qk_norm(config, family)?,
+        parallel_residual,
+        mlp: family.mlp,
+        activation: activation(config, family)?,
+        experts: experts.spec,
+        learned_positions: (family.positions == Positions::Learned).then_some(dimensions.context_length),
+        ropes: positions.ropes,
+        blocks,
+        attention_soft_cap: soft_cap(family.scales.attention_soft_cap)?,
+        logit_soft_cap: soft_cap(family.scales.logit_soft_cap)?,
+        embedding_scale: scale(family.scales.embedding)?,
+        residual_scale: scale(family.scales.residual)?,
+        logit_scale: scale(family.scales.logits)?,
+        tied_embeddings: config.flag("tie_word_embeddings")?.unwrap_or(family.defaults.tied_embeddings),
+        qkv_bias: biased(family.qkv_bias)?,
+        output_bias: biased(family.output_bias)?,
+        mlp_bias: biased(family.mlp_bias)?,
+        logit_bias: biased(family.logit_bias)?,
+        bos_token_id: config.token_ids("bos_token_id")?.first().copied(),
+        eos_token_ids: config.token_ids("eos_token_id")?,
+    };
+    refuse::what_nobody_read(config)?;
+    Ok(spec)
+}
+
+pub(crate) fn norm_place(family: &Family, parallel_residual: bool) -> NormPlace {
+    if parallel_residual { family.norm.place_when_parallel } else { family.norm.place }
+}
+
+fn presence_of(config: &Fields<'_>, presence: Presence) -> Result<bool> {
+    match presence {
+        Presence::Never => Ok(false),
+        Presence::Always => Ok(true),
+        Presence::Key(key, default) => Ok(config.flag(key)?.unwrap_or(default)),
+    }
+}
+
+fn qk_norm(config: &Fields<'_>, family: &Family) -> Result<Option<QkNorm>> {
+    Ok(match family.qk_norm {
+        QkNormed::Never => None,
+        QkNormed::Always(kind) => Some(kind),
+        QkNormed::Key(key, kind) => config.flag(key)?.unwrap_or(false).then_some(kind),
+    })
+}
+
+fn factor(config: &Fields<'_>, scale: Scale, hidden_size: usize) -> Result<f32> {
+    Ok(match scale {
+        Scale::One => 1.0,
+        Scale::RootOfHidden => (hidden_size as f64).sqrt() as f32,
+        Scale::Times(key, default) => config.positive(key)?.unwrap_or(default) as f32,
+        Scale::DividedBy(key, default) => (1.0 / config.positive(key)?.unwrap_or(default)) as f32,
+    })
+}
+
+fn soft_cap(config: &Fields<'_>, cap: Option<(&str, Option<f64>)>) -> Result<Option<f32>> {
+    let Some((key, default)) = cap else { return Ok(None) };
+    if config.is_null(key) {
+        return Ok(None);
+    }
+    Ok(config.positive(key)?.or(default).map(|cap| cap as f32))
+}
+
+/// One for each layer.
+fn attention_scales(config: &Fields<'_>, family: &Family, dimensions: &Dimensions) -> Result<Vec<f32>> {
+    let of_head = (dimensions.head_dim as f64).powf(-0.5);
+    let everywhere = match family.scales.attention {
+        AttentionScale::HeadDim => of_head,
+        AttentionScale::InverseRoot(key, default) => config.positive(key)?.unwrap_or(default).powf(-0.5),
+        AttentionScale::Times(key, default) => config.positive(key)?.unwrap_or(default),
+        AttentionScale::ByLayer => match config.flag("scale_attn_weights")? {
+            Some(false) => 1.0,
+            _ => of_head,
+        },
+    };
+    let falls = family.scales.attention == AttentionScale::ByLayer
+        && config.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false);
+    let of_layer = |layer: usize| if falls { everywhere / (layer + 1) as f64 } else { everywhere };
+    Ok((0..dimensions.layers).map(|layer| of_layer(layer) as f32).collect())
+}
+
+fn activation(config: &Fields<'_>, family: &Family) -> Result<Activation> {
+    let key = family.keys.activation;
+    Ok(match config.text(key)? {
+        None => family.defaults.activation,
+        Some("gelu") => family.gelu,
+        Some("silu" | "swish") => Activation::Silu,
+        Some("gelu_python") => Activation::Gelu,
+        Some("gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_new" | "gelu_fast" | "gelu_accurate") => {
+            Activation::GeluTanh
+        }
+        Some("relu") => Activation::Relu,
+        Some(_) => return Err(config.unsupported(key)),
+    })
+}

@@ -1,0 +1,25 @@
+//! StableLM: layer norms around Llama's parts, and a quarter of each head turned.
+
+use super::llama::{ATTENTION, DEFAULTS, ENDS, LLAMA, MLP, NORMS};
+use super::starcoder::NORM_BIASES;
+use crate::family::{
+    Defaults, Family, Gguf, KEYS, Keys, KvHeads, LAYER_NORM, Norm, Positions, Presence, ROTARY, Residual,
+    Rotary,
+};
+use crate::spec::{NormPlace, RopeLayout};
+
+pub const STABLELM: Family = Family {
+    architecture: "StableLmForCausalLM",
+    name: "stablelm",
+    gguf: Gguf { architecture: "stablelm", rope: RopeLayout::Half, rope_factors: false, ..LLAMA.gguf },
+    keys: Keys { norm_eps: "layer_norm_eps", ..KEYS },
+    names: &[ENDS, NORMS, NORM_BIASES, ATTENTION, MLP],
+    norm: Norm { place_when_parallel: NormPlace::BeforeShared, ..LAYER_NORM },
+    residual: Residual::Key("use_parallel_residual", false),
+    qkv_bias: Presence::Key("use_qkv_bias", false),
+    output_bias: Presence::Never,
+    mlp_bias: Presence::Never,
+    positions: Positions::Rotary(Rotary { partial: Some(("partial_rotary_factor", 0.25)), ..ROTARY }),
+    defaults: Defaults { kv_heads: KvHeads::Count(32), context_length: 4096, norm_eps: 1e-5, ..DEFAULTS },
+    ..LLAMA
+};

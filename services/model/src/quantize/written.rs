@@ -1,0 +1,70 @@
+//! Which tensors a GGUF file of a family has: most of them those that the decoder reads, some of them several in one, as
+//! llama.cpp's graphs want them.
+
+use std::collections::HashMap;
+
+use crate::spec::ModelSpec;
+use crate::tensor::{TensorInfo, TensorType};
+
+/// The file's tensors (of the source's types), each with the names of those it is made of, in the order of the first of
+/// them.
+pub(super) fn written<'a>(
+    tensors: impl IntoIterator<Item = &'a TensorInfo>,
+    spec: &ModelSpec,
+) -> Vec<(TensorInfo, Vec<String>)> {
+    let mut list: Vec<(TensorInfo, Vec<String>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for tensor in tensors {
+        let target = Target::of(&tensor.name, spec);
+        let at = *places.entry(target.name.clone()).or_insert(list.len());
+        if at < list.len() {
+            let (whole, parts) = &mut list[at];
+            whole.shape[0] += if target.stacked { 1 } else { tensor.shape[0] };
+            whole.bytes += tensor.bytes;
+            whole.ty = wider(whole.ty, tensor.ty);
+            parts.push(tensor.name.clone());
+            continue;
+        }
+        let stack: &[usize] = if target.stacked { &[1] } else { &[] };
+        let whole =
+            TensorInfo { name: target.name, shape: [stack, &tensor.shape].concat(), ..tensor.clone() };
+        list.push((whole, vec![tensor.name.clone()]));
+    }
+    list
+}
+
+/// Parts are published in one type; where they are not, the one that holds both.
+fn wider(a: TensorType, b: TensorType) -> TensorType {
+    if a == b { a } else { TensorType::F32 }
+}
+
+/// The tensor that one of the decoder's becomes a part of.
+struct Target {
+    name: String,
+    /// As one matrix of a stack.
+    stacked: bool,
+}
+
+impl Target {
+    fn of(name: &str, spec: &ModelSpec) -> Self {
+        let alone = || Self { name: name.to_owned(), stacked: false };
+        let Some((block, layer_part)) = name
+            .strip_prefix("blk.")
+            .and_then(|rest| rest.split_once('.'))
+            .map(|(layer, part)| (format!("blk.{layer}"), part))
+        else {
+            return alone();
+        };
+        let pieces: Vec<&str> = layer_part.split('.').collect();
+        match (pieces.as_slice(), &spec.family.gguf) {
+            ([part, _expert, kind], _) => Self { name: format!("{block}.{part}_exps.{kind}"), stacked: true },
+            (["attn_q" | "attn_k" | "attn_v", kind], gguf) if gguf.fused_qkv => {
+                Self { name: format!("{block}.attn_qkv.{kind}"), stacked: false }
+            }
+            (["ffn_gate" | "ffn_up", kind], gguf) if gguf.fused_gate_up => {
+                Self { name: format!("{block}.ffn_up.{kind}"), stacked: false }
+            }
+            _ => alone(),
+        }
+    }
+}
