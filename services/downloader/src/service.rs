@@ -100,7 +100,8 @@ impl DownloaderService for Service {
         request: Request<StartDownloadRequest>,
     ) -> Result<Response<Download>, Status> {
         let (context, queue) = (Arc::clone(&self.context), self.queue.clone());
-        Ok(Response::new(start(context, queue, request.into_inner()).await?))
+        // Large: it holds what the survey found.
+        Ok(Response::new(Box::pin(start(context, queue, request.into_inner())).await?))
     }
 
     async fn cancel_download(&self, request: Request<CancelDownloadRequest>) -> Result<Response<()>, Status> {

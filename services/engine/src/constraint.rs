@@ -141,6 +141,11 @@ impl Constraint {
         };
         let words = mask.iter().copied().chain(std::iter::repeat(0));
         for (logits, word) in logits.chunks_mut(32).zip(words) {
+            // Most words allow nothing or, within a string, everything.
+            if word == 0 {
+                logits.fill(f32::NEG_INFINITY);
+                continue;
+            }
             if word == u32::MAX {
                 continue;
             }

@@ -71,19 +71,16 @@ impl Hidden {
         let (team, steps, wide) = (pass.team, pass.steps, self.up.weight.rows);
         let rows = input.len() / self.up.weight.columns;
         let up = sized(up, rows * wide);
-        let inner = match &self.gate {
-            Some(linear) => {
-                let gate = sized(gate, rows * wide);
-                let layers = [(linear, &mut *gate), (&self.up, &mut *up)];
-                together(team, steps, input, layers, pass.scratch);
-                activate(pass, wide, gate, Some(up));
-                gate
-            }
-            None => {
-                self.up.forward(team, steps, input, up, pass.scratch);
-                activate(pass, wide, up, None);
-                up
-            }
+        let inner = if let Some(linear) = &self.gate {
+            let gate = sized(gate, rows * wide);
+            let layers = [(linear, &mut *gate), (&self.up, &mut *up)];
+            together(team, steps, input, layers, pass.scratch);
+            activate(pass, wide, gate, Some(up));
+            gate
+        } else {
+            self.up.forward(team, steps, input, up, pass.scratch);
+            activate(pass, wide, up, None);
+            up
         };
         self.down.forward(team, steps, inner, out, pass.scratch);
     }

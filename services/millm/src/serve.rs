@@ -26,6 +26,7 @@ const fn default_port(role: Role) -> u16 {
 }
 
 pub async fn run(settings: Settings, roles: &[Role]) -> Result<()> {
+    memory::keep_little();
     telemetry::init(&settings);
     let has = |role| roles.contains(&role);
     let Some(first) = roles.iter().max() else { bail!("no role to run") };

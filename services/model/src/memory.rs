@@ -65,9 +65,9 @@ pub fn kv_cache_bytes(spec: &ModelSpec, context: usize, element_bytes: usize) ->
 pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 {
     tensors
         .into_iter()
-        .map(|tensor| match tensor.shape.len() == 1 || tensor.name.ends_with("_norm.weight") {
-            true => 4 * tensor.elements(),
-            false => tensor.bytes,
+        .map(|tensor| {
+            let vector = tensor.shape.len() == 1 || tensor.name.ends_with("_norm.weight");
+            if vector { 4 * tensor.elements() } else { tensor.bytes }
         })
         .sum()
 }

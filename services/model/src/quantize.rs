@@ -8,6 +8,7 @@ mod convert;
 mod decode;
 mod describe;
 pub mod encode;
+mod output;
 mod plan;
 mod pre_tokenizer;
 mod run;

@@ -2,7 +2,7 @@
 //! Whoever wants one waits, so that neither a slow disk nor a slow hasher makes memory grow.
 
 use std::{
-    io,
+    fmt, io,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -18,17 +18,62 @@ pub const ALIGNMENT: usize = 4096;
 pub struct Pool {
     permits: Arc<Semaphore>,
     spare: Mutex<Vec<MmapMut>>,
+    keepers: Mutex<Vec<Arc<Call>>>,
+}
+
+/// How somebody who keeps blocks is asked for those that could be had again from the disk.
+struct Call(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Call {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Call")
+    }
+}
+
+/// As long as this lives its owner is asked for blocks when there are none.
+#[derive(Debug)]
+pub struct Keeper {
+    call: Arc<Call>,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.pool.keepers().retain(|call| !Arc::ptr_eq(call, &self.call));
+    }
 }
 
 impl Pool {
     pub fn new(blocks: usize) -> Arc<Self> {
-        Arc::new(Self { permits: Arc::new(Semaphore::new(blocks)), spare: Mutex::default() })
+        Arc::new(Self {
+            permits: Arc::new(Semaphore::new(blocks)),
+            spare: Mutex::default(),
+            keepers: Mutex::default(),
+        })
+    }
+
+    fn keepers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Call>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Files share a pool: one that waits for its turn would not notice by itself that another lacks memory.
+    pub fn keeper(self: &Arc<Self>, call: impl Fn() + Send + Sync + 'static) -> Keeper {
+        let call = Arc::new(Call(Box::new(call)));
+        self.keepers().push(Arc::clone(&call));
+        Keeper { call, pool: Arc::clone(self) }
     }
 
     /// Errors when the system has no memory.
     pub async fn take(self: &Arc<Self>) -> io::Result<Block> {
-        // Never closed, so never an error.
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        let permit = if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            Some(permit)
+        } else {
+            for call in self.keepers().iter() {
+                (call.0)();
+            }
+            // Never closed, so never an error.
+            Arc::clone(&self.permits).acquire_owned().await.ok()
+        };
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Straight from the system: pages, aligned by nature, that are given back whole.
         let memory = spare.map_or_else(|| MmapMut::map_anon(BLOCK_BYTES as usize), Ok)?;
@@ -98,5 +143,19 @@ mod tests {
         let again = pool.take().await.unwrap();
         assert_eq!((again.bytes().as_ptr(), again.len()), (place, 0));
         drop(second);
+    }
+
+    #[tokio::test]
+    async fn who_keeps_blocks_hears_of_those_who_wait() {
+        let pool = Pool::new(1);
+        let kept = Arc::new(Mutex::new(Some(pool.take().await.unwrap())));
+        let keeper = pool.keeper({
+            let kept = Arc::clone(&kept);
+            move || drop(kept.lock().unwrap().take())
+        });
+        let block = pool.take().await.unwrap();
+        drop(keeper);
+        *kept.lock().unwrap() = Some(block);
+        assert!(futures::poll!(std::pin::pin!(pool.take())).is_pending());
     }
 }

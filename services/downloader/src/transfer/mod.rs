@@ -43,7 +43,7 @@ use ledger::{Marks, Wanted};
 use partial::Partial;
 use range::{Feed, Upset};
 use source::Source;
-use threads::{Stop, Verifier, Writer};
+use threads::{News, Stop, Verifier, Writer};
 use work::Work;
 
 /// A file and where it belongs.
@@ -190,6 +190,10 @@ impl Transfer {
             stop: stop.flag(),
         };
         let mut verifier = self.writers.spawn_blocking(move || verifier.run());
+        let keeper = self.lanes.pool.keeper({
+            let news = news.clone();
+            move || drop(news.send(News::Short))
+        });
         let mut connections = JoinSet::new();
         let feed = Feed {
             source: Arc::clone(source),
@@ -231,7 +235,7 @@ impl Transfer {
         }
         // With the last sender the writers' queue ends, and with the writers the hasher.
         connections.shutdown().await;
-        drop(feed);
+        drop((feed, keeper));
         if !writers_ended {
             writers.await?;
         }

@@ -125,6 +125,12 @@ impl Feed {
         let mut run = Run { next: run.start, end: run.end, open: None, left_behind: 0 };
         let mut pauses = policy.pauses();
         loop {
+            // Who waits for its next try must not keep what the others need to go on.
+            if self.lanes.pool.is_tight()
+                && let Some(block) = run.open.take()
+            {
+                self.meter.lost(block.len() as u64);
+            }
             let before = run.position();
             let mut last_word: fn(ServiceError) -> Upset = Upset::Failed;
             let fault = match self.request(&mut run, first.take()).await {

@@ -31,7 +31,12 @@ pub struct Arrived {
 #[derive(Debug)]
 pub enum News {
     Arrived(Arrived),
-    Written { index: u64, crc: u32 },
+    Written {
+        index: u64,
+        crc: u32,
+    },
+    /// Somebody waits for memory.
+    Short,
 }
 
 /// Set when a transfer is given up: what has arrived is still written, but nothing is hashed any more.
@@ -127,6 +132,8 @@ impl Verifier {
                 early.insert(index, block);
             }
             News::Written { index, crc } => self.marks[index as usize] = Some(crc),
+            // Every piece of news is a reason to look whether there is room.
+            News::Short => {}
         }
     }
 

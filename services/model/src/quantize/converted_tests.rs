@@ -29,16 +29,15 @@ fn equal(ours: &Value, theirs: &Json) -> bool {
     match (ours, theirs) {
         (Value::String(a), Json::String(b)) => a == b,
         (Value::Bool(a), Json::Bool(b)) => a == b,
-        (a, b) => match (a.as_u64(), a.as_f64(), b.as_f64()) {
-            (Some(a), _, Some(b)) => a as f64 == b,
-            (_, Some(a), Some(b)) => (a - b).abs() <= 1e-6 * b.abs(),
+        (a, b) => match (a.as_u64().map(|a| a as f64).or(a.as_f64()), b.as_f64()) {
+            (Some(a), Some(b)) => (a - b).abs() <= 1e-6 * b.abs(),
             _ => false,
         },
     }
 }
 
 fn digest(file: &GgufFile, tensor: &StoredTensor) -> String {
-    Sha256::digest(file.bytes(tensor)).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(file.bytes(tensor)).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The run itself: plan, write the tables, convert tensor after tensor; start again one scheme higher where the
 //! values do not fit.
 
-use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -9,6 +8,7 @@ use super::convert::{Conversion, Failure, Rows};
 use super::decode::is_plain;
 use super::describe;
 use super::encode::Unencodable;
+use super::output::Output;
 use super::plan::{Plan, PlannedTensor, Scheme, plan};
 use super::vocabulary::{self, Published};
 use crate::checkpoint::Checkpoint;
@@ -158,8 +158,8 @@ impl<'a> Run<'a> {
         let table: Vec<TensorInfo> =
             factors.chain(plan.tensors.iter().map(|tensor| &tensor.info)).cloned().collect();
         let total_bytes = table.iter().map(|tensor| tensor.bytes).sum();
-        let file = File::create(self.request.destination).map_err(io)?;
-        let mut writer = Writer::begin(file, &self.metadata(plan), &table).map_err(io)?;
+        let output = Output::create(self.request.destination).map_err(io)?;
+        let mut writer = Writer::begin(output, &self.metadata(plan), &table).map_err(io)?;
         let mut done_bytes = 0;
         for (info, bytes) in &self.factors {
             writer.write(bytes).map_err(io)?;

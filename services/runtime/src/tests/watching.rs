@@ -9,7 +9,7 @@ use millm_proto::runtime::v1::{GenerateRequest, GetStatusRequest, LoadState, Wat
 
 use super::{
     bench::{Bench, check, fixtures},
-    question,
+    ids, question,
 };
 
 #[tokio::test]
@@ -53,11 +53,15 @@ async fn the_estimate_is_near_what_is_measured() {
     if !has_process_of_its_own("tests::watching::the_estimate_is_near_what_is_measured") {
         return;
     }
-    let bench = Bench::start(&[("parallel_requests", "32"), ("context_length", "512")]).await;
+    // So much that the model counts and not what this process is: a server's share for itself is larger.
+    let bench = Bench::start(&[("parallel_requests", "64"), ("context_length", "1024")]).await;
     bench.load("tiny").await;
-    // Every slot filled to the end of its context.
-    let full = || GenerateRequest { ignore_eos: true, ..question("Hello!") };
-    join_all((0..32).map(|_| bench.generate(full()))).await;
+    // Every slot filled to the end of its context, none as another.
+    let full = |slot: u32| {
+        let prompt: Vec<u32> = (0..1000).map(|i| 260 + (7 * i + 131 * slot) % 1700).collect();
+        GenerateRequest { ignore_eos: true, ..ids(&prompt) }
+    };
+    join_all((0..64).map(|slot| bench.generate(full(slot)))).await;
     let model = bench.wait(|_| true).await.models.remove(0);
     let (estimated, measured) = (model.estimated_memory_bytes as f64, model.measured_memory_bytes as f64);
     assert!((estimated / measured - 1.0).abs() < 0.2, "estimated {estimated}, measured {measured}");
