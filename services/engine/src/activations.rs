@@ -4,7 +4,7 @@ use millm_model::{ModelSpec, memory};
 
 use crate::error::{Error, Result};
 use crate::inputs::Scratch;
-use crate::plain::zeroed;
+use crate::plain::{room, zeroed};
 
 /// Activations, `[rows, width]` each.
 #[derive(Default)]
@@ -95,8 +95,5 @@ fn grow(buffer: &mut Vec<f32>, length: usize) -> Result<()> {
 }
 
 pub(crate) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
+    room(buffer, length, 0.0)
 }

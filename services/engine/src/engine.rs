@@ -12,7 +12,7 @@ use crate::cache::KvCache;
 use crate::cores::Cores;
 use crate::decoder::Decoder;
 use crate::device::{self, Device};
-use crate::error::{Error, Result, panic_message};
+use crate::error::{Error, Result, of_panic};
 use crate::forward::Forward;
 use crate::generation::tell;
 use crate::load::{LoadProgress, LoadStage};
@@ -54,7 +54,7 @@ impl Engine {
         progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Self> {
         let loaded = catch_unwind(AssertUnwindSafe(|| prepare(checkpoint, options, progress)));
-        let (decoder, cache) = loaded.unwrap_or_else(|panic| Err(Error::Panicked(panic_message(&*panic))))?;
+        let (decoder, cache) = loaded.unwrap_or_else(|panic| Err(of_panic(panic)))?;
         let spec = decoder.spec().clone();
         let context_length = options.context_length(&spec);
         let weight_bytes = decoder.weight_bytes();

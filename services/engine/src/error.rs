@@ -46,6 +46,14 @@ pub(crate) fn said(error: &candle_core::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
+/// What a caught panic was: an error that unwound, or a mistake of ours.
+pub(crate) fn of_panic(payload: Box<dyn std::any::Any + Send>) -> Error {
+    match payload.downcast::<Error>() {
+        Ok(error) => *error,
+        Err(payload) => Error::Panicked(panic_message(&*payload)),
+    }
+}
+
 /// What a caught panic said.
 pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     if let Some(text) = payload.downcast_ref::<&str>() {

@@ -5,7 +5,7 @@ use candle_core::quantized::k_quants::{BlockQ8_0, BlockQ8_1, BlockQ8K};
 
 use crate::kernels::rounded::{Block, Block32, Block256, Rounded};
 use crate::kernels::tiles::Tiled;
-use crate::plain::Plain;
+use crate::plain::{Plain, room};
 use crate::team::Team;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,10 +124,6 @@ macro_rules! partners {
 
 partners!(BlockQ8_0 Q8_0 q8_0, BlockQ8_1 Q8_1 q8_1, BlockQ8K Q8K q8_k);
 
-fn blocks<T: GgmlType>(room: &mut Vec<T>, floats: &[f32]) {
-    let length = floats.len() / T::BLCK_SIZE;
-    if room.len() < length {
-        room.resize(length, T::zeros());
-    }
-    T::from_float(floats, &mut room[..length]);
+fn blocks<T: GgmlType>(buffer: &mut Vec<T>, floats: &[f32]) {
+    T::from_float(floats, room(buffer, floats.len() / T::BLCK_SIZE, T::zeros()));
 }

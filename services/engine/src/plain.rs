@@ -57,9 +57,26 @@ pub fn copied<T: Plain>(what: &'static str, bytes: &[u8]) -> Result<Vec<T>> {
     Ok(values)
 }
 
+/// The first `length` values of a buffer that is kept between passes, made longer if need be.
+///
+/// Kernels call it deep within a pass, where no result leads out: memory that is lacking unwinds with the error, which
+/// [`crate::error::of_panic`] gives back to who catches it. An abort would end the process.
+pub fn room<T: Clone>(buffer: &mut Vec<T>, length: usize, filler: T) -> &mut [T] {
+    let more = length.saturating_sub(buffer.len());
+    if more > 0 {
+        if buffer.try_reserve_exact(more).is_err() {
+            let bytes = length.saturating_mul(size_of::<T>());
+            std::panic::resume_unwind(Box::new(Error::OutOfMemory { what: "activations", bytes }));
+        }
+        buffer.resize(length, filler);
+    }
+    &mut buffer[..length]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::of_panic;
 
     #[test]
     fn copies_from_unaligned_bytes() {
@@ -73,5 +90,16 @@ mod tests {
     fn refuses_what_does_not_fit() {
         assert_eq!(zeroed::<f32>("test", 5).unwrap(), [0.0; 5]);
         assert!(matches!(zeroed::<f32>("test", usize::MAX / 8), Err(Error::OutOfMemory { .. })));
+    }
+
+    #[test]
+    fn a_buffer_that_cannot_grow_stays_as_it_was_and_says_so() {
+        let mut buffer = vec![1.0f32];
+        assert_eq!(room(&mut buffer, 2, 0.0), [1.0, 0.0]);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            room(&mut buffer, usize::MAX / 8, 0.0);
+        }));
+        assert!(matches!(of_panic(panic.unwrap_err()), Error::OutOfMemory { .. }));
+        assert_eq!(room(&mut buffer, 1, 0.0), [1.0]);
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::batch::Batch;
 use crate::cache::KvCache;
-use crate::error::{Error, panic_message};
+use crate::error::{Error, of_panic, panic_message};
 use crate::forward::Forward;
 use crate::generation::{Due, Generation, Leave};
 use crate::options::Limits;
@@ -191,8 +191,8 @@ impl Scheduler {
         let all = |reason: EndReason| {
             parts.iter().rev().map(|part| (part.index, Leave::End(reason.clone()))).collect()
         };
-        let mut leaving: Vec<(usize, Leave)> = match outcome {
-            Ok(Ok(logits)) => {
+        let mut leaving: Vec<(usize, Leave)> = match outcome.unwrap_or_else(|panic| Err(of_panic(panic))) {
+            Ok(logits) => {
                 let mut taking = Taking { running, cache, counters, vocabulary };
                 parts
                     .iter()
@@ -202,9 +202,8 @@ impl Scheduler {
                     })
                     .collect()
             }
-            Ok(Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_))) => all(EndReason::OutOfMemory),
-            Ok(Err(error)) => all(EndReason::Failed(error.to_string())),
-            Err(panic) => all(EndReason::Failed(panic_message(&*panic))),
+            Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_)) => all(EndReason::OutOfMemory),
+            Err(error) => all(EndReason::Failed(error.to_string())),
         };
         leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
         leaving

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
+use crate::plain::room;
 
 /// How often a worker looks for the next job before it sleeps: about a tenth of a millisecond.
 const SPINS: usize = 3_000;
@@ -33,20 +34,15 @@ struct Line(#[allow(dead_code)] [u8; 64]); // bytes for kernels
 impl Arena {
     /// `length` floats of unspecified content.
     pub fn floats(&mut self, length: usize) -> &mut [f32] {
-        if self.floats.len() < length {
-            self.floats.resize(length, 0.0);
-        }
-        &mut self.floats[..length]
+        room(&mut self.floats, length, 0.0)
     }
 
     /// `length` bytes of unspecified content that begin with a cache line.
     pub fn bytes(&mut self, length: usize) -> &mut [u8] {
         let lines = length.div_ceil(size_of::<Line>());
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; 64]));
-        }
+        let start = room(&mut self.lines, lines, Line([0; 64])).as_mut_ptr();
         // SAFETY: lines are bytes, and there are enough of them.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), length) }
+        unsafe { std::slice::from_raw_parts_mut(start.cast(), length) }
     }
 }
 

@@ -39,7 +39,13 @@ fn show(report: &Report) -> Result<()> {
     };
     line(&format!("{model}, {device}, medians of {rounds}"))?;
     let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-    line(&format!("weights {}, resident {}", mib(report.weight_bytes), mib(report.resident_bytes)))?;
+    let Report { weight_bytes, estimated_bytes, taken_bytes, .. } = report;
+    line(&format!(
+        "weights {}; all estimated at {}, in use {}",
+        mib(*weight_bytes),
+        mib(*estimated_bytes),
+        mib(*taken_bytes)
+    ))?;
     if let (Some(bandwidth), Some(share)) = (report.bandwidth, report.roofline_share) {
         line(&format!(
             "memory {:.1} GB/s, {} a token: decode is at {:.0} % of that",
@@ -66,6 +72,11 @@ fn show(report: &Report) -> Result<()> {
         })
         .collect();
     table(&["", "miLLM", "llama.cpp", "ratio"], &[1, 2, 3], &rows)?;
+    line(&format!(
+        "a prompt of 2000 tokens keeps 4 answers waiting for {:.0} ms at most: {:.1} steps of {streams} streams",
+        1000.0 * report.longest_pause,
+        report.longest_pause_steps
+    ))?;
     let Report { choosing, .. } = report;
     line(&format!(
         "a JSON schema costs {:.1} % of decode: {:.2} tokens/s instead of {:.2}",

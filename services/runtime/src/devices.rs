@@ -36,6 +36,10 @@ pub struct Devices {
 impl Devices {
     /// Models run in `place`, which is there.
     pub fn open(place: Place) -> Result<Self, millm_engine::Error> {
+        #[cfg_attr(
+            not(feature = "cuda"),
+            expect(unused_variables, reason = "only a GPU's memory is asked for by it")
+        )]
         let handle = place.open()?;
         #[cfg(feature = "cuda")]
         let gpu = match place {
@@ -45,7 +49,6 @@ impl Devices {
                 Some(found.map_err(|why| millm_engine::Error::NoDevice { device: place, why })?)
             }
         };
-        drop(handle);
         let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
         let brand = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default();
         let cpu_name = if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand };

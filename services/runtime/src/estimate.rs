@@ -41,7 +41,7 @@ pub async fn open(
     let opened = tokio::task::spawn_blocking(move || {
         let checkpoint = Checkpoint::open(&path).map_err(failure::of_model)?;
         let context_length = options.context_length(checkpoint.spec()) as u32;
-        let estimate = estimate(&checkpoint, &options);
+        let estimate = of(&checkpoint, &options);
         Ok(Opened { checkpoint, options, context_length, estimate })
     });
     opened.await.map_err(failure::of_panic)?
@@ -58,7 +58,8 @@ pub fn against(mut estimate: MemoryEstimate, available_bytes: u64) -> MemoryEsti
     estimate
 }
 
-fn estimate(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate {
+/// What a checkpoint takes with these options, where they say that it runs.
+pub fn of(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate {
     let spec = checkpoint.spec();
     let workload = Workload {
         context_length: options.context_length(spec),

@@ -1,5 +1,6 @@
 //! Activations as signed bytes with a scale for each block of columns: what quantized weights are met with.
 
+use crate::plain::room;
 use crate::team::Team;
 
 /// 32 columns of a row.
@@ -73,10 +74,7 @@ impl<B: Block> Rounded<B> {
     /// Takes rows of whole blocks.
     pub fn take(&mut self, team: &Team, input: &[f32], columns: usize) {
         let blocks = input.len() / B::COLUMNS;
-        if self.0.len() < blocks {
-            self.0.resize(blocks, B::ZERO);
-        }
-        team.rows(&mut self.0[..blocks], columns / B::COLUMNS, |row, blocks| {
+        team.rows(room(&mut self.0, blocks, B::ZERO), columns / B::COLUMNS, |row, blocks| {
             let x = &input[row * columns..(row + 1) * columns];
             for (block, x) in blocks.iter_mut().zip(x.chunks_exact(B::COLUMNS)) {
                 *block = B::of(x);

@@ -3,6 +3,7 @@
 //! One piece holds a value to 8 bits; a second holds what the first cut off, 16 bits in all, for weights that are
 //! exact themselves.
 
+use crate::plain::room;
 use crate::team::Team;
 
 /// Rows and columns of a tile.
@@ -36,10 +37,7 @@ impl Piece {
     }
 
     fn room(&mut self, tiles: usize) -> &mut [Tile] {
-        if self.tiles.len() < tiles {
-            self.tiles.resize(tiles, Tile([0; CELLS]));
-        }
-        &mut self.tiles[..tiles]
+        room(&mut self.tiles, tiles, Tile([0; CELLS]))
     }
 }
 

@@ -5,6 +5,7 @@
 //! Rounds of both alternate, so that what else the machine does hits both; the medians are reported.
 
 mod choosing;
+mod joining;
 mod llama;
 mod ours;
 
@@ -19,7 +20,9 @@ use serde::Serialize;
 
 pub use choosing::Choosing;
 
-use crate::devices;
+use self::joining::JOINING;
+use crate::devices::{self, Devices};
+use crate::estimate;
 
 /// Tokens of the prompt that is read.
 const PREFILL: usize = 512;
@@ -104,8 +107,10 @@ pub struct Report {
     pub rounds: usize,
     pub file_bytes: u64,
     pub weight_bytes: u64,
-    /// Of this process, the model loaded and used; what is mapped of the file counts too.
-    pub resident_bytes: u64,
+    /// What the process takes where the model runs, as a load is judged by.
+    pub estimated_bytes: u64,
+    /// What it took, the model loaded and every slot used; pages of mapped files do not count.
+    pub taken_bytes: u64,
     /// Bytes per second that the threads read from memory; of a GPU it is not measured.
     pub bandwidth: Option<f64>,
     /// Weights that one token needs.
@@ -115,6 +120,10 @@ pub struct Report {
     pub millm: Figures,
     /// miLLM's alone, with what follows from it.
     pub choosing: Choosing,
+    /// Seconds that a long prompt keeps those who are being answered from their next token, at the longest.
+    pub longest_pause: f64,
+    /// The same in steps of all streams.
+    pub longest_pause_steps: f64,
     /// Share of an answer's time that holding it to a schema takes.
     pub constraint_share: f64,
     /// How many times as fast a text is said again with tokens guessed ahead.
@@ -136,12 +145,13 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     }
     let path = file(&plan.model, say)?;
     let checkpoint = Checkpoint::open(&path)?;
-    let needed = (DEPTH + DEEP_DECODE).max(PREFILL);
+    let needed = (DEPTH + DEEP_DECODE).max(JOINING) + 1;
     let context = checkpoint.spec().context_length;
     if context < needed {
         return Err(BenchError::Context { context, needed });
     }
     let device = devices::choose(plan.device);
+    let devices = Devices::open(device)?;
     let options = ours::options(plan, device);
     let threads = options.threads();
     let bandwidth = match device {
@@ -152,14 +162,15 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         Device::Cuda(_) => None,
     };
     let vocabulary = choosing::vocabulary(&checkpoint)?;
-    let (mut rounds, mut choices) = (Vec::new(), Vec::new());
-    let (mut weight_bytes, mut resident_bytes) = (0, 0);
+    let (mut rounds, mut choices, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut weight_bytes, mut taken_bytes) = (0, 0);
     for round in 1..=plan.rounds {
         say(&format!("round {round} of {}", plan.rounds));
         let bench = ours::Bench::load(&path, &options)?;
         let own = bench.figures(plan.streams, round)?;
         choices.push(choosing::measure(&bench, &vocabulary, round)?);
-        (weight_bytes, resident_bytes) = (bench.weight_bytes(), ours::resident_bytes());
+        pauses.push(joining::longest_pause(&bench, round)?);
+        (weight_bytes, taken_bytes) = (bench.weight_bytes(), devices.taken());
         drop(bench);
         let theirs = plan.llama_cpp.as_deref().map(|folder| {
             say(&format!("round {round} of {}: llama.cpp", plan.rounds));
@@ -175,6 +186,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         repeated: median(&choices, |c| c.repeated),
         guessed: median(&choices, |c| c.guessed),
     };
+    let longest_pause = median(&pauses, |pause| *pause);
     let bytes_per_token = bytes_per_token(&checkpoint);
     Ok(Report {
         model: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
@@ -184,12 +196,15 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         rounds: plan.rounds,
         file_bytes: checkpoint.files().iter().map(|file| file.size_bytes).sum(),
         weight_bytes,
-        resident_bytes,
+        estimated_bytes: estimate::of(&checkpoint, &options).total_bytes as u64,
+        taken_bytes,
         bandwidth,
         bytes_per_token,
         roofline_share: bandwidth.map(|bandwidth| millm.decode * bytes_per_token as f64 / bandwidth),
         millm,
         choosing,
+        longest_pause,
+        longest_pause_steps: longest_pause * millm.streams / plan.streams as f64,
         constraint_share: choosing.held_share(),
         guessing_gain: choosing.guessing_gain(),
         llama_cpp: (!theirs.is_empty()).then(|| Figures::median(&theirs)),

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use millm_engine::{Device, EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink};
 use millm_model::Checkpoint;
 
+use super::joining::JOINING;
 use super::{BenchError, DECODE, DEEP_DECODE, DEPTH, Figures, PREFILL, Plan, SHORT, STREAM_DECODE};
 
 pub fn options(plan: &Plan, device: Device) -> EngineOptions {
     EngineOptions {
-        context_length: Some(DEPTH + DEEP_DECODE + 1),
+        context_length: Some((DEPTH + DEEP_DECODE).max(JOINING) + 1),
         slots: plan.streams,
         device,
         threads: plan.threads,
@@ -78,9 +79,7 @@ impl Bench {
                     ignore_eos: true,
                     ..Request::default()
                 };
-                let (sender, events) = channel();
-                self.engine.submit(request, Box::new(Clock(sender)))?;
-                Ok(events)
+                self.submit(request)
             })
             .collect::<Result<Vec<_>, BenchError>>()?;
         running.into_iter().map(|events| Answer::gather(begin, &events)).collect()
@@ -88,11 +87,16 @@ impl Bench {
 
     /// How fast the tokens after the first come.
     pub fn pace(&self, request: Request) -> Result<Pace, BenchError> {
-        let (sender, events) = channel();
         let begin = Instant::now();
-        self.engine.submit(request, Box::new(Clock(sender)))?;
-        let Answer { first, last, tokens } = Answer::gather(begin, &events)?;
+        let Answer { first, last, tokens } = Answer::gather(begin, &self.submit(request)?)?;
         Ok(Pace { tokens: tokens.saturating_sub(1), time: last.saturating_sub(first) })
+    }
+
+    /// When each event came, from now on.
+    pub fn submit(&self, request: Request) -> Result<Receiver<(Instant, Event)>, BenchError> {
+        let (sender, events) = channel();
+        self.engine.submit(request, Box::new(Clock(sender)))?;
+        Ok(events)
     }
 
     /// So many tokens without any repetition.
@@ -165,12 +169,4 @@ impl Answer {
         let first = first.ok_or_else(|| BenchError::Ended("it has no tokens".to_owned()))?;
         Ok(Self { first, last, tokens })
     }
-}
-
-/// Memory that this process holds at present.
-pub fn resident_bytes() -> u64 {
-    let mut system = sysinfo::System::new();
-    let Ok(own) = sysinfo::get_current_pid() else { return 0 };
-    system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[own]), false);
-    system.process(own).map_or(0, sysinfo::Process::memory)
 }
