@@ -16,7 +16,7 @@ use super::amx::{self, DEPTH, TILE};
 use super::gemm::{self, Activations, Pass};
 use super::spread::pair;
 use super::tiles::Tiled;
-use super::wide::{ROWS, vectors};
+use super::wide::{ROWS, ask_ahead, vectors};
 use crate::error::Result;
 use crate::inputs::{Form, Given};
 use crate::matrix::{Kind, Matrix};
@@ -154,6 +154,7 @@ unsafe fn products<const M: usize, const BRAIN: bool>(
     for index in 0..columns / 2 {
         // SAFETY: within the group and the rows of activations, as the caller promises.
         unsafe {
+            ask_ahead(group, index..index + 1);
             let [even, odd] = two_columns(group, index, BRAIN);
             for i in 0..M {
                 let x = x.add(i * columns + 2 * index);

@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::rounded::{Block32, Block256};
-use super::wide::{Header, PART, ROWS, Simple, Super, byte, vectors};
+use super::wide::{Header, PART, ROWS, Simple, Super, ask_ahead, byte, vectors};
 
 /// Rows of activations that weights are read for at once, at most.
 pub const TALL: usize = 8;
@@ -42,13 +42,21 @@ pub unsafe fn of_super<F: Super, const M: usize>(group: Group, x: *const Block25
                 x[i] = x[i].add(i * group.count);
                 mins[i] = of_mins::<F>(&header, x[i]);
             }
+            ask_ahead(words, 0 * F::WORDS / 8..1 * F::WORDS / 8);
             part::<F, M, 0>(words, &header, &x, &mut sums);
+            ask_ahead(words, 1 * F::WORDS / 8..2 * F::WORDS / 8);
             part::<F, M, 1>(words, &header, &x, &mut sums);
+            ask_ahead(words, 2 * F::WORDS / 8..3 * F::WORDS / 8);
             part::<F, M, 2>(words, &header, &x, &mut sums);
+            ask_ahead(words, 3 * F::WORDS / 8..4 * F::WORDS / 8);
             part::<F, M, 3>(words, &header, &x, &mut sums);
+            ask_ahead(words, 4 * F::WORDS / 8..5 * F::WORDS / 8);
             part::<F, M, 4>(words, &header, &x, &mut sums);
+            ask_ahead(words, 5 * F::WORDS / 8..6 * F::WORDS / 8);
             part::<F, M, 5>(words, &header, &x, &mut sums);
+            ask_ahead(words, 6 * F::WORDS / 8..7 * F::WORDS / 8);
             part::<F, M, 6>(words, &header, &x, &mut sums);
+            ask_ahead(words, 7 * F::WORDS / 8..8 * F::WORDS / 8);
             part::<F, M, 7>(words, &header, &x, &mut sums);
             for i in 0..M {
                 let sum = _mm512_fmsub_ps(sums[i], header.d, _mm512_mul_ps(mins[i], header.dmin));
@@ -72,6 +80,7 @@ pub unsafe fn of_simple<F: Simple, const M: usize>(group: Group, x: *const Block
         unsafe {
             let words = group.blocks.add(block * F::WORDS * 64);
             let (d, min) = F::scales(words, group.halves.wrapping_add(block * 2 * ROWS));
+            ask_ahead(words, 0..F::WORDS);
             let w = F::codes(words);
             for (i, total) in totals.iter_mut().enumerate() {
                 let x = x.add(i * group.count + block);

@@ -6,6 +6,7 @@
 
 #[allow(clippy::wildcard_imports)] // the machine's instructions
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::format::{Layout, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
 
@@ -72,7 +73,17 @@ macro_rules! vectors {
 }
 pub(super) use vectors;
 
+/// How far before their use weights are asked for, in bytes: what the machine asks for by itself comes late.
+const AHEAD: usize = 4096;
+
 vectors! {
+    /// Asks for the weights that come [`AHEAD`] after these lines of 64 bytes; past the last ones nothing happens.
+    pub(super) unsafe fn ask_ahead(start: *const u8, lines: Range<usize>) {
+        for line in lines {
+            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(AHEAD + 64 * line).cast());
+        }
+    }
+
     /// Word `index` of sixteen rows.
     unsafe fn word(block: *const u8, index: usize) -> __m512i {
         _mm512_loadu_si512(block.add(64 * index).cast())
