@@ -10,6 +10,8 @@ use crate::plain::{room, zeroed};
 #[derive(Default)]
 pub(crate) struct Buffers {
     pub residual: Vec<f32>,
+    /// That of a batch that is run some layers at a time.
+    waiting: Vec<f32>,
     pub normed: Vec<f32>,
     pub queries: Vec<f32>,
     pub keys: Vec<f32>,
@@ -57,19 +59,25 @@ impl Buffers {
         self.by_row(spec).into_iter().try_for_each(|(buffer, width)| grow(buffer, rows * width))
     }
 
+    /// The batch that waits between its layers gets its turn, or waits again.
+    pub fn exchange_residuals(&mut self) {
+        std::mem::swap(&mut self.residual, &mut self.waiting);
+    }
+
     /// Memory that [`Buffers::new`] takes.
     pub fn bytes(spec: &ModelSpec, rows: usize, outputs: usize) -> u64 {
         4 * (rows * memory::row_width(spec) + outputs * spec.vocabulary_size) as u64
     }
 
     /// What holds a state for each row, with that state's width.
-    fn by_row(&mut self, spec: &ModelSpec) -> [(&mut Vec<f32>, usize); 13] {
+    fn by_row(&mut self, spec: &ModelSpec) -> [(&mut Vec<f32>, usize); 14] {
         let (hidden, inner) = (spec.hidden_size, memory::inner_width(spec));
         let (queries, keys) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let held = if spec.parallel_residual { hidden } else { 0 };
         let (experts, routed) = spec.experts.map_or((0, 0), |experts| (experts.count, hidden));
         [
             (&mut self.residual, hidden),
+            (&mut self.waiting, hidden),
             (&mut self.normed, hidden),
             (&mut self.delta, hidden),
             (&mut self.held, held),

@@ -4,6 +4,8 @@
 //! This is also the seam between devices: the scheduler hands in a [`Batch`] and gets logits back; weights,
 //! activations and what lies in the cache's pages are known from here down only.
 
+use std::ops::Range;
+
 use millm_model::ModelSpec;
 use millm_model::spec::NormPlace;
 
@@ -17,7 +19,7 @@ use crate::linear::{Linear, together};
 use crate::mlp::{Mlp, Pass};
 use crate::norm::Norm;
 use crate::rope::Rope;
-use crate::taps::{HookPoint, Taps};
+use crate::taps::{HookPoint, NoTaps, Taps};
 use crate::team::Team;
 use crate::vector::{add, tanh};
 
@@ -66,13 +68,44 @@ impl Decoder {
     /// Runs a batch: its rows' keys and values enter the cache, and the logits `[outputs, vocabulary]` of the rows
     /// in [`Batch::outputs`] come back. On an error nothing has entered the cache.
     pub fn forward(&mut self, batch: &Batch, cache: &mut KvCache, taps: &mut dyn Taps) -> Result<&[f32]> {
-        batch.check(cache, self.spec.vocabulary_size)?;
+        self.run(batch, 0..self.layers.len(), cache, taps)?;
+        Ok(self.logits(batch))
+    }
+
+    /// The same some layers at a time, in order and from the first on, so that other batches may be run in between; the
+    /// logits come with the last.
+    pub fn forward_layers(
+        &mut self,
+        batch: &Batch,
+        layers: Range<usize>,
+        cache: &mut KvCache,
+    ) -> Result<Option<&[f32]>> {
+        let last = layers.end == self.layers.len();
+        // Between two calls nothing but the residual is kept.
+        self.buffers.exchange_residuals();
+        let run = self.run(batch, layers, cache, &mut NoTaps);
+        let count = if last && run.is_ok() { self.logits(batch).len() } else { 0 };
+        self.buffers.exchange_residuals();
+        run?;
+        Ok(last.then(|| &self.buffers.logits[..count]))
+    }
+
+    fn run(
+        &mut self,
+        batch: &Batch,
+        layers: Range<usize>,
+        cache: &mut KvCache,
+        taps: &mut dyn Taps,
+    ) -> Result<()> {
         self.buffers.grow(&self.spec, batch.tokens().len(), batch.outputs().len())?;
-        self.embed(batch)?;
+        if layers.start == 0 {
+            batch.check(cache, self.spec.vocabulary_size)?;
+            self.embed(batch)?;
+        }
         for rope in &mut self.ropes {
             rope.prepare_batch(batch);
         }
-        for layer in 0..self.layers.len() {
+        for layer in layers.clone() {
             self.attention(layer, batch, cache);
             self.show(HookPoint::Attention, layer, batch, taps);
             self.join_attention(layer, batch);
@@ -84,10 +117,12 @@ impl Decoder {
                 taps.take(HookPoint::Residual, layer, residual, batch);
             }
         }
-        for segment in batch.segments() {
-            cache.advance(segment.sequence, segment.rows.len());
+        if layers.end == self.layers.len() {
+            for segment in batch.segments() {
+                cache.advance(segment.sequence, segment.rows.len());
+            }
         }
-        Ok(self.logits(batch))
+        Ok(())
     }
 
     fn embed(&mut self, batch: &Batch) -> Result<()> {

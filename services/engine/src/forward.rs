@@ -1,6 +1,8 @@
 //! The seam between the scheduler and whoever computes: a batch goes in, logits come out. Weights, activations and what
 //! lies in the cache's pages are known from there down only.
 
+use std::ops::Range;
+
 use millm_model::ModelSpec;
 
 use crate::batch::Batch;
@@ -19,6 +21,14 @@ pub(crate) trait Forward: Send {
 
     /// See [`Decoder::forward`].
     fn forward(&mut self, batch: &Batch, cache: &mut KvCache, taps: &mut dyn Taps) -> Result<&[f32]>;
+
+    /// See [`Decoder::forward_layers`].
+    fn forward_layers(
+        &mut self,
+        batch: &Batch,
+        layers: Range<usize>,
+        cache: &mut KvCache,
+    ) -> Result<Option<&[f32]>>;
 }
 
 macro_rules! forward {
@@ -34,6 +44,15 @@ macro_rules! forward {
 
             fn forward(&mut self, batch: &Batch, cache: &mut KvCache, taps: &mut dyn Taps) -> Result<&[f32]> {
                 self.forward(batch, cache, taps)
+            }
+
+            fn forward_layers(
+                &mut self,
+                batch: &Batch,
+                layers: Range<usize>,
+                cache: &mut KvCache,
+            ) -> Result<Option<&[f32]>> {
+                self.forward_layers(batch, layers, cache)
             }
         }
     )* };

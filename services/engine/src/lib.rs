@@ -42,6 +42,7 @@ mod norm;
 mod panel;
 mod plain;
 mod plan;
+mod reading;
 mod region;
 mod rope;
 mod running;

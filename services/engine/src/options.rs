@@ -17,9 +17,11 @@ pub struct EngineOptions {
     pub slots: usize,
     /// Prompt tokens in one forward pass at most: larger reads prompts faster, smaller keeps running answers smoother.
     pub prefill_chunk: usize,
-    /// The same beside running answers, who wait for the pass to end: about as many as take the time that a step of all
-    /// slots takes.
+    /// The same beside running answers: who comes next waits until they are read.
     pub prefill_beside_answers: usize,
+    /// Layers of a pass over prompts that are run between two steps of running answers; `None` is as many as take the time
+    /// of a step, so that a prompt, however long, at most doubles what an answer waits for its next token.
+    pub layers_between_steps: Option<usize>,
     /// Tokens that the KV cache holds for all requests together; `None` is a whole context for each slot.
     pub kv_tokens: Option<usize>,
     /// Requests that may wait beyond those that run.
@@ -37,7 +39,8 @@ impl Default for EngineOptions {
             context_length: None,
             slots: 8,
             prefill_chunk: memory::PREFILL_CHUNK,
-            prefill_beside_answers: 32,
+            prefill_beside_answers: 64,
+            layers_between_steps: None,
             kv_tokens: None,
             queue_capacity: 64,
             device: Device::Cpu,
@@ -62,6 +65,7 @@ pub(crate) struct Limits {
     pub slots: usize,
     pub context_length: usize,
     pub prefill: Budget,
+    pub layers_between_steps: Option<usize>,
 }
 
 impl EngineOptions {
@@ -91,6 +95,7 @@ impl EngineOptions {
             ("slots", self.slots),
             ("prefill_chunk", self.prefill_chunk),
             ("prefill_beside_answers", self.prefill_beside_answers),
+            ("layers_between_steps", self.layers_between_steps.unwrap_or(1)),
             ("threads", self.threads.unwrap_or(1)),
         ];
         match numbers.into_iter().find(|(_, value)| *value == 0) {
@@ -107,7 +112,8 @@ impl EngineOptions {
 
     pub(crate) fn limits(&self, spec: &ModelSpec) -> Limits {
         let prefill = Budget { alone: self.prefill_chunk, beside_answers: self.prefill_beside_answers };
-        Limits { slots: self.slots, context_length: self.context_length(spec), prefill }
+        let (context_length, layers_between_steps) = (self.context_length(spec), self.layers_between_steps);
+        Limits { slots: self.slots, context_length, prefill, layers_between_steps }
     }
 
     /// Rows of the largest batch: a full chunk beside a decode row for each slot.

@@ -38,22 +38,37 @@ pub(crate) struct Budget {
     pub beside_answers: usize,
 }
 
+/// Whose rows a pass has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    Everybodys,
+    /// The steps of those who answer.
+    Answers,
+    /// The prompts of those who are being read.
+    Prompts,
+}
+
 /// Fills `batch`. Answers have room for their next token already.
-pub(crate) fn plan(running: &[Running], cache: &mut KvCache, budget: Budget, batch: &mut Batch) -> Vec<Part> {
+pub(crate) fn plan(
+    running: &[Running],
+    cache: &mut KvCache,
+    (whose, budget): (Whose, Budget),
+    batch: &mut Batch,
+) -> Vec<Part> {
     batch.clear();
     let mut parts = Vec::new();
     let rows = share_rows(running, cache, budget);
     let mut room = GUESSED_ROWS;
     let is_prompt = |running: &Running, cache: &KvCache| matches!(running.due(cache), Due::Prompt(_));
     for (index, running) in running.iter().enumerate() {
-        if rows[index] > 0 && !is_prompt(running, cache) {
+        if rows[index] > 0 && whose != Whose::Prompts && !is_prompt(running, cache) {
             let part = steps(index, running, cache, (rows[index], room), batch);
             room -= part.guessed.len();
             parts.push(part);
         }
     }
     for (index, running) in running.iter().enumerate() {
-        if rows[index] > 0 && is_prompt(running, cache) {
+        if rows[index] > 0 && whose != Whose::Answers && is_prompt(running, cache) {
             parts.push(chunk(index, running, cache, rows[index], batch));
         }
     }

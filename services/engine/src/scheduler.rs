@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::batch::Batch;
 use crate::cache::KvCache;
@@ -14,8 +15,9 @@ use crate::error::{Error, of_panic, panic_message};
 use crate::forward::Forward;
 use crate::generation::{Due, Generation, Leave};
 use crate::options::Limits;
-use crate::pages::PAGE;
-use crate::plan::{Part, plan};
+use crate::pages::{PAGE, SequenceId};
+use crate::plan::{Part, Whose, plan};
+use crate::reading::{Pace, Reading};
 use crate::request::{EndReason, Request, Sink};
 use crate::running::Running;
 use crate::stats::Counters;
@@ -30,12 +32,24 @@ pub(crate) struct Scheduler {
     waiting: VecDeque<Generation>,
     running: Vec<Running>,
     batch: Batch,
+    /// Prompts whose pass has begun. It is given up when one of them leaves: nothing of it is in the cache yet.
+    reading: Option<Reading>,
+    pace: Pace,
 }
 
 impl Scheduler {
     pub fn new(decoder: Box<dyn Forward>, cache: KvCache, counters: Arc<Counters>, limits: Limits) -> Self {
-        let (waiting, running, batch) = (VecDeque::new(), Vec::new(), Batch::default());
-        let scheduler = Self { decoder, cache, counters, limits, waiting, running, batch };
+        let scheduler = Self {
+            decoder,
+            cache,
+            counters,
+            limits,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            batch: Batch::default(),
+            reading: None,
+            pace: Pace::default(),
+        };
         scheduler.count();
         scheduler
     }
@@ -62,18 +76,71 @@ impl Scheduler {
         }
     }
 
-    /// One forward pass, when there is anything to run.
+    /// One forward pass, when there is anything to run; beside it some layers of one over prompts.
     pub fn step(&mut self) {
         self.forget_gone();
         self.admit();
         self.make_room();
         self.take_over();
-        let parts = plan(&self.running, &mut self.cache, self.limits.prefill, &mut self.batch);
+        let answering = |running: &Running| !matches!(running.due(&self.cache), Due::Prompt(_));
+        let answers = self.running.iter().any(answering);
+        let layers = self.decoder.spec().layers;
+        let whole = self.limits.layers_between_steps.is_some_and(|between| between >= layers);
+        if self.reading.is_none() && (whole || !answers) {
+            self.pass(Whose::Everybodys);
+            return;
+        }
+        let begin = Instant::now();
+        if answers {
+            self.pass(Whose::Answers);
+            self.pace.stepped(begin.elapsed());
+        }
+        let paced = self.limits.layers_between_steps.unwrap_or_else(|| self.pace.layers());
+        self.read(if answers { paced } else { layers });
+    }
+
+    fn pass(&mut self, whose: Whose) {
+        let parts = plan(&self.running, &mut self.cache, (whose, self.limits.prefill), &mut self.batch);
         if parts.is_empty() {
             return;
         }
         self.counters.forward_pass();
         let leaving = self.run(&parts);
+        self.let_go(leaving);
+    }
+
+    /// Runs so many layers more of a pass over prompts, one that has begun or the next.
+    fn read(&mut self, layers: usize) {
+        let Some(mut reading) = self.reading.take().or_else(|| self.begin_reading()) else { return };
+        let begin = Instant::now();
+        let layers = reading.take(layers, self.decoder.spec().layers);
+        let Self { decoder, cache, running, counters, reading: begun, pace, .. } = self;
+        let vocabulary = decoder.spec().vocabulary_size;
+        let (count, used) = (layers.len(), &mut *cache);
+        let outcome = caught(|| decoder.forward_layers(&reading.batch, layers, used));
+        let outcome = match outcome.unwrap_or_else(|panic| Err(of_panic(panic))) {
+            Ok(None) => {
+                pace.read(count, begin.elapsed());
+                *begun = Some(reading);
+                return;
+            }
+            Ok(Some(logits)) => Ok(logits),
+            Err(error) => Err(error),
+        };
+        counters.forward_pass();
+        let parts = reading.parts(running);
+        let leaving = Taking { running, cache, counters, vocabulary }.settle(&parts, outcome);
+        self.let_go(leaving);
+    }
+
+    fn begin_reading(&mut self) -> Option<Reading> {
+        let (mut batch, of) = (Batch::default(), (Whose::Prompts, self.limits.prefill));
+        let parts = plan(&self.running, &mut self.cache, of, &mut batch);
+        (!parts.is_empty()).then(|| Reading::new(batch, parts, &self.running))
+    }
+
+    /// Those who leave, last in the batch first.
+    fn let_go(&mut self, leaving: Vec<(usize, Leave)>) {
         self.count();
         for (index, leave) in leaving {
             self.leave(index, leave);
@@ -127,10 +194,16 @@ impl Scheduler {
     /// The youngest goes back to the head of the queue.
     fn unseat(&mut self) {
         if let Some(Running { sequence, mut generation }) = self.running.pop() {
+            self.abandon(sequence);
             self.cache.close(sequence);
             generation.begin_anew();
             self.waiting.push_front(generation);
         }
+    }
+
+    /// A pass that has begun is given up when a sequence of it goes: its others begin it anew.
+    fn abandon(&mut self, sequence: SequenceId) {
+        self.reading.take_if(|reading| reading.has(sequence));
     }
 
     /// Gives each answer room for its next token, the oldest first.
@@ -153,7 +226,9 @@ impl Scheduler {
     /// Everybody goes on from what others have computed meanwhile.
     fn take_over(&mut self) {
         for index in 0..self.running.len() {
-            if matches!(self.running[index].due(&self.cache), Due::Prompt(_)) {
+            let running = &self.running[index];
+            let begun = self.reading.as_ref().is_some_and(|reading| reading.has(running.sequence));
+            if !begun && matches!(running.due(&self.cache), Due::Prompt(_)) {
                 self.adopt(index);
             }
         }
@@ -188,30 +263,14 @@ impl Scheduler {
             }
             caught(move || decoder.forward(batch, used, &mut NoTaps))
         });
-        let all = |reason: EndReason| {
-            parts.iter().rev().map(|part| (part.index, Leave::End(reason.clone()))).collect()
-        };
-        let mut leaving: Vec<(usize, Leave)> = match outcome.unwrap_or_else(|panic| Err(of_panic(panic))) {
-            Ok(logits) => {
-                let mut taking = Taking { running, cache, counters, vocabulary };
-                parts
-                    .iter()
-                    .flat_map(|part| {
-                        let rows = part.outputs.start * vocabulary..part.outputs.end * vocabulary;
-                        taking.take_in(part, &logits[rows])
-                    })
-                    .collect()
-            }
-            Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_)) => all(EndReason::OutOfMemory),
-            Err(error) => all(EndReason::Failed(error.to_string())),
-        };
-        leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
-        leaving
+        let outcome = outcome.unwrap_or_else(|panic| Err(of_panic(panic)));
+        Taking { running, cache, counters, vocabulary }.settle(parts, outcome)
     }
 
     /// Frees pages and place first, so that whoever hears of the end finds them free.
     fn leave(&mut self, index: usize, leave: Leave) {
         let Running { sequence, generation } = self.running.remove(index);
+        self.abandon(sequence);
         self.cache.close(sequence);
         self.counters.left();
         self.count();
@@ -238,6 +297,24 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
+    /// What a pass gave; who leaves comes last in the batch first.
+    fn settle(&mut self, parts: &[Part], outcome: Result<&[f32], Error>) -> Vec<(usize, Leave)> {
+        let all =
+            |reason: EndReason| parts.iter().map(|part| (part.index, Leave::End(reason.clone()))).collect();
+        let mut leaving: Vec<(usize, Leave)> = match outcome {
+            Ok(logits) => {
+                let vocabulary = self.vocabulary;
+                let given =
+                    |part: &Part| &logits[part.outputs.start * vocabulary..part.outputs.end * vocabulary];
+                parts.iter().flat_map(|part| self.take_in(part, given(part))).collect()
+            }
+            Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_)) => all(EndReason::OutOfMemory),
+            Err(error) => all(EndReason::Failed(error.to_string())),
+        };
+        leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
+        leaving
+    }
+
     /// What a part of the pass gave, for whom it was run and for those who only waited for the same.
     fn take_in(&mut self, part: &Part, logits: &[f32]) -> Vec<(usize, Leave)> {
         let own = &mut self.running[part.index];

@@ -72,13 +72,13 @@ pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 
         .sum()
 }
 
-/// Numbers that one row of a batch needs on its way through a layer: the residual and two states beside it (three where
-/// attention's waits for the MLP's), queries and attention's output, keys and values, gate and up, and what experts are
+/// Numbers that one row of a batch needs on its way through a layer: the residual, that of a batch that waits between its
+/// layers, and two states beside (three where attention's waits for the MLP's), queries and attention's output, keys and values, gate and up, and what experts are
 /// chosen by, given and give.
 pub fn row_width(spec: &ModelSpec) -> usize {
     let held = if spec.parallel_residual { spec.hidden_size } else { 0 };
     let experts = spec.experts.map_or(0, |experts| experts.count + 2 * spec.hidden_size);
-    3 * spec.hidden_size
+    4 * spec.hidden_size
         + held
         + 2 * (spec.heads + spec.kv_heads) * spec.head_dim
         + 2 * inner_width(spec)
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(estimate.kv_cache, 4 * 2 * 4 * 32 * 2048 * 2 * 2);
         let less = Workload { kv_tokens: Some(100), ..workload };
         assert_eq!(super::estimate(spec, 0, &less).kv_cache, 4 * 2 * 4 * 32 * 100 * 2);
-        assert_eq!(estimate.activations, 4 * (258 * (3 * 256 + 2 * 12 * 32 + 2 * 768) + 2 * 2048));
+        assert_eq!(estimate.activations, 4 * (258 * (4 * 256 + 2 * 12 * 32 + 2 * 768) + 2 * 2048));
         let norms = 9 * 256;
         assert_eq!(estimate.weights, 2 * checkpoint.parameter_count() + 2 * norms);
         assert_eq!(

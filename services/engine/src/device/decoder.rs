@@ -2,6 +2,8 @@
 //!
 //! Numbers are f32 between layers; weights and the cache are of the types they were stored as.
 
+use std::ops::Range;
+
 use candle_core::{D, Device, Tensor};
 use millm_model::spec::{Block, NormPlace};
 use millm_model::{Checkpoint, ModelSpec, RopeLayout, TensorData};
@@ -16,7 +18,7 @@ use crate::linear::Weight;
 use crate::load::{LoadProgress, Make, Reader};
 use crate::norm;
 use crate::rope::Rope;
-use crate::taps::{HookPoint, Taps};
+use crate::taps::{HookPoint, NoTaps, Taps};
 
 use super::attention::attend;
 use super::linear::Linear;
@@ -125,6 +127,19 @@ impl Decoder {
             cache.advance(segment.sequence, segment.rows.len());
         }
         Ok(&self.logits)
+    }
+
+    /// As [`crate::decoder::Decoder::forward_layers`], but all with the last: what a device takes for a chunk is short.
+    pub fn forward_layers(
+        &mut self,
+        batch: &Batch,
+        layers: Range<usize>,
+        cache: &mut KvCache,
+    ) -> Result<Option<&[f32]>> {
+        if layers.end < self.layers.len() {
+            return Ok(None);
+        }
+        self.forward(batch, cache, &mut NoTaps).map(Some)
     }
 
     fn embed(&self, batch: &Batch) -> Result<Tensor> {

@@ -42,21 +42,13 @@ pub unsafe fn of_super<F: Super, const M: usize>(group: Group, x: *const Block25
                 x[i] = x[i].add(i * group.count);
                 mins[i] = of_mins::<F>(&header, x[i]);
             }
-            ask_ahead(words, 0 * F::WORDS / 8..1 * F::WORDS / 8);
             part::<F, M, 0>(words, &header, &x, &mut sums);
-            ask_ahead(words, 1 * F::WORDS / 8..2 * F::WORDS / 8);
             part::<F, M, 1>(words, &header, &x, &mut sums);
-            ask_ahead(words, 2 * F::WORDS / 8..3 * F::WORDS / 8);
             part::<F, M, 2>(words, &header, &x, &mut sums);
-            ask_ahead(words, 3 * F::WORDS / 8..4 * F::WORDS / 8);
             part::<F, M, 3>(words, &header, &x, &mut sums);
-            ask_ahead(words, 4 * F::WORDS / 8..5 * F::WORDS / 8);
             part::<F, M, 4>(words, &header, &x, &mut sums);
-            ask_ahead(words, 5 * F::WORDS / 8..6 * F::WORDS / 8);
             part::<F, M, 5>(words, &header, &x, &mut sums);
-            ask_ahead(words, 6 * F::WORDS / 8..7 * F::WORDS / 8);
             part::<F, M, 6>(words, &header, &x, &mut sums);
-            ask_ahead(words, 7 * F::WORDS / 8..8 * F::WORDS / 8);
             part::<F, M, 7>(words, &header, &x, &mut sums);
             for i in 0..M {
                 let sum = _mm512_fmsub_ps(sums[i], header.d, _mm512_mul_ps(mins[i], header.dmin));
@@ -115,6 +107,7 @@ unsafe fn part<F: Super, const M: usize, const P: usize>(
 ) {
     // SAFETY: promised by the caller.
     unsafe {
+        ask_ahead(words, P * F::WORDS / 8..(P + 1) * F::WORDS / 8);
         let w = F::codes::<P>(words);
         if F::GROUP == PART {
             let scale = byte(header.scales[P / 4], P % 4);

@@ -121,6 +121,7 @@ proptest! {
         arrivals in arrivals(),
         slots in 1usize..6,
         chunks in (1usize..40, 1usize..40),
+        layers_between_steps in prop_oneof![Just(None), Just(Some(1)), Just(Some(usize::MAX))],
         kv_tokens in prop_oneof![Just(None), (CONTEXT..400).prop_map(Some)],
     ) {
         let options = EngineOptions {
@@ -128,6 +129,7 @@ proptest! {
             kv_tokens,
             prefill_chunk: chunks.0,
             prefill_beside_answers: chunks.1,
+            layers_between_steps,
             context_length: Some(CONTEXT),
             ..options()
         };

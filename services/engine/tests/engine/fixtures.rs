@@ -20,6 +20,8 @@ pub fn options() -> EngineOptions {
         slots: 8,
         prefill_chunk: 64,
         prefill_beside_answers: 32,
+        // What takes a pass is counted.
+        layers_between_steps: Some(usize::MAX),
         kv_tokens: None,
         queue_capacity: 64,
         device: Device::Cpu,
