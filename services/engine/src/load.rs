@@ -76,6 +76,8 @@ pub(crate) trait Make {
     fn vector(&self, values: Vec<f32>) -> Result<Self::Vector>;
 }
 
+type LayerOf<M> = Layer<<M as Make>::Linear, <M as Make>::Norm, <M as Make>::Vector>;
+
 impl Make for Team {
     type Linear = Linear;
     type Norm = Norm;
@@ -152,7 +154,7 @@ impl<'a, M: Make> Reader<'a, M> {
         Ok(Embedding { table, positions, scale: spec.embedding_scale })
     }
 
-    pub fn layers(&mut self, spec: &ModelSpec) -> Result<Vec<Layer<M::Linear, M::Norm, M::Vector>>> {
+    pub fn layers(&mut self, spec: &ModelSpec) -> Result<Vec<LayerOf<M>>> {
         (0..spec.layers).map(|index| self.layer(spec, index)).collect()
     }
 
@@ -160,7 +162,7 @@ impl<'a, M: Make> Reader<'a, M> {
         spec.logit_bias.then(|| self.vector("output.bias", spec.vocabulary_size)).transpose()
     }
 
-    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<Layer<M::Linear, M::Norm, M::Vector>> {
+    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<LayerOf<M>> {
         let (queries, keys, hidden) =
             (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.hidden_size);
         let name = |part: &str| format!("blk.{index}.{part}");
