@@ -142,7 +142,7 @@ impl Place {
         let end = first + (count - 1) * stride + length;
         let (first, end) = match &self.form {
             Form::Rows => (first, end),
-            Form::Packed { blocks, .. } => (first * blocks * packed::HALF, end * blocks * packed::HALF),
+            Form::Packed { blocks, .. } => (first * blocks * packed::BODY, end * blocks * packed::BODY),
             Form::Turned(turned) => {
                 let matrix = turned.inputs * turned.outputs * turned.element;
                 (first / turned.outputs * matrix, end.div_ceil(turned.outputs) * matrix)
@@ -155,13 +155,14 @@ impl Place {
         let stored = &maps[self.map][self.range.clone()];
         let Runs { first, length, stride, count } = self.runs;
         let runs = (0..count).map(|index| first + index * stride..first + index * stride + length);
+        let rows = || runs.clone().flatten().collect::<Vec<_>>();
         match &self.form {
             Form::Rows if count == 1 => Cow::Borrowed(&stored[first..first + length]),
             Form::Rows => Cow::Owned(runs.flat_map(|run| &stored[run]).copied().collect()),
-            Form::Turned(turned) => Cow::Owned(turned.back(stored, &runs.flatten().collect::<Vec<_>>())),
+            Form::Turned(turned) => Cow::Owned(turned.back(stored, &rows())),
             Form::Packed { scales, blocks } => {
                 let scales = &maps[scales.map][scales.range.clone()];
-                Cow::Owned(packed::rows(stored, scales, *blocks, runs.flatten()))
+                Cow::Owned(packed::rows(stored, scales, *blocks, &rows()))
             }
         }
     }

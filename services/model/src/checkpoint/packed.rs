@@ -12,7 +12,7 @@ const SCALES: &str = "_scales";
 /// Both are bytes to the file.
 const DTYPE: &str = "U8";
 /// Bytes of a block without its scale.
-pub(super) const HALF: usize = 16;
+pub(super) const BODY: usize = 16;
 
 /// Where the scales of a tensor of blocks are.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ pub(super) fn join(found: &mut [Found]) {
     for tensor in found.iter_mut().filter(|tensor| tensor.dtype == DTYPE) {
         let partner =
             tensor.name.strip_suffix(BLOCKS).and_then(|name| scales.get(&format!("{name}{SCALES}")));
-        let (Some((shape, place)), [rows @ .., HALF]) = (partner, tensor.shape.as_slice()) else { continue };
+        let (Some((shape, place)), [rows @ .., BODY]) = (partner, tensor.shape.as_slice()) else { continue };
         let [rows @ .., blocks] = rows else { continue };
         let Some(columns) = blocks.checked_mul(TensorType::MXFP4.block_size()) else { continue };
         if shape[..] != tensor.shape[..tensor.shape.len() - 1] {
@@ -46,10 +46,10 @@ pub(super) fn join(found: &mut [Found]) {
 }
 
 /// Rows of `count` blocks each, put together.
-pub(super) fn rows(blocks: &[u8], scales: &[u8], count: usize, rows: impl Iterator<Item = usize>) -> Vec<u8> {
-    let mut bytes = Vec::new();
+pub(super) fn rows(blocks: &[u8], scales: &[u8], count: usize, rows: &[usize]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(rows.len() * count * (1 + BODY));
     for row in rows {
-        let (blocks, _) = blocks[row * count * HALF..(row + 1) * count * HALF].as_chunks::<HALF>();
+        let (blocks, _) = blocks[row * count * BODY..(row + 1) * count * BODY].as_chunks::<BODY>();
         for (block, scale) in blocks.iter().zip(&scales[row * count..(row + 1) * count]) {
             bytes.push(*scale);
             bytes.extend_from_slice(&in_halves(block));
@@ -59,9 +59,9 @@ pub(super) fn rows(blocks: &[u8], scales: &[u8], count: usize, rows: impl Iterat
 }
 
 /// From neighbours in one byte to columns that are sixteen apart.
-fn in_halves(block: &[u8; HALF]) -> [u8; HALF] {
-    let (first, second) = block.split_at(HALF / 2);
-    let mut out = [0; HALF];
+fn in_halves(block: &[u8; BODY]) -> [u8; BODY] {
+    let (first, second) = block.split_at(BODY / 2);
+    let mut out = [0; BODY];
     for ((out, a), b) in out.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
         *out = [a & 15 | b << 4, a >> 4 | b & 0xf0];
     }
@@ -74,14 +74,14 @@ mod tests {
 
     #[test]
     fn nibbles_change_places() {
-        let nibble = |bytes: &[u8; HALF], index: usize| bytes[index / 2] >> (4 * (index % 2)) & 15;
-        let block: [u8; HALF] = std::array::from_fn(|index| (index * 37 + 11) as u8);
+        let nibble = |bytes: &[u8; BODY], index: usize| bytes[index / 2] >> (4 * (index % 2)) & 15;
+        let block: [u8; BODY] = std::array::from_fn(|index| (index * 37 + 11) as u8);
         let out = in_halves(&block);
         for (column, byte) in out.iter().enumerate() {
             assert_eq!((byte & 15, byte >> 4), (nibble(&block, column), nibble(&block, column + 16)));
         }
-        let two = [block, [0; HALF]].concat();
-        assert_eq!(rows(&two, &[7, 9], 1, [1, 0].into_iter()), [&[9][..], &[0; HALF], &[7], &out].concat());
+        let two = [block, [0; BODY]].concat();
+        assert_eq!(rows(&two, &[7, 9], 1, &[1, 0]), [&[9][..], &[0; BODY], &[7], &out].concat());
     }
 
     fn found(name: &str, dtype: &'static str, shape: &[usize]) -> Found {
