@@ -4,7 +4,7 @@
 use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
-    ModelSpec, TensorInfo, TensorType,
+    ModelSpec, TensorInfo,
     checkpoint::{tensors_in_gguf, tensors_in_safetensors},
     gguf::RopeFactors,
     headers::{GgufHeader, Prefix, SafetensorsHeader},
@@ -173,11 +173,13 @@ impl Headers {
     }
 }
 
-/// What the decoder reads of a model of this spec, as bf16: for estimates where no header was read.
+/// What the decoder reads of a model of this spec, of the types that models are published in: for estimates where no header
+/// was read.
 pub fn expected_tensors(spec: &ModelSpec) -> Vec<TensorInfo> {
     let tensors = spec.expected_tensors().into_iter().filter_map(|tensor| {
-        let bytes = TensorType::BF16.bytes_for(&tensor.shape)?;
-        Some(TensorInfo { name: tensor.name, ty: TensorType::BF16, shape: tensor.shape, bytes })
+        let ty = spec.published_type(&tensor);
+        let bytes = ty.bytes_for(&tensor.shape)?;
+        Some(TensorInfo { name: tensor.name, ty, shape: tensor.shape, bytes })
     });
     tensors.collect()
 }

@@ -19,7 +19,7 @@ const BLOCK: usize = 16;
 
 /// The numbers of one layer's attention.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape<'a> {
+pub struct Shape<'a, S: ?Sized = [f32]> {
     pub heads: usize,
     pub kv_heads: usize,
     pub head_dim: usize,
@@ -29,7 +29,7 @@ pub struct Shape<'a> {
     /// Scores are bent to stay within this: `cap * tanh(score / cap)`.
     pub soft_cap: Option<f32>,
     /// Of each head: the score of a token that takes its share of the weight and has no value.
-    pub sinks: Option<&'a [f32]>,
+    pub sinks: Option<&'a S>,
 }
 
 impl Shape<'_> {

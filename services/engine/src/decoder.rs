@@ -36,7 +36,7 @@ pub struct Decoder {
 }
 
 /// Its parts, on the host unless said otherwise.
-pub(crate) struct Layer<L = Linear, N = Norm> {
+pub(crate) struct Layer<L = Linear, N = Norm, V = Vec<f32>> {
     /// Of what attention is given.
     pub attention_norm: Option<N>,
     pub query: L,
@@ -44,6 +44,8 @@ pub(crate) struct Layer<L = Linear, N = Norm> {
     pub value: L,
     pub query_norm: Option<N>,
     pub key_norm: Option<N>,
+    /// Of each head, see [`Shape::sinks`].
+    pub sinks: Option<V>,
     pub attention_output: L,
     /// Of what attention gives.
     pub attention_after: Option<N>,
@@ -169,7 +171,7 @@ impl Decoder {
             scale: block.attention_scale,
             window: block.window,
             soft_cap: spec.attention_soft_cap,
-            sinks: None,
+            sinks: layer.sinks.as_deref(),
         };
         let mixed = sized(mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);
@@ -284,6 +286,7 @@ impl Layer {
             value,
             query_norm,
             key_norm,
+            sinks,
             attention_output,
             attention_after,
             mlp_norm,
@@ -293,6 +296,7 @@ impl Layer {
         let norms = [attention_norm, query_norm, key_norm, attention_after, mlp_norm, mlp_after];
         let attention = [query, key, value, attention_output].into_iter().map(bytes).sum::<usize>();
         attention
+            + sinks.as_ref().map_or(0, |sinks| 4 * sinks.len())
             + mlp.linears().into_iter().map(bytes).sum::<usize>()
             + norms.into_iter().flatten().map(Norm::bytes).sum::<usize>()
     }

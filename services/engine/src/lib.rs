@@ -38,6 +38,7 @@ mod inputs;
 mod kernels;
 mod matrix;
 mod mlp;
+mod mxfp4;
 mod norm;
 mod panel;
 mod plain;

@@ -63,6 +63,7 @@ impl Decoder {
 pub(crate) trait Make {
     type Linear;
     type Norm;
+    type Vector;
 
     /// A table whose rows the host takes.
     fn table(&self, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Weight>;
@@ -71,11 +72,16 @@ pub(crate) trait Make {
     fn linear(&self, data: TensorData<'_>, bias: Option<Vec<f32>>) -> Result<Self::Linear>;
 
     fn norm(&self, norm: Norm) -> Result<Self::Norm>;
+
+    fn vector(&self, values: Vec<f32>) -> Result<Self::Vector>;
 }
+
+type LayerOf<M> = Layer<<M as Make>::Linear, <M as Make>::Norm, <M as Make>::Vector>;
 
 impl Make for Team {
     type Linear = Linear;
     type Norm = Norm;
+    type Vector = Vec<f32>;
 
     fn table(&self, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Weight> {
         Weight::read(self, data, rows, columns)
@@ -88,6 +94,10 @@ impl Make for Team {
 
     fn norm(&self, norm: Norm) -> Result<Norm> {
         Ok(norm)
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Result<Vec<f32>> {
+        Ok(values)
     }
 }
 
@@ -144,7 +154,7 @@ impl<'a, M: Make> Reader<'a, M> {
         Ok(Embedding { table, positions, scale: spec.embedding_scale })
     }
 
-    pub fn layers(&mut self, spec: &ModelSpec) -> Result<Vec<Layer<M::Linear, M::Norm>>> {
+    pub fn layers(&mut self, spec: &ModelSpec) -> Result<Vec<LayerOf<M>>> {
         (0..spec.layers).map(|index| self.layer(spec, index)).collect()
     }
 
@@ -152,7 +162,7 @@ impl<'a, M: Make> Reader<'a, M> {
         spec.logit_bias.then(|| self.vector("output.bias", spec.vocabulary_size)).transpose()
     }
 
-    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<Layer<M::Linear, M::Norm>> {
+    fn layer(&mut self, spec: &ModelSpec, index: usize) -> Result<LayerOf<M>> {
         let (queries, keys, hidden) =
             (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.hidden_size);
         let name = |part: &str| format!("blk.{index}.{part}");
@@ -165,6 +175,7 @@ impl<'a, M: Make> Reader<'a, M> {
             value: self.linear(&name("attn_v"), keys, hidden, spec.qkv_bias)?,
             query_norm: self.head_norm(spec, &name("attn_q_norm"), spec.heads)?,
             key_norm: self.head_norm(spec, &name("attn_k_norm"), spec.kv_heads)?,
+            sinks: self.sinks(spec, &name("attn_sinks.weight"))?,
             attention_output: self.linear(&name("attn_output"), hidden, queries, spec.output_bias)?,
             attention_after: self.norm_if(place.after(), spec, &name("post_attention_norm"))?,
             mlp_norm: self.norm_if(of_its_own, spec, &name("ffn_norm"))?,
@@ -178,7 +189,8 @@ impl<'a, M: Make> Reader<'a, M> {
         let Some(choice) = spec.experts.filter(|_| spec.blocks[index].experts) else {
             return Ok(Mlp::One(self.hidden(spec, spec.intermediate_size, &name)?));
         };
-        let router = self.linear(&name("ffn_gate_inp"), choice.count, spec.hidden_size, false)?;
+        let router =
+            self.linear(&name("ffn_gate_inp"), choice.count, spec.hidden_size, choice.router_bias)?;
         let one =
             |expert| self.hidden(spec, choice.intermediate_size, &|part| name(&format!("{part}.{expert}")));
         let each = (0..choice.count).map(one).collect::<Result<_>>()?;
@@ -198,6 +210,11 @@ impl<'a, M: Make> Reader<'a, M> {
             up: self.linear(&name("ffn_up"), inner, hidden, bias)?,
             down: self.linear(&name("ffn_down"), hidden, inner, bias)?,
         })
+    }
+
+    fn sinks(&mut self, spec: &ModelSpec, name: &str) -> Result<Option<M::Vector>> {
+        let sinks = spec.sinks.then(|| self.vector(name, spec.heads)).transpose()?;
+        sinks.map(|sinks| self.make.vector(sinks)).transpose()
     }
 
     fn norm_if(&mut self, there: bool, spec: &ModelSpec, name: &str) -> Result<Option<M::Norm>> {

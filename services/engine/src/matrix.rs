@@ -236,4 +236,18 @@ mod tests {
         blocks::<BlockQ5K>(TensorType::Q5K);
         blocks::<BlockQ6K>(TensorType::Q6K);
     }
+
+    #[test]
+    fn floats_of_four_bits_are_as_exact_as_rounded_activations_allow() {
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        for (rows, columns) in [(5, 32), (70, 512), (33, 2080), (16, 2880)] {
+            let block = |_| {
+                let mut block: [u8; 17] = random.random();
+                block[0] = random.random_range(122..126);
+                block
+            };
+            let bytes: Vec<u8> = (0..rows * columns / 32).flat_map(block).collect();
+            both(TensorType::MXFP4, &bytes, (rows, columns), 0.01);
+        }
+    }
 }

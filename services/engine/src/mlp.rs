@@ -6,7 +6,7 @@ use crate::activations::{MlpBuffers as Buffers, sized};
 use crate::inputs::Scratch;
 use crate::linear::{Linear, together};
 use crate::team::Team;
-use crate::vector::{exp, gelu, gelu_tanh, max, silu};
+use crate::vector::{exp, gelu, gelu_tanh, max, silu, swish};
 
 pub(crate) enum Mlp<L = Linear> {
     One(Hidden<L>),
@@ -144,19 +144,36 @@ pub(crate) fn choose(choice: Choice, scores: &mut [f32], mut tell: impl FnMut(us
     }
 }
 
-/// `values = activation(values) * factors`, rows of `width`.
+/// `values = activation(values) * factors`, rows of `width`; without a gate there are no factors.
 fn activate(pass: &Pass<'_>, width: usize, values: &mut [f32], factors: Option<&[f32]>) {
     match pass.activation {
         Activation::Silu => activate_by(silu, pass.team, width, values, factors),
         Activation::Gelu => activate_by(gelu, pass.team, width, values, factors),
         Activation::GeluTanh => activate_by(gelu_tanh, pass.team, width, values, factors),
         Activation::Relu => activate_by(|x| x.max(0.0), pass.team, width, values, factors),
+        Activation::Swiglu { alpha, limit } => {
+            // What is no number stays so.
+            let gate = |x: f32| swish(if x > limit { limit } else { x }, alpha);
+            let up = |y: f32| y.clamp(-limit, limit) + 1.0;
+            gated_by(gate, up, pass.team, width, values, factors);
+        }
     }
 }
 
-/// For each activation by itself, so that it is a part of the loops.
 fn activate_by(
     activation: impl Fn(f32) -> f32 + Sync,
+    team: &Team,
+    width: usize,
+    values: &mut [f32],
+    factors: Option<&[f32]>,
+) {
+    gated_by(activation, |factor| factor, team, width, values, factors);
+}
+
+/// For each activation by itself, so that it is a part of the loops.
+fn gated_by(
+    activation: impl Fn(f32) -> f32 + Sync,
+    gated: impl Fn(f32) -> f32 + Sync,
     team: &Team,
     width: usize,
     values: &mut [f32],
@@ -165,7 +182,7 @@ fn activate_by(
     team.rows(values, width, |row, values| match factors {
         Some(factors) => {
             for (value, factor) in values.iter_mut().zip(&factors[row * width..]) {
-                *value = activation(*value) * factor;
+                *value = activation(*value) * gated(*factor);
             }
         }
         None => {
@@ -183,7 +200,8 @@ mod tests {
     #[test]
     fn the_best_are_chosen_and_weighed() {
         let chosen = |normalized: bool, scores: &[f32]| {
-            let choice = Choice { count: scores.len(), used: 2, intermediate_size: 1, normalized };
+            let (count, router_bias, packed) = (scores.len(), false, None);
+            let choice = Choice { count, used: 2, intermediate_size: 1, normalized, router_bias, packed };
             let mut list = Vec::new();
             choose(choice, &mut scores.to_vec(), |expert, weight| list.push((expert, weight)));
             list

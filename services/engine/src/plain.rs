@@ -8,6 +8,7 @@ use candle_core::quantized::k_quants::{
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
+use crate::mxfp4::BlockMxfp4;
 
 /// A type for which every pattern of bytes is a value.
 ///
@@ -23,7 +24,7 @@ macro_rules! plain {
 }
 
 plain!(f32, f16, bf16, BlockQ4_0, BlockQ4_1, BlockQ5_0, BlockQ5_1, BlockQ8_0, BlockQ8_1);
-plain!(BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K);
+plain!(BlockQ2K, BlockQ3K, BlockQ4K, BlockQ5K, BlockQ6K, BlockQ8K, BlockMxfp4);
 
 /// `length` zeros. The operating system gives the memory page by page as it is first written.
 #[allow(clippy::same_length_and_capacity)] // allocated just above with exactly this length

@@ -62,9 +62,10 @@ impl Pace {
         self.layer = time / u32::try_from(layers.max(1)).unwrap_or(u32::MAX);
     }
 
-    /// Layers that take as long as a step: one at least, and one as long as nothing is known.
+    /// Layers that take three quarters of a step, as times differ: one at least, and one as long as nothing is known.
     pub fn layers(&self) -> usize {
-        let layers = self.step.as_nanos().checked_div(self.layer.as_nanos()).unwrap_or(1);
+        let time = self.step * 3 / 4;
+        let layers = time.as_nanos().checked_div(self.layer.as_nanos()).unwrap_or(1);
         usize::try_from(layers).unwrap_or(usize::MAX).max(1)
     }
 }
@@ -80,12 +81,12 @@ mod tests {
         assert_eq!(pace.layers(), 1);
         pace.stepped(ms(40));
         assert_eq!(pace.layers(), 1, "nothing is known of layers");
-        pace.read(3, ms(39));
+        pace.read(3, ms(30));
         assert_eq!(pace.layers(), 3);
-        pace.stepped(ms(10));
+        pace.stepped(ms(13));
         assert_eq!(pace.layers(), 1, "one at least");
         pace.stepped(ms(1000));
-        assert_eq!(pace.layers(), 76);
+        assert_eq!(pace.layers(), 75);
     }
 
     #[test]

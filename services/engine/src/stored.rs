@@ -1,7 +1,7 @@
 //! Matrices as files store them: the portable path, and that of f32.
 //!
 //! Steps: each weight row is read once and met with every activation row; quantized blocks meet activations quantized
-//! the same way (candle's dot products), half floats are widened on the fly. Chunks: panels of weight rows are widened
+//! the same way (candle's dot products), half floats and MXFP4 are widened on the fly. Chunks: panels of weight rows are widened
 //! to f32 and go through a GEMM, so a weight is decoded once however many rows there are, and activations are not
 //! rounded.
 
@@ -18,6 +18,7 @@ use millm_model::TensorType;
 use crate::error::Result;
 use crate::inputs::{Form, Given, Partner};
 use crate::matrix::{Kind, Matrix};
+use crate::mxfp4::{self, BlockMxfp4};
 use crate::panel;
 use crate::plain::{Plain, copied};
 use crate::team::{Arena, Cells};
@@ -38,6 +39,7 @@ pub fn read(ty: TensorType, bytes: &[u8], rows: usize, columns: usize) -> Result
         TensorType::Q4K => Box::new(Blocks::<BlockQ4K>::read(bytes, rows, columns)?),
         TensorType::Q5K => Box::new(Blocks::<BlockQ5K>::read(bytes, rows, columns)?),
         TensorType::Q6K => Box::new(Blocks::<BlockQ6K>::read(bytes, rows, columns)?),
+        TensorType::MXFP4 => Box::new(Floats::<BlockMxfp4>::read(bytes, rows, columns)?),
     })
 }
 
@@ -60,8 +62,10 @@ fn through_panel(
     unsafe { panel::product(weights, input.floats, input.m, input.columns, out, rows) };
 }
 
-/// A float type as stored.
+/// A float type as stored, or a block of floats.
 trait Float: Plain + Copy {
+    const COLUMNS: usize = 1;
+
     fn widen(values: &[Self], out: &mut [f32]);
 }
 
@@ -86,6 +90,14 @@ impl Float for bf16 {
     }
 }
 
+impl Float for BlockMxfp4 {
+    const COLUMNS: usize = mxfp4::COLUMNS;
+
+    fn widen(blocks: &[Self], out: &mut [f32]) {
+        Self::to_float(blocks, out);
+    }
+}
+
 struct Floats<T> {
     values: Vec<T>,
     columns: usize,
@@ -93,16 +105,16 @@ struct Floats<T> {
 
 impl<T: Float> Floats<T> {
     fn read(bytes: &[u8], rows: usize, columns: usize) -> Result<Self> {
-        let values = copied("weights", bytes)?;
-        debug_assert_eq!(values.len(), rows * columns);
+        let values: Vec<T> = copied("weights", bytes)?;
+        debug_assert_eq!(values.len() * T::COLUMNS, rows * columns);
         Ok(Self { values, columns })
     }
 }
 
 impl<T: Float> Matrix for Floats<T> {
     fn widen(&self, first: usize, out: &mut [f32]) {
-        let start = first * self.columns;
-        T::widen(&self.values[start..start + out.len()], out);
+        let start = first * self.columns / T::COLUMNS;
+        T::widen(&self.values[start..start + out.len() / T::COLUMNS], out);
     }
 
     fn form(&self, _: Kind) -> Form {

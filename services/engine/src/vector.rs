@@ -84,6 +84,12 @@ pub fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
 }
 
+/// `x / (1 + e^(-alpha x))`.
+#[inline]
+pub fn swish(x: f32, alpha: f32) -> f32 {
+    x / (1.0 + exp(-alpha * x))
+}
+
 /// The exact GELU: `x * (1 + erf(x / sqrt 2)) / 2`.
 #[inline]
 pub fn gelu(x: f32) -> f32 {
@@ -154,6 +160,7 @@ mod tests {
         }
         close(silu(1.0), 0.731_058_578_630_0, 1e-6);
         close(silu(-20.0), -4.122_307_244_9e-8, 1e-5);
+        close(swish(1.0, 1.702), 0.845_795_765_93, 1e-6);
         close(gelu(1.0), 0.841_344_746_068_5, 1e-6);
         close(gelu_tanh(1.0), 0.841_191_990_60, 1e-6);
         close(gelu_tanh(-1.0), -0.158_808_009_39, 1e-5);

@@ -4,6 +4,7 @@
 mod folder;
 mod gguf;
 mod layout;
+mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use crate::tensor::{Tensor, TensorInfo, TensorType};
 use crate::tokenizer::{self, Tokenizer};
 pub use layout::Naming;
 use layout::Place;
+use packed::Scales;
 
 pub use folder::tensors_in as tensors_in_safetensors;
 pub use gguf::tensors_in as tensors_in_gguf;
@@ -73,6 +75,8 @@ struct Found {
     range: std::ops::Range<usize>,
     /// For messages.
     file: String,
+    /// Of a tensor of blocks that are stored apart from these.
+    scales: Option<Scales>,
 }
 
 impl Checkpoint {
@@ -140,7 +144,7 @@ impl Checkpoint {
             .get(name)
             .ok_or_else(|| Error::invalid("model", format!("tensor '{name}' is not in this model")))?;
         let place = &self.places[index];
-        Ok(Tensor { info: &self.tensors[index], bytes: place.bytes(&self.maps[place.map]) })
+        Ok(Tensor { info: &self.tensors[index], bytes: place.bytes(&self.maps) })
     }
 
     /// Whether all that was read of the files was theirs; `InvalidFile` when one became shorter meanwhile. To be

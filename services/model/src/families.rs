@@ -6,6 +6,7 @@ mod gemma;
 mod glm;
 mod gpt2;
 mod gpt_neox;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod olmo;
@@ -40,4 +41,5 @@ pub const FAMILIES: &[&Family] = &[
     &cohere::COHERE,
     &cohere::COHERE2,
     &glm::GLM4,
+    &gpt_oss::GPT_OSS,
 ];

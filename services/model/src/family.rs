@@ -4,6 +4,7 @@
 use crate::families::FAMILIES;
 use crate::names::TensorName;
 use crate::spec::{Activation, MlpKind, NormKind, NormPlace, QkNorm, RopeLayout};
+use crate::tensor::TensorType;
 
 /// One architecture.
 #[derive(Debug)]
@@ -24,6 +25,10 @@ pub struct Family {
     /// What its configs mean by "gelu".
     pub gelu: Activation,
     pub experts: Option<ExpertKeys>,
+    /// How the weights may be published packed; all else in `quantization_config` is refused.
+    pub packing: Option<Packing>,
+    /// Each head has the score of a token that takes its share of the weight and has no value.
+    pub sinks: bool,
     pub qkv_bias: Presence,
     pub output_bias: Presence,
     pub mlp_bias: Presence,
@@ -63,6 +68,8 @@ pub struct Gguf {
     pub wide_scale_at: Option<usize>,
     /// A file without the key for it has the family's usual window.
     pub window_by_default: bool,
+    /// What its files call otherwise than others'.
+    pub names: &'static [TensorName],
 }
 
 /// Names of config keys that families say in their own way.
@@ -178,6 +185,16 @@ pub struct ExpertKeys {
     pub normalized: Option<&'static str>,
     /// Layers without experts: `mlp_only_layers` and `decoder_sparse_step` are read.
     pub some_layers: bool,
+    /// What chooses experts has a bias.
+    pub router_bias: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packing {
+    /// As `quant_method` says it.
+    pub method: &'static str,
+    /// What the matrices of experts then are.
+    pub experts: TensorType,
 }
 
 /// Which layers see a window only.
@@ -219,6 +236,19 @@ pub struct Rotary {
     pub long_only: bool,
     /// What `original_max_position_embeddings` is where it is absent.
     pub original_context: Option<usize>,
+    /// What the config class takes where there are no parameters. GGUF has no key for `truncate`: a family's files mean
+    /// the usual one.
+    pub scaling: Option<Yarn>,
+}
+
+/// Parameters of YaRN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    pub factor: f64,
+    pub beta_fast: f64,
+    pub beta_slow: f64,
+    pub original_context: usize,
+    pub truncate: bool,
 }
 
 pub const ROTARY: Rotary = Rotary {
@@ -229,6 +259,7 @@ pub const ROTARY: Rotary = Rotary {
     layers: TurnedLayers::All,
     long_only: false,
     original_context: None,
+    scaling: None,
 };
 
 /// Which layers turn queries and keys.

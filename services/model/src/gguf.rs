@@ -18,7 +18,7 @@ pub use scan::MAX_HEADER_BYTES;
 pub use spec::RopeFactors;
 
 pub(crate) use spec::norm_key;
-pub(crate) use tokens::ends_generation;
+pub(crate) use tokens::terminators;
 
 /// Our own files carry the published config.json under this key, so that nothing of it is lost in GGUF's terms.
 pub const CONFIG_JSON_KEY: &str = "millm.config_json";

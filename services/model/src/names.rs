@@ -9,7 +9,7 @@ pub struct TensorName {
     pub canonical: &'static str,
     pub stored: &'static str,
     pub rows: Rows,
-    /// Stored `[in, out]`; `rows` are those of `[out, in]`.
+    /// Stored `[in, out]`, alone or in a stack; `rows` are those of `[out, in]`.
     pub transposed: bool,
 }
 
@@ -27,6 +27,8 @@ pub enum Rows {
     Expert,
     /// Gate or up of the expert's matrix.
     ExpertGateUp(usize),
+    /// The same where rows of gate and up take turns.
+    ExpertTurns(usize),
 }
 
 pub const fn tensor(canonical: &'static str, stored: &'static str) -> TensorName {
@@ -55,6 +57,9 @@ pub const GGUF_FUSED: &[TensorName] = &[
     part("blk.{}.ffn_down.{}.weight", "blk.{}.ffn_down_exps.weight", Rows::Expert),
     part("blk.{}.ffn_gate.{}.weight", "blk.{}.ffn_gate_up_exps.weight", Rows::ExpertGateUp(0)),
     part("blk.{}.ffn_up.{}.weight", "blk.{}.ffn_gate_up_exps.weight", Rows::ExpertGateUp(1)),
+    part("blk.{}.ffn_gate.{}.bias", "blk.{}.ffn_gate_exps.bias", Rows::Expert),
+    part("blk.{}.ffn_up.{}.bias", "blk.{}.ffn_up_exps.bias", Rows::Expert),
+    part("blk.{}.ffn_down.{}.bias", "blk.{}.ffn_down_exps.bias", Rows::Expert),
 ];
 
 /// GGUF of families whose gate and up are one tensor, called `ffn_up`.
@@ -91,8 +96,12 @@ impl TensorName {
             stored = stored.replacen("{}", &number.to_string(), 1);
         }
         let expert = numbers.get(1).map_or(0, |number| *number as usize);
-        let (whole, runs) = self.rows.of(shape, expert, spec)?;
-        let shape = if self.transposed { whole.into_iter().rev().collect() } else { whole };
+        let (mut shape, runs) = self.rows.of(shape, expert, spec)?;
+        if self.transposed
+            && let [.., outputs, inputs] = shape.as_mut_slice()
+        {
+            std::mem::swap(outputs, inputs);
+        }
         Some(Kept { stored, shape, runs, transposed: self.transposed })
     }
 }
@@ -127,6 +136,10 @@ impl Rows {
             Self::Expert => ([&[experts], shape].concat(), once(expert * rows)),
             Self::ExpertGateUp(which) => {
                 ([&[experts], with_rows(2 * rows).as_slice()].concat(), once((2 * expert + which) * rows))
+            }
+            Self::ExpertTurns(which) => {
+                let runs = Runs { first: 2 * expert * rows + which, length: 1, stride: 2, count: rows };
+                ([&[experts], with_rows(2 * rows).as_slice()].concat(), runs)
             }
         })
     }

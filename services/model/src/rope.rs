@@ -5,6 +5,8 @@
 
 use std::f32::consts::PI;
 
+use crate::family::Yarn;
+
 /// Rotary position embedding with all scaling resolved.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeSpec {
@@ -65,6 +67,15 @@ pub enum RopeScaling {
     },
     /// A divisor for each pair, wherever it came from (GGUF's `rope_freqs.weight`).
     Factors(Vec<f32>),
+}
+
+impl From<Yarn> for RopeScaling {
+    fn from(yarn: Yarn) -> Self {
+        let Yarn { factor, beta_fast, beta_slow, original_context, truncate } = yarn;
+        let (original_context, attention_factor) =
+            (original_context as f64, yarn_magnitude(factor, 1.0) as f32);
+        Self::Yarn { factor, beta_fast, beta_slow, original_context, truncate, attention_factor }
+    }
 }
 
 /// Which of a rope's sets of frequencies a sequence takes.

@@ -5,6 +5,7 @@ mod tensors;
 
 use crate::family::Family;
 pub use crate::rope::{Regime, RopeLayout, RopeScaling, RopeSpec};
+use crate::tensor::TensorType;
 pub use tensors::ExpectedTensor;
 
 /// Everything the decoder needs to know beside the weights.
@@ -33,6 +34,8 @@ pub struct ModelSpec {
     pub activation: Activation,
     /// For the layers that have them.
     pub experts: Option<Experts>,
+    /// `attn_sinks.weight` exists: of each head the score of a token without a value.
+    pub sinks: bool,
     /// Rows of a table that is added to the embeddings, one for each position.
     pub learned_positions: Option<usize>,
     /// The rotary embeddings that layers choose from.
@@ -53,7 +56,7 @@ pub struct ModelSpec {
     pub qkv_bias: bool,
     /// `attn_output.bias` exists.
     pub output_bias: bool,
-    /// `ffn_{gate,up,down}.bias` exist.
+    /// `ffn_{gate,up,down}.bias` exist, those of experts too.
     pub mlp_bias: bool,
     /// `output.bias` exists.
     pub logit_bias: bool,
@@ -142,9 +145,13 @@ pub struct Experts {
     pub intermediate_size: usize,
     /// The weights of the chosen add up to 1; else they are what the softmax over all gave them.
     pub normalized: bool,
+    /// `ffn_gate_inp.bias` exists.
+    pub router_bias: bool,
+    /// The type of their matrices, where the config says that they are packed.
+    pub packed: Option<TensorType>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     Silu,
     /// The exact one, with erf.
@@ -152,6 +159,11 @@ pub enum Activation {
     /// The tanh approximation.
     GeluTanh,
     Relu,
+    /// `x * sigmoid(alpha * x)` of a gate up to `limit`, times one more than up between `-limit` and `limit`.
+    Swiglu {
+        alpha: f32,
+        limit: f32,
+    },
 }
 
 impl ModelSpec {

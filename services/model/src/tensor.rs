@@ -21,6 +21,8 @@ pub enum TensorType {
     Q4K,
     Q5K,
     Q6K,
+    /// Four-bit floats with a power of two for each 32 (OCP Microscaling Formats, version 1.0).
+    MXFP4,
 }
 
 /// Where a tensor is and what it holds, without its bytes.
@@ -57,7 +59,7 @@ impl Tensor<'_> {
 
 impl TensorType {
     /// All of them, in the order of the enum.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::F32,
         Self::F16,
         Self::BF16,
@@ -71,13 +73,14 @@ impl TensorType {
         Self::Q4K,
         Self::Q5K,
         Self::Q6K,
+        Self::MXFP4,
     ];
 
     /// Elements in one block; rows are whole blocks. 1 for plain types.
     pub const fn block_size(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
-            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 => 32,
+            Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 | Self::Q8_0 | Self::MXFP4 => 32,
             Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
         }
     }
@@ -97,6 +100,7 @@ impl TensorType {
             Self::Q4K => 144,
             Self::Q5K => 176,
             Self::Q6K => 210,
+            Self::MXFP4 => 17,
         }
     }
 
@@ -126,6 +130,7 @@ impl TensorType {
             Self::Q5K => 13,
             Self::Q6K => 14,
             Self::BF16 => 30,
+            Self::MXFP4 => 39,
         }
     }
 
@@ -149,6 +154,7 @@ impl TensorType {
             Self::Q4K => "Q4_K",
             Self::Q5K => "Q5_K",
             Self::Q6K => "Q6_K",
+            Self::MXFP4 => "MXFP4",
         }
     }
 
@@ -190,6 +196,7 @@ mod tests {
         check(TensorType::Q4K, &[2, 256], Some(288));
         check(TensorType::Q4K, &[256, 2], None);
         check(TensorType::Q6K, &[2048, 256], Some(430_080));
+        check(TensorType::MXFP4, &[2, 64], Some(68));
         check(TensorType::F32, &[usize::MAX, 2], None);
         check(TensorType::F32, &[usize::MAX], None);
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use millm_engine::{Device, EngineOptions, device};
 use millm_kit::ServiceError;
 use millm_model::{
-    Checkpoint,
+    Checkpoint, TensorInfo,
     memory::{self, MemoryEstimate as Parts, Workload},
 };
 use millm_proto::{catalog::v1::Model, runtime::v1::MemoryEstimate};
@@ -86,13 +86,19 @@ pub fn of(checkpoint: &Checkpoint, options: &EngineOptions) -> MemoryEstimate {
     }
 }
 
-/// The GPU's part: the table of embeddings stays with the host, attention works on more at once, and CUDA takes its own.
+/// The GPU's part: the table of embeddings stays with the host, some types are widened, attention works on more at once,
+/// and CUDA takes its own.
 fn on_gpu(estimate: Parts, checkpoint: &Checkpoint, options: &EngineOptions) -> Parts {
     let spec = checkpoint.spec();
     let table =
         checkpoint.tensors().find(|tensor| tensor.name == "token_embd.weight" && !spec.tied_embeddings);
+    let widened = |tensor: &TensorInfo| device::tensor_bytes(tensor).saturating_sub(tensor.bytes);
+    let widened = checkpoint.tensors().map(widened).fold(0, u64::saturating_add);
     Parts {
-        weights: estimate.weights.saturating_sub(table.map_or(0, |table| table.bytes)),
+        weights: estimate
+            .weights
+            .saturating_add(widened)
+            .saturating_sub(table.map_or(0, |table| table.bytes)),
         activations: estimate.activations.saturating_add(options.attention_bytes(spec)),
         overhead: device::CUDA_BYTES,
         ..estimate

@@ -134,9 +134,14 @@ fn supported(entry: &Value) -> Option<bool> {
     }
     let packed = entry.pointer("/config/quantization_config").is_some_and(|packing| !packing.is_null());
     let architecture = text("/config/architectures/0")?;
-    let runs =
-        Family::by_architecture(architecture).is_some() || Family::within(Some(architecture), None).is_some();
-    let known = runs && !packed;
+    let within = || Family::within(Some(architecture), None).map(|(family, _)| family);
+    let family = Family::by_architecture(architecture).or_else(within);
+    let unpacks = |family: &Family| {
+        family
+            .packing
+            .is_some_and(|known| text("/config/quantization_config/quant_method") == Some(known.method))
+    };
+    let known = family.is_some_and(|family| !packed || unpacks(family));
     let tags = entry.get("tags").and_then(Value::as_array)?;
     let tagged = |wanted: &str| tags.iter().any(|tag| tag.as_str() == Some(wanted));
     match (known, tagged("safetensors") || tagged("gguf"), tagged("pytorch")) {
@@ -215,6 +220,10 @@ mod tests {
         let packed =
             json!({"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq"}});
         check(json!({"tags": ["safetensors"], "config": packed}), Some(false));
+        for (method, runs) in [("mxfp4", true), ("gptq", false)] {
+            let packed = json!({"architectures": ["GptOssForCausalLM"], "quantization_config": {"quant_method": method}});
+            check(json!({"tags": ["safetensors"], "config": packed}), Some(runs));
+        }
         check(json!({"tags": ["gguf"], "gguf": {"architecture": "llama"}}), Some(true));
         check(json!({"tags": ["gguf"], "gguf": {"architecture": "bert"}}), Some(false));
         check(json!({"tags": ["gguf"]}), None);

@@ -74,6 +74,12 @@ async fn a_preview_is_exact_though_the_name_lies() {
     let file = PathBuf::from(FIXTURES).join("tiny-millm-gguf/tiny-Q4_K_M.gguf");
     let gguf = RepoSpec::new("liar/tiny-405b").file("any.gguf", Content::Disk(file));
     is_exact(gguf.info("gguf", Value::Null), &[Native]).await;
+    let folder = PathBuf::from(FIXTURES).join("families/gpt_oss-mxfp4");
+    let files = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"];
+    let packed = files.into_iter().fold(RepoSpec::new("liar/tiny-120b"), |repo, name| {
+        repo.file(name, Content::Disk(folder.join(name)))
+    });
+    is_exact(packed, &[Q4, Fp16, Native]).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,12 @@ use super::pass::{Group, View};
 use super::rows::Rows;
 
 /// What each row makes of the values that it sees; queries and the answer are `[rows, heads * head_dim]`.
-pub(super) fn attend(shape: &Shape<'_>, view: &View, cache: &Rows, queries: &Tensor) -> Result<Tensor> {
+pub(super) fn attend(
+    shape: &Shape<'_, Tensor>,
+    view: &View,
+    cache: &Rows,
+    queries: &Tensor,
+) -> Result<Tensor> {
     let queries = (queries * f64::from(shape.scale))?;
     let mixed = view.groups.iter().map(|group| group.attend(shape, cache, &queries));
     let mixed = mixed.collect::<Result<Vec<_>>>()?;
@@ -25,7 +30,7 @@ struct Mixed {
 }
 
 impl Group {
-    fn attend(&self, shape: &Shape<'_>, cache: &Rows, queries: &Tensor) -> Result<Tensor> {
+    fn attend(&self, shape: &Shape<'_, Tensor>, cache: &Rows, queries: &Tensor) -> Result<Tensor> {
         let (segments, rows) = (self.segments, self.rows);
         let (kv_heads, head_dim) = (shape.kv_heads, shape.head_dim);
         let each = shape.heads / kv_heads;
@@ -35,7 +40,7 @@ impl Group {
             .reshape((segments, rows, kv_heads, each, head_dim))?
             .permute((2, 0, 3, 1, 4))?
             .reshape((kv_heads, segments, each * rows, head_dim))?;
-        let mut mixed: Option<Mixed> = None;
+        let mut mixed = shape.sinks.map(|sinks| self.seen_first(sinks, &queries)).transpose()?;
         for keys in &self.keys {
             let by_segment = (kv_heads, segments, keys.count, head_dim);
             let (some, values) = cache.read(&keys.rows)?;
@@ -55,6 +60,19 @@ impl Group {
             .reshape((kv_heads, segments, each, rows, head_dim))?
             .permute((1, 3, 0, 2, 4))?
             .reshape((segments * rows, shape.heads * head_dim))?)
+    }
+}
+
+impl Group {
+    /// A token of this score and a value of zeros, before all others. `queries` are grouped by key.
+    fn seen_first(&self, sinks: &Tensor, queries: &Tensor) -> Result<Mixed> {
+        let (kv_heads, segments, of_each, _) = queries.dims4()?;
+        let each = of_each / self.rows;
+        let most = sinks
+            .reshape((kv_heads, 1, each, 1))?
+            .broadcast_as((kv_heads, segments, each, self.rows))?
+            .reshape((kv_heads, segments, of_each, 1))?;
+        Ok(Mixed { sum: most.ones_like()?, values: queries.zeros_like()?, most })
     }
 }
 

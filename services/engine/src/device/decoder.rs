@@ -31,7 +31,7 @@ pub struct Decoder {
     spec: ModelSpec,
     device: Device,
     embedding: Embedding,
-    layers: Vec<Layer<Linear, Norm>>,
+    layers: Vec<Layer<Linear, Norm, Tensor>>,
     norm: Norm,
     output: Linear,
     ropes: Vec<Rope>,
@@ -44,6 +44,7 @@ pub struct Decoder {
 impl Make for Device {
     type Linear = Linear;
     type Norm = Norm;
+    type Vector = Tensor;
 
     fn table(&self, data: TensorData<'_>, rows: usize, columns: usize) -> Result<Weight> {
         Weight::as_stored(data, rows, columns)
@@ -55,6 +56,10 @@ impl Make for Device {
 
     fn norm(&self, norm: norm::Norm) -> Result<Norm> {
         Norm::new(self, norm)
+    }
+
+    fn vector(&self, values: Vec<f32>) -> Result<Tensor> {
+        Ok(Tensor::new(values, self)?)
     }
 }
 
@@ -160,7 +165,7 @@ impl Decoder {
     }
 }
 
-impl Layer<Linear, Norm> {
+impl Layer<Linear, Norm, Tensor> {
     fn attention(
         &self,
         spec: &ModelSpec,
@@ -189,7 +194,7 @@ impl Layer<Linear, Norm> {
             scale: block.attention_scale,
             window: block.window,
             soft_cap: spec.attention_soft_cap,
-            sinks: None,
+            sinks: self.sinks.as_ref(),
         };
         let mixed = attend(&shape, pass.view(block.window), cache, &queries.flatten_from(1)?)?;
         self.attention_output.forward(&mixed)
@@ -209,6 +214,7 @@ impl Layer<Linear, Norm> {
         let linears = [&self.query, &self.key, &self.value, &self.attention_output];
         norms.into_iter().flatten().map(|norm| norm.bytes).sum::<usize>()
             + linears.into_iter().map(|linear| linear.bytes).sum::<usize>()
+            + self.sinks.as_ref().map_or(0, |sinks| 4 * sinks.elem_count())
             + self.mlp.bytes()
     }
 }

@@ -1,13 +1,17 @@
-//! A linear layer on a device: weights as they were stored, quantized or not.
+//! A linear layer on a device: weights as they were stored, quantized or not, but for a type that candle has no products
+//! for.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use candle_core::quantized::{GgmlDType, QMatMul, QStorage, QTensor};
 use candle_core::{DType, Device, Module, Tensor};
-use millm_model::{TensorData, TensorType};
+use half::bf16;
+use millm_model::{TensorData, TensorInfo, TensorType};
 
 use crate::error::Result;
+use crate::mxfp4::BlockMxfp4;
+use crate::plain::{copied, zeroed};
 
 /// `y = x Wᵀ + b`.
 pub(crate) struct Linear {
@@ -25,7 +29,7 @@ enum Weight {
 impl Linear {
     /// The shape and the length of `data` have been checked.
     pub fn read(device: &Device, data: TensorData<'_>, bias: Option<Vec<f32>>) -> Result<Self> {
-        let bytes = data.bytes.len() + bias.as_ref().map_or(0, |bias| 4 * bias.len());
+        let bytes = tensor_bytes(data.info) as usize + bias.as_ref().map_or(0, |bias| 4 * bias.len());
         let bias = bias.map(|bias| Tensor::new(bias, device)).transpose()?;
         Ok(Self { weight: Weight::read(device, data)?, bias, bytes })
     }
@@ -45,7 +49,24 @@ impl Linear {
     }
 }
 
+/// What a tensor takes on a device.
+pub fn tensor_bytes(tensor: &TensorInfo) -> u64 {
+    if tensor.ty == TensorType::MXFP4 { 2 * tensor.elements() } else { tensor.bytes }
+}
+
 impl Weight {
+    /// As bf16, which holds all its bits.
+    fn widened(device: &Device, data: TensorData<'_>) -> Result<Self> {
+        let (shape, count) = (data.info.shape.as_slice(), data.info.elements() as usize);
+        let mut values = zeroed("weights", count)?;
+        BlockMxfp4::to_float(&copied::<BlockMxfp4>("weights", data.bytes)?, &mut values);
+        if device.is_cpu() {
+            return Ok(Self::Plain(Tensor::from_vec(values, shape, device)?));
+        }
+        let values: Vec<bf16> = values.into_iter().map(bf16::from_f32).collect();
+        Ok(Self::Plain(Tensor::from_vec(values, shape, device)?))
+    }
+
     fn read(device: &Device, data: TensorData<'_>) -> Result<Self> {
         let shape = data.info.shape.as_slice();
         let plain = |ty: DType| -> Result<Self> {
@@ -67,6 +88,7 @@ impl Weight {
             TensorType::Q4K => GgmlDType::Q4K,
             TensorType::Q5K => GgmlDType::Q5K,
             TensorType::Q6K => GgmlDType::Q6K,
+            TensorType::MXFP4 => return Self::widened(device, data),
         };
         // Blocks are read where they lie, which must be at an even address; a file need not put them there.
         let even = data.bytes.as_ptr().addr().is_multiple_of(2);

@@ -31,7 +31,7 @@ impl Hidden<Linear> {
     fn run(&self, activation: Activation, input: &Tensor) -> Result<Tensor> {
         let up = self.up.forward(input)?;
         let inner = match &self.gate {
-            Some(gate) => (activate(activation, &gate.forward(input)?)? * up)?,
+            Some(gate) => (activate(activation, &gate.forward(input)?)? * gated(activation, up)?)?,
             None => activate(activation, &up)?,
         };
         self.down.forward(&inner)
@@ -76,5 +76,15 @@ fn activate(activation: Activation, values: &Tensor) -> Result<Tensor> {
         Activation::Gelu => values.gelu_erf(),
         Activation::GeluTanh => values.gelu(),
         Activation::Relu => values.relu(),
+        Activation::Swiglu { alpha, limit } => {
+            let values = values.minimum(limit)?;
+            &values / ((&values * f64::from(-alpha))?.exp()? + 1.0)?
+        }
     }?)
+}
+
+/// What the activated gate is multiplied by.
+fn gated(activation: Activation, up: Tensor) -> Result<Tensor> {
+    let Activation::Swiglu { limit, .. } = activation else { return Ok(up) };
+    Ok((up.clamp(-limit, limit)? + 1.0)?)
 }

@@ -16,6 +16,7 @@ mod tests;
 
 pub use candle_core::Device as Handle;
 pub use decoder::Decoder;
+pub use linear::tensor_bytes;
 pub(crate) use pass::attention_bytes;
 pub(crate) use rows::Rows;
 

@@ -7,8 +7,10 @@ pub trait Layout: Send + Sync + 'static {
     const COLUMNS: usize;
     /// Bytes of a block in a file.
     const BYTES: usize;
-    /// Where a block's lone f16 (its scale) stands, if its bytes are no whole words.
-    const HALF: Option<usize>;
+    /// Where a block's lone scale stands, if its bytes are no whole words.
+    const LONE: Option<usize>;
+    /// An f16 but for one type.
+    const LONE_BYTES: usize = 2;
 
     /// Words of a block.
     const WORDS: usize = Self::BYTES / 4;
@@ -30,41 +32,42 @@ pub struct Q4_0;
 pub struct Q5_0;
 pub struct Q4_1;
 pub struct Q5_1;
+pub struct Mxfp4;
 
 impl Layout for Q4K {
     const COLUMNS: usize = 256;
     const BYTES: usize = 144;
-    const HALF: Option<usize> = None;
+    const LONE: Option<usize> = None;
 }
 
 impl Layout for Q5K {
     const COLUMNS: usize = 256;
     const BYTES: usize = 176;
-    const HALF: Option<usize> = None;
+    const LONE: Option<usize> = None;
 }
 
 impl Layout for Q6K {
     const COLUMNS: usize = 256;
     const BYTES: usize = 210;
-    const HALF: Option<usize> = Some(208);
+    const LONE: Option<usize> = Some(208);
 }
 
 impl Layout for Q2K {
     const COLUMNS: usize = 256;
     const BYTES: usize = 84;
-    const HALF: Option<usize> = None;
+    const LONE: Option<usize> = None;
 }
 
 impl Layout for Q3K {
     const COLUMNS: usize = 256;
     const BYTES: usize = 110;
-    const HALF: Option<usize> = Some(108);
+    const LONE: Option<usize> = Some(108);
 }
 
 impl Layout for Q8_0 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 34;
-    const HALF: Option<usize> = Some(0);
+    const LONE: Option<usize> = Some(0);
 
     /// Signed to unsigned: 128 more.
     fn arrange(words: &mut [u32]) {
@@ -81,13 +84,13 @@ impl Layout for Q8_0 {
 impl Layout for Q4_0 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 18;
-    const HALF: Option<usize> = Some(0);
+    const LONE: Option<usize> = Some(0);
 }
 
 impl Layout for Q5_0 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 22;
-    const HALF: Option<usize> = Some(0);
+    const LONE: Option<usize> = Some(0);
 
     fn arrange(words: &mut [u32]) {
         words[0] = fifth_bits(words[0]);
@@ -101,13 +104,13 @@ impl Layout for Q5_0 {
 impl Layout for Q4_1 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 20;
-    const HALF: Option<usize> = None;
+    const LONE: Option<usize> = None;
 }
 
 impl Layout for Q5_1 {
     const COLUMNS: usize = 32;
     const BYTES: usize = 24;
-    const HALF: Option<usize> = None;
+    const LONE: Option<usize> = None;
 
     fn arrange(words: &mut [u32]) {
         words[1] = fifth_bits(words[1]);
@@ -116,6 +119,13 @@ impl Layout for Q5_1 {
     fn restore(words: &mut [u32]) {
         words[1] = fifth_bits_back(words[1]);
     }
+}
+
+impl Layout for Mxfp4 {
+    const COLUMNS: usize = 32;
+    const BYTES: usize = 17;
+    const LONE: Option<usize> = Some(0);
+    const LONE_BYTES: usize = 1;
 }
 
 /// Bit `4 j + b` to bit `j` of byte `b`: then four columns' bits are one shift and one mask away.

@@ -29,8 +29,8 @@ impl<F: Layout> Interleaved<F> {
     /// Bytes of the words of sixteen rows, then of their lone scales; whole lines.
     fn sizes(columns: usize) -> (usize, usize) {
         let blocks = columns / F::COLUMNS;
-        let halves = if F::HALF.is_some() { blocks * 2 * ROWS } else { 0 };
-        (blocks * F::WORDS * 4 * ROWS, halves.next_multiple_of(64))
+        let lone = if F::LONE.is_some() { blocks * F::LONE_BYTES * ROWS } else { 0 };
+        (blocks * F::WORDS * 4 * ROWS, lone.next_multiple_of(64))
     }
 
     /// Lays out rows as a file has them; those that fill up the last sixteen are of scale 0.
@@ -40,17 +40,17 @@ impl<F: Layout> Interleaved<F> {
             columns.is_multiple_of(F::COLUMNS) && bytes.len() == rows * blocks * F::BYTES,
             "whole blocks"
         );
-        let (words, halves) = Self::sizes(columns);
+        let (words, lone) = Self::sizes(columns);
         let groups = rows.div_ceil(ROWS);
         let fill = |start: *mut u8| {
             let start = Start(start);
             team.run(groups, team.grain(groups), |_, range| {
                 for group in range {
-                    let start = start.at(group * (words + halves));
+                    let start = start.at(group * (words + lone));
                     // SAFETY: each group is one call's, and the region has room for all of them.
                     let room = unsafe {
-                        start.write_bytes(0, words + halves);
-                        std::slice::from_raw_parts_mut(start, words + halves)
+                        start.write_bytes(0, words + lone);
+                        std::slice::from_raw_parts_mut(start, words + lone)
                     };
                     let first = group * ROWS;
                     for row in first..rows.min(first + ROWS) {
@@ -61,20 +61,20 @@ impl<F: Layout> Interleaved<F> {
             });
         };
         // SAFETY: every group is filled.
-        let region = unsafe { Region::filled("weights", groups * (words + halves), fill) }?;
+        let region = unsafe { Region::filled("weights", groups * (words + lone), fill) }?;
         Ok(Self { region, rows, columns, format: PhantomData })
     }
 
     /// Lays one row into its lane.
-    fn lay(row: &[u8], lane: usize, (words, halves): (&mut [u8], &mut [u8])) {
+    fn lay(row: &[u8], lane: usize, (words, lone): (&mut [u8], &mut [u8])) {
         let (words, _) = words.as_chunks_mut::<{ 4 * ROWS }>();
         for (index, block) in row.chunks_exact(F::BYTES).enumerate() {
             let mut own = [0u32; MOST_WORDS];
-            let body = match F::HALF {
+            let body = match F::LONE {
                 Some(at) => {
-                    let place = (index * ROWS + lane) * 2;
-                    halves[place..place + 2].copy_from_slice(&block[at..at + 2]);
-                    if at == 0 { &block[2..] } else { &block[..at] }
+                    let place = (index * ROWS + lane) * F::LONE_BYTES;
+                    lone[place..place + F::LONE_BYTES].copy_from_slice(&block[at..at + F::LONE_BYTES]);
+                    if at == 0 { &block[F::LONE_BYTES..] } else { &block[..at] }
                 }
                 None => block,
             };
@@ -91,11 +91,11 @@ impl<F: Layout> Interleaved<F> {
     /// Writes a row as the file had it.
     pub fn row(&self, row: usize, out: &mut [u8]) {
         assert!(row < self.rows && out.len() == self.blocks() * F::BYTES, "a row of the matrix");
-        let (words, halves) = Self::sizes(self.columns);
-        let start = row / ROWS * (words + halves);
+        let (words, lone) = Self::sizes(self.columns);
+        let start = row / ROWS * (words + lone);
         // SAFETY: the region holds whole groups, and this is one of them.
-        let group = unsafe { std::slice::from_raw_parts(self.region.start().add(start), words + halves) };
-        let (words, halves) = group.split_at(words);
+        let group = unsafe { std::slice::from_raw_parts(self.region.start().add(start), words + lone) };
+        let (words, lone) = group.split_at(words);
         let (words, _) = words.as_chunks::<{ 4 * ROWS }>();
         let lane = row % ROWS;
         for (index, block) in out.chunks_exact_mut(F::BYTES).enumerate() {
@@ -105,11 +105,11 @@ impl<F: Layout> Interleaved<F> {
                 *own = u32::from_le_bytes(bytes);
             }
             F::restore(&mut own[..F::WORDS]);
-            let body = match F::HALF {
+            let body = match F::LONE {
                 Some(at) => {
-                    let place = (index * ROWS + lane) * 2;
-                    block[at..at + 2].copy_from_slice(&halves[place..place + 2]);
-                    if at == 0 { &mut block[2..] } else { &mut block[..at] }
+                    let place = (index * ROWS + lane) * F::LONE_BYTES;
+                    block[at..at + F::LONE_BYTES].copy_from_slice(&lone[place..place + F::LONE_BYTES]);
+                    if at == 0 { &mut block[F::LONE_BYTES..] } else { &mut block[..at] }
                 }
                 None => block,
             };
@@ -122,10 +122,10 @@ impl<F: Layout> Interleaved<F> {
     /// Sixteen rows; the last of them may be of scale 0.
     pub fn group(&self, index: usize) -> Group {
         assert!(index < self.rows.div_ceil(ROWS), "a group of the matrix");
-        let (words, halves) = Self::sizes(self.columns);
+        let (words, lone) = Self::sizes(self.columns);
         // SAFETY: within the region by the assertion.
-        let blocks = unsafe { self.region.start().add(index * (words + halves)) };
-        Group { blocks, halves: blocks.wrapping_add(words), count: self.blocks() }
+        let blocks = unsafe { self.region.start().add(index * (words + lone)) };
+        Group { blocks, lone: blocks.wrapping_add(words), count: self.blocks() }
     }
 
     /// Of the rows themselves, as in the file.

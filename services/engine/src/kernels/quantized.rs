@@ -19,7 +19,8 @@ use super::wide::ROWS;
 use crate::error::Result;
 use crate::inputs::{Bytes, Form, Given};
 use crate::matrix::{Kind, Matrix};
-use crate::plain::{Plain, copied};
+use crate::mxfp4::BlockMxfp4;
+use crate::plain::copied;
 use crate::team::{Arena, Cells, Team};
 
 pub fn read(
@@ -44,6 +45,7 @@ pub fn read(
         TensorType::Q4K => of!(Q4K),
         TensorType::Q5K => of!(Q5K),
         TensorType::Q6K => of!(Q6K),
+        TensorType::MXFP4 => of!(Mxfp4),
         TensorType::F32 | TensorType::F16 | TensorType::BF16 => return Ok(None),
     }))
 }
@@ -53,10 +55,11 @@ pub fn read(
 /// # Safety of its functions
 /// As [`steps::of_super`] and [`spread::of_super`] say.
 pub trait Format: Layout {
-    /// The block as a file has it.
-    type Stored: GgmlType + Plain;
     /// What it is met with.
     type Partner: Bytes;
+
+    /// A row as a file has it.
+    fn widen(row: &[u8], out: &mut [f32]);
 
     unsafe fn meet<const M: usize>(group: Group, x: *const Self::Partner) -> [[f32; ROWS]; M];
 
@@ -66,8 +69,13 @@ pub trait Format: Layout {
 macro_rules! formats {
     ($($kernel:ident $partner:ident: $($name:ident $block:ident),*;)*) => { $($(
         impl Format for format::$name {
-            type Stored = $block;
             type Partner = $partner;
+
+            fn widen(row: &[u8], out: &mut [f32]) {
+                // A row is some kilobytes: what does not fit then fits nowhere.
+                let blocks = copied::<$block>("a row of weights", row).unwrap_or_default();
+                $block::to_float(&blocks, out);
+            }
 
             unsafe fn meet<const M: usize>(group: Group, x: *const $partner) -> [[f32; ROWS]; M] {
                 // SAFETY: promised by the caller.
@@ -84,7 +92,7 @@ macro_rules! formats {
 
 formats! {
     of_super Block256: Q2K BlockQ2K, Q3K BlockQ3K, Q4K BlockQ4K, Q5K BlockQ5K, Q6K BlockQ6K;
-    of_simple Block32: Q4_0 BlockQ4_0, Q4_1 BlockQ4_1, Q5_0 BlockQ5_0, Q5_1 BlockQ5_1, Q8_0 BlockQ8_0;
+    of_simple Block32: Q4_0 BlockQ4_0, Q4_1 BlockQ4_1, Q5_0 BlockQ5_0, Q5_1 BlockQ5_1, Q8_0 BlockQ8_0, Mxfp4 BlockMxfp4;
 }
 
 impl<F: Format> Matrix for Interleaved<F> {
@@ -92,9 +100,7 @@ impl<F: Format> Matrix for Interleaved<F> {
         let mut row = vec![0; self.blocks() * F::BYTES];
         for (index, out) in out.chunks_exact_mut(self.columns).enumerate() {
             self.row(first + index, &mut row);
-            // A row is some kilobytes: what does not fit then fits nowhere.
-            let blocks = copied::<F::Stored>("a row of weights", &row).unwrap_or_default();
-            F::Stored::to_float(&blocks, out);
+            F::widen(&row, out);
         }
     }
 

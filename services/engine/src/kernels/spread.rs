@@ -18,7 +18,7 @@ pub unsafe fn of_super<F: Super>(group: Group, blocks: Range<usize>, out: *mut u
         // SAFETY: promised by the caller.
         unsafe {
             let words = group.blocks.add(block * F::WORDS * 64);
-            let header = F::header(words, group.halves.wrapping_add(block * 2 * ROWS));
+            let header = F::header(words, group.lone.wrapping_add(block * F::LONE_BYTES * ROWS));
             let out = out.add(index * 8 * TILE);
             part::<F, 0>(words, &header, out);
             part::<F, 1>(words, &header, out);
@@ -42,7 +42,7 @@ pub unsafe fn of_simple<F: Simple>(group: Group, blocks: Range<usize>, out: *mut
         // SAFETY: promised by the caller.
         unsafe {
             let words = group.blocks.add(block * F::WORDS * 64);
-            let (d, min) = F::scales(words, group.halves.wrapping_add(block * 2 * ROWS));
+            let (d, min) = F::scales(words, group.lone.wrapping_add(block * F::LONE_BYTES * ROWS));
             let bias = _mm512_fnmadd_ps(d, _mm512_set1_ps(F::OFFSET as f32), min);
             spread(&F::codes(words), [(d, bias); 2], out.add(index * TILE));
         }

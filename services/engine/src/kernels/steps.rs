@@ -17,8 +17,8 @@ pub const TALL: usize = 8;
 #[derive(Clone, Copy)]
 pub struct Group {
     pub blocks: *const u8,
-    /// The lone f16 scales, where the type has them.
-    pub halves: *const u8,
+    /// The lone scales, where the type has them.
+    pub lone: *const u8,
     /// Blocks in a row.
     pub count: usize,
 }
@@ -34,7 +34,7 @@ pub unsafe fn of_super<F: Super, const M: usize>(group: Group, x: *const Block25
         // SAFETY: the block and the rows' blocks are there, by the caller's promise.
         unsafe {
             let words = group.blocks.add(block * F::WORDS * 64);
-            let header = F::header(words, group.halves.wrapping_add(block * 2 * ROWS));
+            let header = F::header(words, group.lone.wrapping_add(block * F::LONE_BYTES * ROWS));
             let mut x = [x.add(block); M];
             let mut sums = [_mm512_setzero_ps(); M];
             let mut mins = [_mm512_setzero_ps(); M];
@@ -71,7 +71,7 @@ pub unsafe fn of_simple<F: Simple, const M: usize>(group: Group, x: *const Block
         // SAFETY: the block and the rows' blocks are there, by the caller's promise.
         unsafe {
             let words = group.blocks.add(block * F::WORDS * 64);
-            let (d, min) = F::scales(words, group.halves.wrapping_add(block * 2 * ROWS));
+            let (d, min) = F::scales(words, group.lone.wrapping_add(block * F::LONE_BYTES * ROWS));
             ask_ahead(words, 0..F::WORDS);
             let w = F::codes(words);
             for (i, total) in totals.iter_mut().enumerate() {

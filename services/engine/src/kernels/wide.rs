@@ -8,7 +8,8 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::format::{Layout, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use super::format::{Layout, Mxfp4, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+use crate::mxfp4::DOUBLED;
 
 /// Rows side by side.
 pub const ROWS: usize = 16;
@@ -38,8 +39,8 @@ pub trait Super: Layout {
     unsafe fn codes<const P: usize>(block: *const u8) -> [__m512i; 8];
 
     /// # Safety
-    /// As above; `half` points to sixteen f16.
-    unsafe fn header(block: *const u8, half: *const u8) -> Header;
+    /// As above; `lone` points to the lone scales of sixteen rows.
+    unsafe fn header(block: *const u8, lone: *const u8) -> Header;
 }
 
 /// A type with blocks of 32 columns: a weight is `scale * (code - OFFSET) + min`.
@@ -55,7 +56,7 @@ pub trait Simple: Layout {
     ///
     /// # Safety
     /// As for [`Super::header`].
-    unsafe fn scales(block: *const u8, half: *const u8) -> (__m512, __m512);
+    unsafe fn scales(block: *const u8, lone: *const u8) -> (__m512, __m512);
 }
 
 /// The functions of a trait that run where the machine was asked.
@@ -99,8 +100,8 @@ vectors! {
         low_half(_mm512_srli_epi32::<16>(word))
     }
 
-    unsafe fn lone_half(half: *const u8) -> __m512 {
-        _mm512_cvtph_ps(_mm256_loadu_si256(half.cast()))
+    unsafe fn lone_half(lone: *const u8) -> __m512 {
+        _mm512_cvtph_ps(_mm256_loadu_si256(lone.cast()))
     }
 
     /// `word & mask` in each byte.
@@ -181,7 +182,7 @@ impl Super for Q4K {
             nibbles::<P>(block.add(64 * (4 + 8 * (P / 2))))
         }
 
-        unsafe fn header(block: *const u8, _half: *const u8) -> Header {
+        unsafe fn header(block: *const u8, _lone: *const u8) -> Header {
             six_bit_header(block)
         }
     }
@@ -206,7 +207,7 @@ impl Super for Q5K {
             codes
         }
 
-        unsafe fn header(block: *const u8, _half: *const u8) -> Header {
+        unsafe fn header(block: *const u8, _lone: *const u8) -> Header {
             six_bit_header(block)
         }
     }
@@ -235,9 +236,9 @@ impl Super for Q6K {
             codes
         }
 
-        unsafe fn header(block: *const u8, half: *const u8) -> Header {
+        unsafe fn header(block: *const u8, lone: *const u8) -> Header {
             let scales = [word(block, 48), word(block, 49), word(block, 50), word(block, 51)];
-            let d = lone_half(half);
+            let d = lone_half(lone);
             // Codes are stored with 32 added.
             Header { d, dmin: _mm512_mul_ps(d, _mm512_set1_ps(32.0)), scales, mins: scales }
         }
@@ -256,7 +257,7 @@ impl Super for Q2K {
             codes
         }
 
-        unsafe fn header(block: *const u8, _half: *const u8) -> Header {
+        unsafe fn header(block: *const u8, _lone: *const u8) -> Header {
             let d = word(block, 20);
             let words = [word(block, 0), word(block, 1), word(block, 2), word(block, 3)];
             let (mut scales, mut mins) = (words, words);
@@ -289,7 +290,7 @@ impl Super for Q3K {
             codes
         }
 
-        unsafe fn header(block: *const u8, half: *const u8) -> Header {
+        unsafe fn header(block: *const u8, lone: *const u8) -> Header {
             let (u0, u1, high) = (word(block, 24), word(block, 25), word(block, 26));
             let thirty_two = _mm512_set1_epi8(32);
             let two = _mm512_set1_epi8(0x30);
@@ -303,7 +304,7 @@ impl Super for Q3K {
             for scale in &mut signed {
                 *scale = _mm512_sub_epi8(*scale, thirty_two);
             }
-            let d = lone_half(half);
+            let d = lone_half(lone);
             // Codes are stored with 4 added.
             Header { d, dmin: _mm512_mul_ps(d, _mm512_set1_ps(4.0)), scales: signed, mins: signed }
         }
@@ -323,8 +324,8 @@ impl Simple for Q8_0 {
             codes
         }
 
-        unsafe fn scales(_block: *const u8, half: *const u8) -> (__m512, __m512) {
-            (lone_half(half), _mm512_setzero_ps())
+        unsafe fn scales(_block: *const u8, lone: *const u8) -> (__m512, __m512) {
+            (lone_half(lone), _mm512_setzero_ps())
         }
     }
 }
@@ -338,8 +339,8 @@ impl Simple for Q4_0 {
             both_nibbles(block)
         }
 
-        unsafe fn scales(_block: *const u8, half: *const u8) -> (__m512, __m512) {
-            (lone_half(half), _mm512_setzero_ps())
+        unsafe fn scales(_block: *const u8, lone: *const u8) -> (__m512, __m512) {
+            (lone_half(lone), _mm512_setzero_ps())
         }
     }
 }
@@ -353,8 +354,8 @@ impl Simple for Q5_0 {
             with_fifth_bits(both_nibbles(block.add(64)), word(block, 0))
         }
 
-        unsafe fn scales(_block: *const u8, half: *const u8) -> (__m512, __m512) {
-            (lone_half(half), _mm512_setzero_ps())
+        unsafe fn scales(_block: *const u8, lone: *const u8) -> (__m512, __m512) {
+            (lone_half(lone), _mm512_setzero_ps())
         }
     }
 }
@@ -368,7 +369,7 @@ impl Simple for Q4_1 {
             both_nibbles(block.add(64))
         }
 
-        unsafe fn scales(block: *const u8, _half: *const u8) -> (__m512, __m512) {
+        unsafe fn scales(block: *const u8, _lone: *const u8) -> (__m512, __m512) {
             (low_half(word(block, 0)), high_half(word(block, 0)))
         }
     }
@@ -383,8 +384,42 @@ impl Simple for Q5_1 {
             with_fifth_bits(both_nibbles(block.add(128)), word(block, 1))
         }
 
-        unsafe fn scales(block: *const u8, _half: *const u8) -> (__m512, __m512) {
+        unsafe fn scales(block: *const u8, _lone: *const u8) -> (__m512, __m512) {
             (low_half(word(block, 0)), high_half(word(block, 0)))
+        }
+    }
+}
+
+/// The doubled values from 0 on.
+const RAISED: [u8; 16] = {
+    let mut raised = [0; 16];
+    let mut code = 0;
+    while code < 16 {
+        raised[code] = (DOUBLED[code] + Mxfp4::OFFSET as i8) as u8;
+        code += 1;
+    }
+    raised
+};
+
+impl Simple for Mxfp4 {
+    const OFFSET: i32 = 12;
+    const HAS_MIN: bool = false;
+
+    vectors! {
+        unsafe fn codes(block: *const u8) -> [__m512i; 8] {
+            let table = _mm512_broadcast_i32x4(_mm_loadu_si128(RAISED.as_ptr().cast()));
+            let mut codes = both_nibbles(block);
+            for code in &mut codes {
+                *code = _mm512_shuffle_epi8(table, *code);
+            }
+            codes
+        }
+
+        unsafe fn scales(_block: *const u8, lone: *const u8) -> (__m512, __m512) {
+            // Half of what the byte says, for codes are doubled.
+            let exponent = _mm512_cvtepu8_epi32(_mm_loadu_si128(lone.cast()));
+            let exponent = _mm512_cvtepi32_ps(_mm512_sub_epi32(exponent, _mm512_set1_epi32(128)));
+            (_mm512_scalef_ps(_mm512_set1_ps(1.0), exponent), _mm512_setzero_ps())
         }
     }
 }

@@ -114,7 +114,7 @@ fn run(engine: &Engine, arrivals: &[Arrival]) -> Vec<Vec<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn answers_are_those_alone_and_no_page_leaks(

@@ -149,4 +149,5 @@ families! {
     cohere "cohere"
     cohere2 "cohere2"
     glm4 "glm4"
+    gpt_oss "gpt_oss"
 }

@@ -72,11 +72,17 @@ impl Sink for Watcher {
     }
 }
 
-#[test]
-fn a_long_prompt_beside_four_answers_takes_no_pass_for_itself() {
-    let wide = EngineOptions { context_length: Some(2048), slots: 8, prefill_chunk: 256, ..options() };
+/// Passes made and prompt tokens read between two tokens of an answer, beside three others and a prompt of 2000 tokens
+/// that comes when they are running.
+fn beside_a_long_prompt(layers_between_steps: Option<usize>, answers: usize) -> Vec<(u64, u64)> {
+    let wide = EngineOptions {
+        context_length: Some(2048),
+        slots: 8,
+        prefill_chunk: 256,
+        layers_between_steps,
+        ..options()
+    };
     let engine = Arc::new(engine("tiny-millm", &wide));
-    let answers = 90;
     let others: Vec<_> = (1..4).map(|seed| start(&engine, greedy(&prompt(seed, 8), answers))).collect();
     let ((events, heard), (entered, long)) = (channel(), channel());
     let seen = Arc::new(Mutex::new(Vec::new()));
@@ -94,16 +100,40 @@ fn a_long_prompt_beside_four_answers_takes_no_pass_for_itself() {
         assert_eq!(Answer::gather(other).generated, answers);
     }
     let seen = seen.lock().unwrap();
-    let between: Vec<(u64, u64)> = seen
-        .windows(2)
-        .map(|pair| {
-            let passes = pair[1].forward_passes - pair[0].forward_passes;
-            (passes, pair[1].prompt_tokens - pair[0].prompt_tokens)
-        })
-        .collect();
+    let passed = |pair: &[Stats]| {
+        let passes = pair[1].forward_passes - pair[0].forward_passes;
+        (passes, pair[1].prompt_tokens - pair[0].prompt_tokens)
+    };
+    seen.windows(2).map(passed).collect()
+}
+
+#[test]
+fn a_long_prompt_beside_four_answers_takes_no_pass_for_itself() {
+    let between = beside_a_long_prompt(Some(usize::MAX), 90);
     // Each pass has a token of the answer, and of the prompt no more rows than are set beside answers.
     assert!(between.iter().all(|(passes, rows)| *passes == 1 && *rows <= 32), "{between:?}");
     assert!(between.iter().filter(|(_, rows)| *rows == 32).count() > 50, "{between:?}");
+}
+
+#[test]
+fn a_long_prompt_read_layer_by_layer_lets_answers_go_on_after_each() {
+    let between = beside_a_long_prompt(Some(1), 300);
+    // The model has four layers: three tokens of the answer come before a pass over the prompt is whole, one with it.
+    let whole: Vec<usize> = (0..between.len()).filter(|index| between[*index].1 > 0).collect();
+    assert!(between.iter().all(|between| matches!(between, (1, 0) | (2, 16 | 32))), "{between:?}");
+    assert_eq!(whole.len(), 2000usize.div_ceil(32), "{between:?}");
+    assert!(whole.windows(2).all(|pair| pair[1] - pair[0] == 4), "{whole:?}");
+}
+
+/// Nothing is measured here but that it ends well: how many layers come between two steps depends on the machine.
+#[test]
+fn a_long_prompt_is_read_at_any_pace() {
+    let between = beside_a_long_prompt(None, 300);
+    let passes = between.iter().filter(|(passes, rows)| *passes == 2 && *rows > 0).count();
+    assert!(
+        passes > 0 && between.iter().all(|(passes, rows)| *passes == 1 + u64::from(*rows > 0)),
+        "{between:?}"
+    );
 }
 
 #[test]

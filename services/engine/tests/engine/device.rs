@@ -63,6 +63,8 @@ families! {
     cohere "cohere"
     cohere2 "cohere2"
     glm4 "glm4"
+    gpt_oss "gpt_oss"
+    gpt_oss_packed "gpt_oss-mxfp4"
 }
 
 fn prompt(length: usize) -> Vec<u32> {

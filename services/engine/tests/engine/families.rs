@@ -39,13 +39,13 @@ impl Taps for Gathered {
     }
 }
 
-fn floats(reference: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+pub fn floats(reference: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let view = reference.tensor(name).unwrap();
     view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
 /// The two rows of a matrix of token ids.
-fn rows(reference: &SafeTensors<'_>, name: &str) -> [Vec<u32>; 2] {
+pub fn rows(reference: &SafeTensors<'_>, name: &str) -> [Vec<u32>; 2] {
     let view = reference.tensor(name).unwrap();
     let ids: Vec<u32> =
         view.data().as_chunks::<8>().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as u32).collect();
@@ -139,7 +139,7 @@ pub fn convert(source: &Checkpoint, to: &Path) {
 }
 
 /// The same tensors under other metadata.
-fn with_metadata(from: &Path, to: &Path, metadata: &[(String, Value)]) {
+pub fn with_metadata(from: &Path, to: &Path, metadata: &[(String, Value)]) {
     let file = GgufFile::open(from).unwrap();
     let header = file.header();
     let tensors: Vec<TensorInfo> = header
@@ -168,7 +168,7 @@ fn without_config(from: &Path) -> Vec<(String, Value)> {
 
 /// What llama.cpp's converter writes for the family (`tests/tools/converted.py`); its tensors are ours, as a test of the
 /// model crate holds.
-fn by_converter(family: &str) -> Vec<(String, Value)> {
+pub fn by_converter(family: &str) -> Vec<(String, Value)> {
     let text = std::fs::read_to_string(fixture(&format!("families/{family}/converted.json"))).unwrap();
     let converted: serde_json::Value = serde_json::from_str(&text).unwrap();
     let value = |json: &serde_json::Value| match json {
@@ -232,4 +232,5 @@ families! {
     cohere "cohere"
     cohere2 "cohere2"
     glm4 "glm4"
+    gpt_oss "gpt_oss"
 }

@@ -12,6 +12,7 @@ mod families;
 mod fixtures;
 mod greedy;
 mod guessing;
+mod packed;
 mod sharing;
 mod stretching;
 mod wrapped;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Naming, Sidecars, infos};
+use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Naming, Sidecars, infos, packed};
 use crate::error::{Error, Result};
 use crate::mapped::{self, Mapped};
 use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
@@ -79,6 +79,7 @@ fn gather(
             return Err(Error::invalid(&*shards[*place], why));
         }
     }
+    packed::join(&mut found);
     Ok(found)
 }
 
@@ -125,5 +126,6 @@ fn as_found(tensor: StoredTensor, map: usize, shard: &str) -> Found {
         map,
         range: tensor.range.start as usize..tensor.range.end as usize,
         file: shard.to_owned(),
+        scales: None,
     }
 }

@@ -54,6 +54,7 @@ fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
         map: 0,
         range: tensor.range.start as usize..tensor.range.end as usize,
         file: file.to_owned(),
+        scales: None,
     });
     tensors.collect()
 }

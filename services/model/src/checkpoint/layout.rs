@@ -1,10 +1,12 @@
-//! Where the tensors that the decoder reads lie in those that files have: a whole one, some of its rows, or one turned on
-//! its side.
+//! Where the tensors that the decoder reads lie in those that files have: a whole one, some of its rows, one turned on its
+//! side, or one in two parts.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::Found;
+use super::packed::{self, Scales};
+use crate::mapped::Mapped;
 use crate::names::{GGUF_FUSED, GGUF_GATE_UP, Kept, Runs, TensorName};
 use crate::spec::{ExpectedTensor, ModelSpec};
 use crate::tensor::TensorType;
@@ -64,7 +66,7 @@ impl Naming {
         let tables: Vec<&[TensorName]> = match self {
             Self::HuggingFace => spec.family.names.to_vec(),
             Self::Gguf if spec.family.gguf.fused_gate_up => vec![GGUF_GATE_UP, GGUF_FUSED],
-            Self::Gguf => vec![GGUF_FUSED],
+            Self::Gguf => vec![spec.family.gguf.names, GGUF_FUSED],
         };
         let names = tables.into_iter().flatten();
         names.filter_map(|name| name.keeps(&wanted.name, &wanted.shape, spec))
@@ -77,12 +79,23 @@ pub(super) struct Place {
     pub map: usize,
     /// Of the stored tensor.
     range: Range<usize>,
-    /// In bytes; of the stored rows where it is not turned.
+    /// Of the stored rows, in units of the form.
     runs: Runs,
-    turned: Option<Turned>,
+    form: Form,
 }
 
-/// A matrix stored `[in, out]`.
+/// How a file holds what the decoder wants in rows.
+#[derive(Debug)]
+enum Form {
+    /// Runs are of bytes.
+    Rows,
+    /// Runs are of rows.
+    Turned(Turned),
+    /// Blocks, with their scales elsewhere: runs are of rows of so many.
+    Packed { scales: Scales, blocks: usize },
+}
+
+/// Matrices stored `[in, out]`, one after the other.
 #[derive(Debug)]
 struct Turned {
     inputs: usize,
@@ -92,20 +105,25 @@ struct Turned {
 
 impl Place {
     pub(super) fn new(found: &Found, ty: TensorType, shape: &[usize], kept: &Kept) -> Result<Self, String> {
-        let Found { map, range, .. } = found;
-        if kept.transposed {
+        let place = |runs: Runs, form: Form| Self { map: found.map, range: found.range.clone(), runs, form };
+        let columns = shape.last().copied().unwrap_or(1);
+        if let (true, [.., inputs, outputs]) = (kept.transposed, kept.shape.as_slice()) {
             if ty.is_quantized() {
                 return Err(format!("is stored on its side, which {ty} does not allow"));
             }
-            let turned = Turned { inputs: kept.shape[0], outputs: kept.shape[1], element: ty.block_bytes() };
-            return Ok(Self { map: *map, range: range.clone(), runs: kept.runs, turned: Some(turned) });
+            let turned = Turned { inputs: *inputs, outputs: *outputs, element: ty.block_bytes() };
+            return Ok(place(kept.runs, Form::Turned(turned)));
+        }
+        if let Some(scales) = &found.scales {
+            let blocks = columns / ty.block_size();
+            return Ok(place(kept.runs, Form::Packed { scales: scales.clone(), blocks }));
         }
         // A vector is a column; its elements are rows of one.
         let row = match shape {
             [_] if !ty.is_quantized() => ty.block_bytes(),
             [length] if kept.shape == [*length] => {
-                let whole = Runs { first: 0, length: range.len(), stride: range.len(), count: 1 };
-                return Ok(Self { map: *map, range: range.clone(), runs: whole, turned: None });
+                let bytes = found.range.len();
+                return Ok(place(Runs { first: 0, length: bytes, stride: bytes, count: 1 }, Form::Rows));
             }
             [_] => return Err(format!("is a part of a vector of {ty}")),
             _ => ty
@@ -115,41 +133,58 @@ impl Place {
         };
         let Runs { first, length, stride, count } = kept.runs;
         let runs = Runs { first: first * row, length: length * row, stride: stride * row, count };
-        Ok(Self { map: *map, range: range.clone(), runs, turned: None })
+        Ok(place(runs, Form::Rows))
     }
 
-    /// All the bytes that it is put together from.
+    /// The part of the stored tensor that it is put together from.
     pub(super) fn span(&self) -> Range<usize> {
         let Runs { first, length, stride, count } = self.runs;
-        if self.turned.is_some() {
-            return self.range.clone();
-        }
-        let start = self.range.start + first;
-        start..start + (count - 1) * stride + length
+        let end = first + (count - 1) * stride + length;
+        let (first, end) = match &self.form {
+            Form::Rows => (first, end),
+            Form::Packed { blocks, .. } => (first * blocks * packed::BODY, end * blocks * packed::BODY),
+            Form::Turned(turned) => {
+                let matrix = turned.inputs * turned.outputs * turned.element;
+                (first / turned.outputs * matrix, end.div_ceil(turned.outputs) * matrix)
+            }
+        };
+        self.range.start + first..self.range.start + end
     }
 
-    pub(super) fn bytes<'a>(&self, file: &'a [u8]) -> Cow<'a, [u8]> {
-        let stored = &file[self.range.clone()];
+    pub(super) fn bytes<'a>(&self, maps: &'a [Mapped]) -> Cow<'a, [u8]> {
+        let stored = &maps[self.map][self.range.clone()];
         let Runs { first, length, stride, count } = self.runs;
         let runs = (0..count).map(|index| first + index * stride..first + index * stride + length);
-        match &self.turned {
-            None if count == 1 => Cow::Borrowed(&stored[first..first + length]),
-            None => Cow::Owned(runs.flat_map(|run| &stored[run]).copied().collect()),
-            Some(turned) => {
-                let mut bytes = Vec::with_capacity(count * length * turned.inputs * turned.element);
-                runs.flatten().for_each(|row| turned.append(stored, row, &mut bytes));
-                Cow::Owned(bytes)
+        let rows = || runs.clone().flatten().collect::<Vec<_>>();
+        match &self.form {
+            Form::Rows if count == 1 => Cow::Borrowed(&stored[first..first + length]),
+            Form::Rows => Cow::Owned(runs.flat_map(|run| &stored[run]).copied().collect()),
+            Form::Turned(turned) => Cow::Owned(turned.back(stored, &rows())),
+            Form::Packed { scales, blocks } => {
+                let scales = &maps[scales.map][scales.range.clone()];
+                Cow::Owned(packed::rows(stored, scales, *blocks, &rows()))
             }
         }
     }
 }
 
 impl Turned {
-    /// A row of the matrix `[out, in]`.
-    fn append(&self, stored: &[u8], row: usize, bytes: &mut Vec<u8>) {
-        for input in 0..self.inputs {
-            let start = (input * self.outputs + row) * self.element;
-            bytes.extend_from_slice(&stored[start..start + self.element]);
+    /// Rows that are written side by side: what they are read from is in the caches then.
+    const TOGETHER: usize = 32;
+
+    /// Rows of the matrices `[out, in]`.
+    fn back(&self, stored: &[u8], rows: &[usize]) -> Vec<u8> {
+        let Self { inputs, outputs, element } = *self;
+        let width = inputs * element;
+        let mut bytes = vec![0; rows.len() * width];
+        for (rows, bytes) in rows.chunks(Self::TOGETHER).zip(bytes.chunks_mut(Self::TOGETHER * width)) {
+            for input in 0..inputs {
+                for (row, out) in rows.iter().zip(bytes.chunks_exact_mut(width)) {
+                    let from = ((row / outputs * inputs + input) * outputs + row % outputs) * element;
+                    out[input * element..][..element].copy_from_slice(&stored[from..from + element]);
+                }
+            }
         }
+        bytes
     }
 }

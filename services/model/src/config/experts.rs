@@ -1,4 +1,4 @@
-//! Experts: how many, how many of them for each token, and in which layers.
+//! Experts: how many, how many of them for each token, in which layers, and whether they are packed.
 
 use serde_json::Value;
 
@@ -8,6 +8,7 @@ use super::fields::Fields;
 use crate::error::Result;
 use crate::family::{ExpertKeys, Family};
 use crate::spec::Experts;
+use crate::tensor::TensorType;
 
 pub(super) struct Found {
     pub spec: Option<Experts>,
@@ -39,7 +40,22 @@ pub(super) fn read(config: &Fields<'_>, family: &Family, dimensions: &Dimensions
         None => true,
     };
     let layers = layers(config, keys, dimensions.layers)?;
-    Ok(Found { spec: Some(Experts { count, used, intermediate_size, normalized }), layers })
+    let (router_bias, packed) = (keys.router_bias, packed(config, family)?);
+    let spec = Experts { count, used, intermediate_size, normalized, router_bias, packed };
+    Ok(Found { spec: Some(spec), layers })
+}
+
+/// What `quantization_config` says of a family that may be packed; others leave it to be refused.
+fn packed(config: &Fields<'_>, family: &Family) -> Result<Option<TensorType>> {
+    const KEY: &str = "quantization_config";
+    let Some(packing) = family.packing else { return Ok(None) };
+    let Some(said) = config.object(KEY)? else { return Ok(None) };
+    // Which tensors were left as they were the tensors say themselves.
+    let known = said.keys().all(|key| ["quant_method", "modules_to_not_convert"].contains(&key.as_str()));
+    if !known || said.get("quant_method").and_then(Value::as_str) != Some(packing.method) {
+        return Err(config.unsupported(KEY));
+    }
+    Ok(Some(packing.experts))
 }
 
 fn layers(config: &Fields<'_>, keys: &ExpertKeys, layers: usize) -> Result<Vec<bool>> {

@@ -54,6 +54,7 @@ pub(super) fn spec(config: &Fields<'_>) -> Result<ModelSpec> {
         mlp: family.mlp,
         activation: activation(config, family)?,
         experts: experts.spec,
+        sinks: family.sinks,
         learned_positions: (family.positions == Positions::Learned).then_some(dimensions.context_length),
         ropes: positions.ropes,
         blocks,
@@ -130,6 +131,12 @@ fn attention_scales(config: &Fields<'_>, family: &Family, dimensions: &Dimension
 }
 
 fn activation(config: &Fields<'_>, family: &Family) -> Result<Activation> {
+    if let Activation::Swiglu { alpha, limit } = family.defaults.activation {
+        // By no name: these models have no other.
+        let number = |key, usual: f32| config.positive(key).map(|own| own.map_or(usual, |own| own as f32));
+        let (alpha, limit) = (number("swiglu_alpha", alpha)?, number("swiglu_limit", limit)?);
+        return Ok(Activation::Swiglu { alpha, limit });
+    }
     let key = family.keys.activation;
     Ok(match config.text(key)? {
         None => family.defaults.activation,

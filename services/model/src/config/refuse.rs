@@ -62,6 +62,7 @@ const KEYS: &[(&str, Harmless)] = &[
     ("n_routed_experts", Harmless::Zero),
     ("n_shared_experts", Harmless::Zero),
     ("shared_expert_intermediate_size", Harmless::Zero),
+    ("swiglu_alpha", Harmless::Absent),
     ("swiglu_limit", Harmless::Absent),
 ];
 

@@ -156,7 +156,10 @@ impl Reader<'_> {
             return Err(self.config.unsupported("rope_theta"));
         }
         let turned = self.turned_dimensions(&fields, key)?;
-        let scaling = self.scaling(&fields, key, turned)?;
+        let scaling = match (parameters, self.rotary.scaling) {
+            (None, Some(usual)) => usual.into(),
+            _ => self.scaling(&fields, key, turned)?,
+        };
         Ok(RopeSpec::new(self.rotary.layout, turned, theta, scaling))
     }
 

@@ -1,6 +1,7 @@
 //! config.json: fixtures, both styles, and what must be refused.
 
 use super::*;
+use crate::tensor::TensorType;
 
 fn fixture(model: &str, file: &str) -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures");
@@ -77,6 +78,54 @@ fn defaults_are_those_of_the_config_class() {
     assert_eq!(windows(&spec), vec![Some(4096); 4]);
     let by_type = ModelSpec::from_config_json(&with(&[("architectures", "absent")]), None).expect("good");
     assert_eq!(by_type.architecture, "LlamaForCausalLM");
+}
+
+/// gpt-oss-20b as it is published, and what its config class has for most of that.
+#[test]
+fn gpt_oss_is_read_packed_or_not() {
+    let types = ["sliding_attention", "full_attention"].repeat(12);
+    let published = serde_json::json!({
+        "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "attention_bias": true,
+        "eos_token_id": 200_002, "experts_per_token": 4, "head_dim": 64, "hidden_act": "silu", "hidden_size": 2880,
+        "initial_context_length": 4096, "intermediate_size": 2880, "layer_types": types,
+        "max_position_embeddings": 131_072, "num_attention_heads": 64, "num_experts_per_tok": 4,
+        "num_hidden_layers": 24, "num_key_value_heads": 8, "num_local_experts": 32, "pad_token_id": 199_999,
+        "quantization_config": {"modules_to_not_convert": ["lm_head"], "quant_method": "mxfp4"},
+        "rms_norm_eps": 1e-5, "rope_theta": 150_000, "rope_scaling": {
+            "beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "original_max_position_embeddings": 4096,
+            "rope_type": "yarn", "truncate": false
+        },
+        "sliding_window": 128, "swiglu_limit": 7.0, "tie_word_embeddings": false, "vocab_size": 201_088,
+    });
+    let read = |config: &Value| ModelSpec::from_config_json(&config.to_string(), None);
+    let published = read(&published).expect("good");
+    assert_eq!(published.parameter_count(), 20_914_757_184);
+    assert_eq!(published.experts.expect("there").packed, Some(TensorType::MXFP4));
+    let mut least = serde_json::json!({
+        "model_type": "gpt_oss", "num_hidden_layers": 24, "hidden_size": 2880, "num_local_experts": 32,
+    });
+    let unpacked = read(&least).expect("good");
+    assert_eq!(unpacked.experts.expect("there").packed, None);
+    assert_eq!(unpacked.blocks, published.blocks);
+    assert_eq!(unpacked.ropes, published.ropes);
+    assert_eq!(unpacked.activation, published.activation);
+    assert_eq!(unpacked.expected_tensors(), published.expected_tensors());
+    let bytes = |spec: &ModelSpec| {
+        let bytes = |tensor| spec.published_type(&tensor).bytes_for(&tensor.shape);
+        spec.expected_tensors().into_iter().filter_map(bytes).sum::<u64>()
+    };
+    assert_eq!(bytes(&unpacked), 2 * published.parameter_count());
+    // Beside vectors, of which it has in f32 what is bf16 here.
+    assert_eq!(bytes(&published), 13_761_264_768);
+    for packing in [
+        serde_json::json!({"quant_method": "gptq"}),
+        serde_json::json!({"bits": 4}),
+        serde_json::json!({"quant_method": "mxfp4", "bits": 4}),
+    ] {
+        least["quantization_config"] = packing;
+        let error = read(&least).expect_err("another packing").to_string();
+        assert!(error.contains("quantization_config"), "{error}");
+    }
 }
 
 #[test]

@@ -60,6 +60,7 @@ pub const QWEN3_MOE: Family = Family {
         intermediate_size: Some(("moe_intermediate_size", 768)),
         normalized: Some("norm_topk_prob"),
         some_layers: true,
+        router_bias: false,
     }),
     window: Window::EveryLayerSwitched,
     defaults: Defaults { kv_heads: KvHeads::Count(4), head_dim: None, ..QWEN3.defaults },

@@ -176,7 +176,7 @@ fn type_name(id: u32) -> String {
         29 => "IQ1_M",
         34 => "TQ1_0",
         35 => "TQ2_0",
-        39 => "MXFP4",
+        40 => "NVFP4",
         _ => return format!("{id} (unknown)"),
     };
     name.to_owned()

@@ -4,7 +4,7 @@ use super::keys::Keys;
 use super::spec::RopeFactors;
 use crate::config::cap;
 use crate::error::{Error, Result};
-use crate::family::{Positions, TurnedLayers};
+use crate::family::{Positions, Rotary, TurnedLayers};
 use crate::rope::{RopeScaling, RopeSpec, long_magnitude, yarn_magnitude};
 
 /// The ropes that a family's layers choose from, in the order of [`crate::spec::ModelSpec::ropes`].
@@ -21,7 +21,7 @@ pub(super) fn read(
     }
     // llama.cpp's default, whatever the family's config class has.
     let theta = above_one(keys, "rope.freq_base", 10_000.0)?;
-    let scaling = scaling(keys, dimensions / 2, context_length, factors)?;
+    let scaling = scaling(keys, rotary, dimensions / 2, context_length, factors)?;
     let layout = keys.family.gguf.rope;
     let mut ropes = vec![RopeSpec::new(layout, dimensions, theta, scaling)];
     if let TurnedLayers::LocalAndGlobal { theta, .. } = rotary.layers {
@@ -38,6 +38,7 @@ fn above_one(keys: &Keys<'_>, key: &str, default: f64) -> Result<f64> {
 
 fn scaling(
     keys: &Keys<'_>,
+    rotary: Rotary,
     pairs: usize,
     context_length: usize,
     factors: &RopeFactors,
@@ -64,7 +65,10 @@ fn scaling(
         });
     }
     match (kind, factor) {
-        (Some("yarn"), Some(factor)) => yarn(keys, factor, original.unwrap_or(context_length)),
+        (Some("yarn"), Some(factor)) => {
+            let truncate = rotary.scaling.is_none_or(|usual| usual.truncate);
+            yarn(keys, factor, original.unwrap_or(context_length), truncate)
+        }
         (None | Some("linear"), Some(factor)) => Ok(RopeScaling::Linear { factor: factor as f32 }),
         (None | Some("none"), _) => Ok(RopeScaling::None),
         (Some("linear" | "yarn"), None) => Err(keys.invalid("rope.scaling.factor", "is missing")),
@@ -75,7 +79,7 @@ fn scaling(
     }
 }
 
-fn yarn(keys: &Keys<'_>, factor: f64, original_context: usize) -> Result<RopeScaling> {
+fn yarn(keys: &Keys<'_>, factor: f64, original_context: usize, truncate: bool) -> Result<RopeScaling> {
     let magnitude = keys.positive("rope.scaling.yarn_attn_factor")?.unwrap_or(yarn_magnitude(factor, 1.0));
     let magnitude = magnitude * keys.positive("rope.scaling.attn_factor")?.unwrap_or(1.0);
     Ok(RopeScaling::Yarn {
@@ -83,7 +87,7 @@ fn yarn(keys: &Keys<'_>, factor: f64, original_context: usize) -> Result<RopeSca
         beta_fast: keys.positive("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
         beta_slow: keys.positive("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
         original_context: original_context as f64,
-        truncate: true,
+        truncate,
         attention_factor: magnitude as f32,
     })
 }

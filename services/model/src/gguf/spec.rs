@@ -3,10 +3,12 @@
 use super::header::{GgufHeader, StoredTensor};
 use super::keys::Keys;
 use super::metadata::{Metadata, Value};
-use super::{CONFIG_JSON_KEY, ends_generation, rope};
+use super::{CONFIG_JSON_KEY, rope, terminators};
 use crate::config::{cap, norm_place};
 use crate::error::Result;
-use crate::family::{Family, Positions, Presence, QkNormed, Residual, Scale, TurnedLayers, Window};
+use crate::family::{
+    ExpertKeys, Family, Positions, Presence, QkNormed, Residual, Scale, TurnedLayers, Window,
+};
 use crate::spec::{Block, Experts, ModelSpec, NormKind, NormSpec, QkNorm};
 
 /// GGUF's token type for control tokens.
@@ -144,6 +146,7 @@ fn read(keys: &Keys<'_>, header: &GgufHeader, factors: &RopeFactors) -> Result<M
         mlp: family.mlp,
         activation: defaults.activation,
         experts,
+        sinks: family.sinks,
         learned_positions: match family.positions {
             Positions::Learned => Some(
                 stored
@@ -228,9 +231,9 @@ fn experts(keys: &Keys<'_>, stored: &Stored<'_>, layers: usize) -> Result<Option
         None | Some(0) => return Ok(None),
         Some(_) => keys.required("expert_count", cap::EXPERTS)?,
     };
-    if keys.family.experts.is_none() {
+    let Some(ExpertKeys { router_bias, .. }) = keys.family.experts else {
         return Err(keys.unsupported("expert_count"));
-    }
+    };
     if count * layers > cap::ALL_EXPERTS {
         return Err(
             keys.invalid("expert_count", &format!("in {layers} layers, is over {}", cap::ALL_EXPERTS))
@@ -252,7 +255,7 @@ fn experts(keys: &Keys<'_>, stored: &Stored<'_>, layers: usize) -> Result<Option
     };
     // llama.cpp always brings the chosen ones to 1.
     let normalized = keys.flag("expert_weights_norm")?.unwrap_or(true);
-    Ok(Some(Experts { count, used, intermediate_size, normalized }))
+    Ok(Some(Experts { count, used, intermediate_size, normalized, router_bias, packed: None }))
 }
 
 fn attention_scale(keys: &Keys<'_>, layers: usize, width: usize, head_dim: usize) -> Result<f32> {
@@ -339,9 +342,9 @@ fn add_terminators(spec: &mut ModelSpec, metadata: &Metadata) -> Result<()> {
         (metadata.strings("tokenizer.ggml.tokens")?, metadata.integers("tokenizer.ggml.token_type")?)
     {
         let named = (0_u32..).zip(tokens.iter().zip(types));
-        ids.extend(
-            named.filter(|(_, (text, kind))| *kind == CONTROL && ends_generation(text)).map(|(id, _)| id),
-        );
+        let control = named.filter(|(_, (_, kind))| *kind == CONTROL);
+        let control: Vec<_> = control.map(|(id, (text, _))| (id, text.as_str())).collect();
+        ids.extend(terminators(&control));
     }
     for id in ids {
         if !spec.eos_token_ids.contains(&id) && (id as usize) < spec.vocabulary_size {

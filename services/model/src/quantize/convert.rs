@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::decode::decode_row;
 use super::encode::{Unencodable, encode_row};
 use crate::error::{Error, Result};
-use crate::tensor::{TensorData, TensorInfo, TensorType};
+use crate::tensor::{TensorData, TensorInfo};
 
 /// Encoded bytes made between two looks at the cancel flag: a fraction of a second, and all that is held.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -47,7 +47,7 @@ pub(super) enum Failure {
     Stopped(Error),
 }
 
-/// A tensor to be converted.
+/// A tensor to be converted. What is quantized already is only copied: its target is of the same type.
 pub(super) struct Conversion<'a> {
     pub source: TensorData<'a>,
     pub target: &'a TensorInfo,
@@ -97,13 +97,18 @@ impl Conversion<'_> {
         row_bytes: usize,
         chunk: &mut [u8],
     ) -> Result<(), Failure> {
-        let source_bytes = columns * element_bytes(self.source.info.ty);
+        let ty = self.source.info.ty;
+        let source_bytes = columns / ty.block_size() * ty.block_bytes();
         chunk.par_chunks_mut(row_bytes).enumerate().with_min_len(4).try_for_each_init(
             || vec![0.0; columns],
             |scratch, (at, out)| {
                 let row = self.rows.source(first + at);
                 let bytes = &self.source.bytes[row * source_bytes..(row + 1) * source_bytes];
-                decode_row(self.source.info.ty, bytes, scratch);
+                if ty.is_quantized() {
+                    out.copy_from_slice(bytes);
+                    return Ok(());
+                }
+                decode_row(ty, bytes, scratch);
                 if self.offset != 0.0 {
                     for value in &mut *scratch {
                         *value += self.offset;
@@ -116,14 +121,10 @@ impl Conversion<'_> {
     }
 }
 
-/// Plain types have blocks of one element.
-const fn element_bytes(ty: TensorType) -> usize {
-    ty.block_bytes()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::TensorType;
 
     /// llama.cpp's `permute`: reshape to [heads, 2, half, …], swap the middle axes.
     #[test]

@@ -173,6 +173,9 @@ impl Keys {
 
 /// llama.h's `llama_ftype`: what most of the file is.
 fn file_type(plan: &Plan) -> u32 {
+    if plan.tensors.iter().any(|tensor| tensor.info.ty == TensorType::MXFP4) {
+        return 38;
+    }
     match plan.scheme {
         Scheme::Q2 => 10,
         Scheme::Q4 => 15,

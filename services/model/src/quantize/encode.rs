@@ -37,7 +37,7 @@ const SUPER: usize = 256;
 /// `importance`, if known, has one non-negative weight per column.
 ///
 /// # Panics
-/// When the lengths do not fit, or for types that no scheme produces (Q4_1, Q5_1): the plan rules both out.
+/// When the lengths do not fit, or for types that no scheme produces: the plan rules both out.
 pub fn encode_row(
     ty: TensorType,
     row: &[f32],
@@ -73,7 +73,7 @@ pub fn encode_row(
             let f = signed::fit(panel, &Q6_K);
             pack::q6_k(f.d, &f.scales, &f.levels, out);
         }),
-        TensorType::Q4_1 | TensorType::Q5_1 => unreachable!("no scheme plans {ty:?}"),
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::MXFP4 => unreachable!("no scheme plans {ty:?}"),
     }
     Ok(())
 }

@@ -117,6 +117,10 @@ pub fn tensor_type_for(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) ->
 }
 
 fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &ModelSpec) -> PlannedTensor {
+    if kept(tensor.ty) {
+        let reason = format!("published as {}, and kept so", tensor.ty);
+        return PlannedTensor { info: tensor.clone(), parts, reason: Some(reason) };
+    }
     let wanted = preferred(scheme, tensor, spec);
     let mut ty = wanted;
     let bytes = loop {
@@ -135,6 +139,11 @@ fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &M
     }
 }
 
+/// What models are made in stays as it is: there is nothing finer to be quantized from, and little smaller.
+pub(super) const fn kept(ty: TensorType) -> bool {
+    matches!(ty, TensorType::MXFP4)
+}
+
 /// What llama.cpp takes for rows that are not whole blocks; F16 has no blocks.
 const fn stand_in(ty: TensorType) -> TensorType {
     match ty {
@@ -147,7 +156,7 @@ const fn stand_in(ty: TensorType) -> TensorType {
 
 fn preferred(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorType {
     // Norms and biases are small and delicate; what chooses experts or says where a token stands is no less.
-    let delicate = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight"];
+    let delicate = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", ".bias"];
     if tensor.shape.len() < 2 || delicate.iter().any(|name| tensor.name.ends_with(name)) {
         return TensorType::F32;
     }

@@ -2,10 +2,11 @@
 
 use serde_json::Value as Json;
 
-use crate::tokenizer::pretokenize::{LLAMA3, QWEN2, TEKKEN};
+use crate::tokenizer::pretokenize::{GPT4O, LLAMA3, QWEN2, TEKKEN};
 
 /// Split patterns that have a name of their own, as they are written in tokenizer.json.
-const KNOWN: [(&str, &str); 3] = [(LLAMA3, "llama-bpe"), (QWEN2, "qwen2"), (TEKKEN, "tekken")];
+const KNOWN: [(&str, &str); 4] =
+    [(LLAMA3, "llama-bpe"), (QWEN2, "qwen2"), (TEKKEN, "tekken"), (GPT4O, "gpt-4o")];
 
 /// The steps of the pre-tokenizer, a sequence opened.
 fn steps(tokenizer: &Json) -> Vec<&Json> {
@@ -92,6 +93,7 @@ mod tests {
         check(sequence(&[split("llama-bpe"), bytes(false)]), "llama-bpe");
         check(sequence(&[split("qwen2"), bytes(false)]), "qwen2");
         check(sequence(&[split("tekken"), bytes(false)]), "tekken");
+        check(sequence(&[split("gpt-4o"), bytes(false)]), "gpt-4o");
         check(sequence(&[split("qwen2"), bytes(true)]), "default");
         check(sequence(&[json!({ "type": "Digits", "individual_digits": true }), bytes(true)]), "smollm");
         check(sequence(&[json!({ "type": "Digits", "individual_digits": false }), bytes(true)]), "default");

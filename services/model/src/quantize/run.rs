@@ -9,7 +9,7 @@ use super::decode::is_plain;
 use super::describe;
 use super::encode::Unencodable;
 use super::output::Output;
-use super::plan::{Plan, PlannedTensor, Scheme, plan};
+use super::plan::{Plan, PlannedTensor, Scheme, kept, plan};
 use super::vocabulary::{self, Published};
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
@@ -110,7 +110,7 @@ enum Attempt {
 
 impl<'a> Run<'a> {
     fn new(source: &'a Checkpoint, request: &'a Request<'a>) -> Result<Self> {
-        if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty)) {
+        if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty) && !kept(tensor.ty)) {
             let why = format!(
                 "tensor '{}' is {} already: only F32, F16 and BF16 are quantized",
                 tensor.name, tensor.ty
@@ -202,6 +202,10 @@ impl<'a> Run<'a> {
             let source = self.source.tensor(part).map_err(Failure::Stopped)?;
             let (ty, shape) = (planned.info.ty, &source.info.shape);
             let bytes = ty.bytes_for(shape).expect("parts have the rows of the whole");
+            if kept(source.info.ty) && source.info.ty != ty {
+                let why = format!("tensor '{part}' is {}, others of its kind are not", source.info.ty);
+                return Err(Failure::Stopped(Error::invalid("model", why)));
+            }
             let target = TensorInfo { ty, bytes, ..source.info.clone() };
             let conversion = Conversion {
                 source: source.data(),

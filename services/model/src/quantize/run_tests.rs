@@ -183,6 +183,38 @@ fn families_keep_what_is_theirs() {
     assert_eq!(mistral.number("llama.attention.sliding_window").unwrap(), Some(8));
 }
 
+#[test]
+fn packed_experts_stay_as_they_are() {
+    let source = Checkpoint::open(&fixture("families/gpt_oss-mxfp4")).unwrap();
+    for scheme in [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16, Scheme::Fp32] {
+        let folder = tempfile::tempdir().unwrap();
+        let (outcome, made) = run(&fixture("families/gpt_oss-mxfp4"), scheme, &folder);
+        let expected = if scheme == Scheme::Q2 { Scheme::Q4 } else { scheme };
+        assert_eq!(outcome.actual, expected, "rows of 64 have no super-blocks");
+        let why =
+            "9 of 60 tensors have another type: blk.0.ffn_gate_exps.weight is MXFP4: published as MXFP4";
+        assert!(
+            outcome.reason.as_deref().unwrap().contains(why) || scheme <= Scheme::Q4,
+            "{:?}",
+            outcome.reason
+        );
+        let (mut packed, mut others) = (0, 0);
+        for tensor in made.tensors() {
+            let (own, published) = (made.tensor(&tensor.name).unwrap(), source.tensor(&tensor.name).unwrap());
+            if published.info.ty == TensorType::MXFP4 {
+                assert_eq!((own.info, own.bytes), (published.info, published.bytes));
+                packed += 1;
+            } else {
+                let is_vector = tensor.shape.len() == 1;
+                assert!(!is_vector || tensor.ty == TensorType::F32, "{}: {}", tensor.name, tensor.ty);
+                others += 1;
+            }
+        }
+        assert_eq!((packed, others), (3 * 4 * 3, made.tensors().len() - 36));
+        assert_eq!(made.gguf_metadata().unwrap().number("general.file_type").unwrap(), Some(38));
+    }
+}
+
 /// Without the carried config.json, as llama.cpp reads it, the scaling is in `rope_freqs.weight`.
 #[test]
 fn llama3_scaling_survives_in_ggufs_own_terms() {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::names::TensorName;
 use crate::spec::ModelSpec;
 use crate::tensor::{TensorInfo, TensorType};
 
@@ -56,6 +57,12 @@ impl Target {
             return alone();
         };
         let pieces: Vec<&str> = layer_part.split('.').collect();
+        let own = |tensor: &&TensorName| tensor.canonical.strip_prefix("blk.{}.") == Some(layer_part);
+        if let Some((_, stored)) =
+            spec.family.gguf.names.iter().find(own).and_then(|own| own.stored.split_once("{}"))
+        {
+            return Self { name: format!("{block}{stored}"), stacked: false };
+        }
         match (pieces.as_slice(), &spec.family.gguf) {
             ([part, _expert, kind], _) => Self { name: format!("{block}.{part}_exps.{kind}"), stacked: true },
             (["attn_q" | "attn_k" | "attn_v", kind], gguf) if gguf.fused_qkv => {

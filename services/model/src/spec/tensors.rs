@@ -1,6 +1,7 @@
 //! Which tensors a model of some spec has.
 
 use super::{MlpKind, ModelSpec, QkNorm};
+use crate::tensor::TensorType;
 
 /// A tensor that a model of some spec has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,14 @@ impl ModelSpec {
         list.tensors
     }
 
+    /// What a tensor is published as, where nobody has looked: half floats, unless the config says that it is packed.
+    pub fn published_type(&self, tensor: &ExpectedTensor) -> TensorType {
+        let packed = self.experts.and_then(|experts| experts.packed);
+        // `blk.{}.ffn_up.{}.weight`
+        let of_expert = tensor.shape.len() == 2 && tensor.name.split('.').count() == 5;
+        packed.filter(|_| of_expert).unwrap_or(TensorType::BF16)
+    }
+
     fn attention(&self, layer: usize, list: &mut List) {
         let name = |part: &str| format!("blk.{layer}.{part}");
         let hidden = self.hidden_size;
@@ -56,6 +65,9 @@ impl ModelSpec {
                 }
             }
         }
+        if self.sinks {
+            list.add(format!("{}.weight", name("attn_sinks")), &[self.heads]);
+        }
         list.linear(&name("attn_output"), hidden, query, self.output_bias);
         if self.norm.place.after() {
             list.norm(&name("post_attention_norm"), hidden, self.norm.bias);
@@ -69,13 +81,13 @@ impl ModelSpec {
             list.norm(&name("ffn_norm"), hidden, self.norm.bias);
         }
         if let Some(experts) = self.experts.filter(|_| self.blocks[layer].experts) {
-            list.linear(&name("ffn_gate_inp"), experts.count, hidden, false);
+            list.linear(&name("ffn_gate_inp"), experts.count, hidden, experts.router_bias);
             let inner = experts.intermediate_size;
             for (part, rows, columns) in
                 [("ffn_gate", inner, hidden), ("ffn_up", inner, hidden), ("ffn_down", hidden, inner)]
             {
                 for expert in 0..experts.count {
-                    list.linear(&name(&format!("{part}.{expert}")), rows, columns, false);
+                    list.linear(&name(&format!("{part}.{expert}")), rows, columns, self.mlp_bias);
                 }
             }
         } else {

@@ -61,6 +61,63 @@ fn as_transformers_does() {
     check("{{ raise_exception('roles must alternate') }}", "chat template: line 1: roles must alternate");
 }
 
+/// A template of messages in channels, as gpt-oss has them, with the means that its own takes; the texts are those that
+/// transformers makes of it.
+#[test]
+fn messages_in_channels() {
+    let template = ChatTemplate::new(include_str!("channels.jinja"), BTreeMap::new()).expect("good");
+    let render = |messages: Json, tools: Option<Json>, more: bool, extra: Json| {
+        let extra = extra.as_object().expect("an object");
+        template.render(&messages, tools.as_ref(), more, extra).unwrap_or_else(|error| error.to_string())
+    };
+    let tools = json!([
+        {"type": "function", "function": {"name": "weather", "description": "Tells the weather.", "parameters": {
+            "type": "object", "required": ["place"], "properties": {
+                "place": {"type": "string"},
+                "days": {"type": "array", "items": {"type": "integer"}, "default": [1]},
+                "unit": {"type": "string", "enum": ["C", "F"], "default": "C"},
+                "at": {"oneOf": [{"type": "number"}, {"type": ["string", "null"]}]},
+                "area": {"type": "object", "required": ["x"], "properties": {
+                    "x": {"type": "number"}, "y": {"type": "number", "nullable": true}
+                }},
+            }
+        }}},
+        {"type": "function", "function": {"name": "now", "description": "Tells the time.", "parameters": {
+            "type": "object", "properties": {}
+        }}},
+    ]);
+    let messages = json!([
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "thinking": "A tool knows.", "content": null, "tool_calls": [
+            {"type": "function", "function": {"name": "weather", "arguments": {"place": "Köln", "days": [1, 2]}}}
+        ]},
+        {"role": "tool", "content": "{\"sky\": \"grey\"}"},
+    ]);
+    let expected = concat!(
+        "<|start|>system<|message|>You are a model.\nToday: 20\nReasoning: high<|end|>",
+        "<|start|>developer<|message|>Be brief.\nnamespace functions {\n// Tells the weather.\n",
+        "type weather = (_: {\nplace: string,\ndays: integer[] // [1],\nunit: \"C\" | \"F\" // \"C\",\n",
+        "at: number | string | null,\narea: { x: number, y?: number | null },\n}) => any;\n",
+        "// Tells the time.\ntype now = () => any;\n}<|end|><|start|>user<|message|>Weather?<|end|>",
+        "<|start|>assistant<|channel|>analysis<|message|>A tool knows.<|end|>",
+        "<|start|>assistant to=functions.weather<|channel|>commentary json<|message|>",
+        "{\"place\": \"Köln\", \"days\": [1, 2]}<|call|>",
+        "<|start|>functions.weather to=assistant<|message|>\"{\\\"sky\\\": \\\"grey\\\"}\"<|end|><|start|>assistant",
+    );
+    assert_eq!(render(messages, Some(tools), true, json!({"reasoning_effort": "high"})), expected);
+    let answered = json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]);
+    assert_eq!(
+        render(answered, None, false, json!({})),
+        concat!(
+            "<|start|>system<|message|>You are a model.\nToday: 20\nReasoning: medium<|end|>",
+            "<|start|>user<|message|>hi<|end|><|start|>assistant<|channel|>final<|message|>ho<|return|>",
+        )
+    );
+    let raised = render(json!([{"role": "tool", "content": "x"}]), None, true, json!({}));
+    assert!(raised.contains("a tool answers nobody"), "{raised}");
+}
+
 #[test]
 fn named_templates() {
     let config = json!({"chat_template": [

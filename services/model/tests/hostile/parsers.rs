@@ -153,10 +153,12 @@ macro_rules! checkpoints {
     )* };
 }
 
-// Families that keep their tensors apart, turned, in one, and stacked.
+// Families that keep their tensors apart, turned, in one, stacked, both of that, and blocks apart from their scales.
 checkpoints! {
     checkpoints "llama"
     turned_checkpoints "gpt2"
     fused_checkpoints "gpt_neox"
     stacked_checkpoints "qwen3_moe"
+    turned_stacks "gpt_oss"
+    packed_checkpoints "gpt_oss-mxfp4"
 }
