@@ -7,7 +7,7 @@ use crate::tensor::TensorInfo;
 
 /// What a process takes beside that no one thing asked for: stacks, the requests' own buffers, and what the
 /// allocator rounds up and keeps.
-pub const PROCESS_BYTES: u64 = 14 << 20;
+pub const PROCESS_BYTES: u64 = 4 << 20;
 /// A token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 

@@ -11,10 +11,15 @@ use millm_model::Checkpoint;
 use super::joining::JOINING;
 use super::{BenchError, DECODE, DEEP_DECODE, DEPTH, Figures, PREFILL, Plan, SHORT, STREAM_DECODE};
 
+/// Room for the longest prompt and those who are answered beside it.
+const KV_TOKENS: usize = 6 << 10;
+
 pub fn options(plan: &Plan, device: Device) -> EngineOptions {
     EngineOptions {
         context_length: Some((DEPTH + DEEP_DECODE).max(JOINING) + 1),
         slots: plan.streams,
+        // As many as a round fills, so that what is taken can be held against the estimate.
+        kv_tokens: Some(KV_TOKENS),
         device,
         threads: plan.threads,
         ..EngineOptions::default()
