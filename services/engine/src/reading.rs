@@ -24,6 +24,10 @@ impl Reading {
         Self { batch, parts, next: 0 }
     }
 
+    pub fn rows(&self) -> usize {
+        self.batch.tokens().len()
+    }
+
     /// Whether it is about this sequence, which must stay as it is until the last layer.
     pub fn has(&self, sequence: SequenceId) -> bool {
         self.parts.iter().any(|(own, _)| *own == sequence)
@@ -48,7 +52,8 @@ impl Reading {
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     step: Duration,
-    layer: Duration,
+    /// Of so many rows.
+    layer: (usize, Duration),
 }
 
 impl Pace {
@@ -57,15 +62,18 @@ impl Pace {
         self.step = time;
     }
 
-    /// So many layers of a pass over prompts took so long.
-    pub fn read(&mut self, layers: usize, time: Duration) {
-        self.layer = time / u32::try_from(layers.max(1)).unwrap_or(u32::MAX);
+    /// So many layers of a pass over so many rows of prompts took so long.
+    pub fn read(&mut self, rows: usize, layers: usize, time: Duration) {
+        self.layer = (rows, time / u32::try_from(layers.max(1)).unwrap_or(u32::MAX));
     }
 
-    /// Layers that take three quarters of a step, as times differ: one at least, and one as long as nothing is known.
-    pub fn layers(&self) -> usize {
-        let time = self.step * 3 / 4;
-        let layers = time.as_nanos().checked_div(self.layer.as_nanos()).unwrap_or(1);
+    /// Layers over `rows` rows that take three quarters of a step, as times differ: one at least, and one as long as
+    /// nothing is known. More rows than were measured are taken to need as much more, fewer to need as much.
+    pub fn layers(&self, rows: usize) -> usize {
+        let (measured, layer) = self.layer;
+        let layer = layer.as_nanos() * rows.max(measured) as u128;
+        let time = (self.step * 3 / 4).as_nanos() * measured as u128;
+        let layers = time.checked_div(layer).unwrap_or(1);
         usize::try_from(layers).unwrap_or(usize::MAX).max(1)
     }
 }
@@ -78,15 +86,16 @@ mod tests {
     fn layers_between_steps_take_as_long_as_a_step() {
         let ms = Duration::from_millis;
         let mut pace = Pace::default();
-        assert_eq!(pace.layers(), 1);
+        assert_eq!(pace.layers(64), 1);
         pace.stepped(ms(40));
-        assert_eq!(pace.layers(), 1, "nothing is known of layers");
-        pace.read(3, ms(30));
-        assert_eq!(pace.layers(), 3);
+        assert_eq!(pace.layers(64), 1, "nothing is known of layers");
+        pace.read(64, 3, ms(30));
+        assert_eq!(pace.layers(64), 3);
         pace.stepped(ms(13));
-        assert_eq!(pace.layers(), 1, "one at least");
+        assert_eq!(pace.layers(64), 1, "one at least");
         pace.stepped(ms(1000));
-        assert_eq!(pace.layers(), 75);
+        assert_eq!(pace.layers(64), 75);
+        assert_eq!([pace.layers(8), pace.layers(256)], [75, 18]);
     }
 
     #[test]

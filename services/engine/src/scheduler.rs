@@ -95,8 +95,7 @@ impl Scheduler {
             self.pass(Whose::Answers);
             self.pace.stepped(begin.elapsed());
         }
-        let paced = self.limits.layers_between_steps.unwrap_or_else(|| self.pace.layers());
-        self.read(if answers { paced } else { layers });
+        self.read(answers);
     }
 
     fn pass(&mut self, whose: Whose) {
@@ -109,18 +108,20 @@ impl Scheduler {
         self.let_go(leaving);
     }
 
-    /// Runs so many layers more of a pass over prompts, one that has begun or the next.
-    fn read(&mut self, layers: usize) {
+    /// Goes on with a pass over prompts, one that has begun or the next: beside answers for some layers.
+    fn read(&mut self, answers: bool) {
         let Some(mut reading) = self.reading.take().or_else(|| self.begin_reading()) else { return };
+        let (rows, between) = (reading.rows(), self.limits.layers_between_steps);
+        let most = if answers { between.unwrap_or_else(|| self.pace.layers(rows)) } else { usize::MAX };
         let begin = Instant::now();
-        let layers = reading.take(layers, self.decoder.spec().layers);
+        let layers = reading.take(most, self.decoder.spec().layers);
         let Self { decoder, cache, running, counters, reading: begun, pace, .. } = self;
         let vocabulary = decoder.spec().vocabulary_size;
         let (count, used) = (layers.len(), &mut *cache);
         let outcome = caught(|| decoder.forward_layers(&reading.batch, layers, used));
+        pace.read(rows, count, begin.elapsed());
         let outcome = match outcome.unwrap_or_else(|panic| Err(of_panic(panic))) {
             Ok(None) => {
-                pace.read(count, begin.elapsed());
                 *begun = Some(reading);
                 return;
             }

@@ -1,7 +1,7 @@
 //! `millm bench`: the engine measured in this process, without a server.
 
 use anyhow::Result;
-use millm_runtime::bench::{self, Figures, Model, Plan, Report};
+use millm_runtime::bench::{self, Figures, Model, Pauses, Plan, Report};
 
 use crate::args::Bench;
 use crate::output::{self, line, table};
@@ -72,10 +72,12 @@ fn show(report: &Report) -> Result<()> {
         })
         .collect();
     table(&["", "miLLM", "llama.cpp", "ratio"], &[1, 2, 3], &rows)?;
+    let Pauses { most, longest } = report.pauses;
     line(&format!(
-        "a prompt of 2000 tokens keeps 4 answers waiting for {:.0} ms at most: {:.1} steps of {streams} streams",
-        1000.0 * report.longest_pause,
-        report.longest_pause_steps
+        "beside a prompt of 2000 tokens answers wait {:.0} ms for a token, {:.1} steps of {streams} streams (99 of 100; {:.0} at the longest)",
+        1000.0 * most,
+        report.pause_steps,
+        1000.0 * longest
     ))?;
     let Report { choosing, .. } = report;
     line(&format!(

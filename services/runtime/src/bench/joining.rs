@@ -1,9 +1,10 @@
 //! What a long prompt does to those who are being answered: how long it keeps them from their next token.
 
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millm_engine::{EndReason, Event, Request, Sampling};
+use serde::Serialize;
 
 use super::ours::Bench;
 use super::{BenchError, SHORT};
@@ -15,10 +16,16 @@ const RUNNING: usize = 4;
 /// Tokens of each at most: enough to go on while the prompt is read, a piece of it beside each token.
 const ANSWER: usize = 1500;
 
-/// The longest time, in seconds, between two tokens of any answer while the prompt is read.
-///
+/// Seconds between two tokens of an answer while the prompt is read.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Pauses {
+    /// 99 of 100 are no longer. What is longer still is mostly the machine's doing.
+    pub most: f64,
+    pub longest: f64,
+}
+
 /// `round` makes prompts that no earlier one shares a beginning with.
-pub fn longest_pause(bench: &Bench, round: usize) -> Result<f64, BenchError> {
+pub fn pauses(bench: &Bench, round: usize) -> Result<Pauses, BenchError> {
     let submit = |seed: usize, prompt: usize, tokens: usize| {
         bench.submit(Request {
             prompt: bench.prompt(prompt, 100 * round + seed),
@@ -33,17 +40,21 @@ pub fn longest_pause(bench: &Bench, round: usize) -> Result<f64, BenchError> {
     let mut last = running.iter().map(token).collect::<Result<Vec<_>, _>>()?;
     let begin = Instant::now();
     let end = token(&submit(30, JOINING, 1)?)?;
-    let mut longest = Duration::ZERO;
+    let mut pauses = Vec::new();
     for (events, last) in running.iter().zip(&mut last) {
         while *last < end {
             let next = token(events)?;
             if next > begin {
-                longest = longest.max(next - *last);
+                pauses.push((next - *last).as_secs_f64());
             }
             *last = next;
         }
     }
-    Ok(longest.as_secs_f64())
+    pauses.sort_by(f64::total_cmp);
+    let (Some(most), Some(longest)) = (pauses.get(pauses.len() * 99 / 100), pauses.last()) else {
+        return Err(BenchError::Ended("the prompt was read before any of them had a token".to_owned()));
+    };
+    Ok(Pauses { most: *most, longest: *longest })
 }
 
 /// When the next token came.

@@ -19,6 +19,7 @@ use millm_model::synthetic::{SHAPES, Shape};
 use serde::Serialize;
 
 pub use choosing::Choosing;
+pub use joining::Pauses;
 
 use self::joining::JOINING;
 use crate::devices::{self, Devices};
@@ -120,10 +121,10 @@ pub struct Report {
     pub millm: Figures,
     /// miLLM's alone, with what follows from it.
     pub choosing: Choosing,
-    /// Seconds that a long prompt keeps those who are being answered from their next token, at the longest.
-    pub longest_pause: f64,
-    /// The same in steps of all streams.
-    pub longest_pause_steps: f64,
+    /// How long a long prompt keeps those who are being answered from their next token.
+    pub pauses: Pauses,
+    /// [`Pauses::most`] in steps of all streams.
+    pub pause_steps: f64,
     /// Share of an answer's time that holding it to a schema takes.
     pub constraint_share: f64,
     /// How many times as fast a text is said again with tokens guessed ahead.
@@ -169,7 +170,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         let bench = ours::Bench::load(&path, &options)?;
         let own = bench.figures(plan.streams, round)?;
         choices.push(choosing::measure(&bench, &vocabulary, round)?);
-        pauses.push(joining::longest_pause(&bench, round)?);
+        pauses.push(joining::pauses(&bench, round)?);
         (weight_bytes, taken_bytes) = (bench.weight_bytes(), devices.taken());
         drop(bench);
         let theirs = plan.llama_cpp.as_deref().map(|folder| {
@@ -186,7 +187,7 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         repeated: median(&choices, |c| c.repeated),
         guessed: median(&choices, |c| c.guessed),
     };
-    let longest_pause = median(&pauses, |pause| *pause);
+    let pauses = Pauses { most: median(&pauses, |p| p.most), longest: median(&pauses, |p| p.longest) };
     let bytes_per_token = bytes_per_token(&checkpoint);
     Ok(Report {
         model: path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
@@ -203,8 +204,8 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         roofline_share: bandwidth.map(|bandwidth| millm.decode * bytes_per_token as f64 / bandwidth),
         millm,
         choosing,
-        longest_pause,
-        longest_pause_steps: longest_pause * millm.streams / plan.streams as f64,
+        pauses,
+        pause_steps: pauses.most * millm.streams / plan.streams as f64,
         constraint_share: choosing.held_share(),
         guessing_gain: choosing.guessing_gain(),
         llama_cpp: (!theirs.is_empty()).then(|| Figures::median(&theirs)),
