@@ -19,8 +19,9 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// The same beside running answers: who comes next waits until they are read.
     pub prefill_beside_answers: usize,
-    /// Layers of a pass over prompts that are run between two steps of running answers; `None` is as many as take the time
-    /// of a step, so that a prompt, however long, at most doubles what an answer waits for its next token.
+    /// Layers of a pass over prompts that are run between two steps of running answers; `None` is as many as take
+    /// somewhat less than a step, so that an answer waits for its next token about twice as long as without the prompt.
+    /// One layer at least. Devices run all at once.
     pub layers_between_steps: Option<usize>,
     /// Tokens that the KV cache holds for all requests together; `None` is a whole context for each slot.
     pub kv_tokens: Option<usize>,
@@ -112,8 +113,16 @@ impl EngineOptions {
 
     pub(crate) fn limits(&self, spec: &ModelSpec) -> Limits {
         let prefill = Budget { alone: self.prefill_chunk, beside_answers: self.prefill_beside_answers };
-        let (context_length, layers_between_steps) = (self.context_length(spec), self.layers_between_steps);
+        let (context_length, layers_between_steps) = (self.context_length(spec), self.layers_between());
         Limits { slots: self.slots, context_length, prefill, layers_between_steps }
+    }
+
+    /// A device's passes over prompts are short beside its steps.
+    fn layers_between(&self) -> Option<usize> {
+        match self.device {
+            Device::Cpu => self.layers_between_steps,
+            Device::Cuda(_) => Some(usize::MAX),
+        }
     }
 
     /// Rows of the largest batch: a full chunk beside a decode row for each slot.

@@ -1,7 +1,7 @@
 //! The next forward pass: who runs which rows in it.
 //!
-//! Every answer has its step in every pass. What is left of the pass's budget is shared out evenly among the prompts
-//! still being read, so a long prompt neither stops running answers nor keeps a short prompt waiting. Who begins like
+//! Every answer has its step in every pass but those over prompts alone. What there is for prompts is shared out evenly
+//! among those still being read, so a long one does not keep a short one waiting. Who begins like
 //! somebody who is being read waits and takes over, so that the same is never computed twice.
 
 use std::ops::Range;
@@ -34,7 +34,7 @@ pub(crate) struct Part {
 pub(crate) struct Budget {
     /// When nothing else is to be done.
     pub alone: usize,
-    /// Beside running answers, who wait for the pass to end.
+    /// Beside running answers.
     pub beside_answers: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Continuous batching: before each forward pass requests join and leave the running batch.
+//! Continuous batching: before each forward pass requests join and leave the running batch. Beside answers prompts have a
+//! pass of their own, which is run some layers at a time ([`crate::reading`]).
 //!
 //! Requests are admitted in order of arrival, when a slot and the pages for what they have so far are free; answers
 //! then grow page by page. When pages run out the youngest gives up its own and waits at the head of the queue, with
@@ -34,6 +35,8 @@ pub(crate) struct Scheduler {
     batch: Batch,
     /// Prompts whose pass has begun. It is given up when one of them leaves: nothing of it is in the cache yet.
     reading: Option<Reading>,
+    /// The last one was given up. The next is run at once: who comes and goes must not keep others from being read.
+    given_up: bool,
     pace: Pace,
 }
 
@@ -48,6 +51,7 @@ impl Scheduler {
             running: Vec::new(),
             batch: Batch::default(),
             reading: None,
+            given_up: false,
             pace: Pace::default(),
         };
         scheduler.count();
@@ -112,16 +116,18 @@ impl Scheduler {
     fn read(&mut self, answers: bool) {
         let Some(mut reading) = self.reading.take().or_else(|| self.begin_reading()) else { return };
         let (rows, between) = (reading.rows(), self.limits.layers_between_steps);
-        let most = if answers { between.unwrap_or_else(|| self.pace.layers(rows)) } else { usize::MAX };
+        let at_once = std::mem::take(&mut self.given_up) || !answers;
+        let most = if at_once { usize::MAX } else { between.unwrap_or_else(|| self.pace.layers(rows)) };
         let begin = Instant::now();
         let layers = reading.take(most, self.decoder.spec().layers);
         let Self { decoder, cache, running, counters, reading: begun, pace, .. } = self;
         let vocabulary = decoder.spec().vocabulary_size;
         let (count, used) = (layers.len(), &mut *cache);
         let outcome = caught(|| decoder.forward_layers(&reading.batch, layers, used));
-        pace.read(rows, count, begin.elapsed());
         let outcome = match outcome.unwrap_or_else(|panic| Err(of_panic(panic))) {
+            // The last piece has the logits in it, and is not measured.
             Ok(None) => {
+                pace.read(rows, count, begin.elapsed());
                 *begun = Some(reading);
                 return;
             }
@@ -204,7 +210,7 @@ impl Scheduler {
 
     /// A pass that has begun is given up when a sequence of it goes: its others begin it anew.
     fn abandon(&mut self, sequence: SequenceId) {
-        self.reading.take_if(|reading| reading.has(sequence));
+        self.given_up |= self.reading.take_if(|reading| reading.has(sequence)).is_some();
     }
 
     /// Gives each answer room for its next token, the oldest first.

@@ -1,5 +1,7 @@
 //! More wanted than there is: pages given up and taken back, answers beside long prompts, places freed at once.
 
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -125,6 +127,56 @@ fn a_long_prompt_read_layer_by_layer_lets_answers_go_on_after_each() {
     assert!(whole.windows(2).all(|pair| pair[1] - pair[0] == 4), "{whole:?}");
 }
 
+/// Leaves while it is read, but not before the next of its kind is there.
+struct Relay {
+    engine: Weak<Engine>,
+    asked: Cell<usize>,
+    seed: u32,
+    over: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn enter(self) {
+        let engine = self.engine.upgrade().expect("the test holds the engine");
+        let request = greedy(&prompt(self.seed, 600), 1);
+        engine.submit(request, Box::new(self)).unwrap();
+    }
+}
+
+impl Sink for Relay {
+    fn send(&mut self, _: Event) -> bool {
+        true
+    }
+
+    fn closed(&self) -> bool {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() == 2 && !self.over.load(Ordering::Relaxed) {
+            let (engine, over) = (Weak::clone(&self.engine), Arc::clone(&self.over));
+            Relay { engine, asked: Cell::new(0), seed: self.seed + 1, over }.enter();
+        }
+        self.asked.get() >= 4
+    }
+}
+
+/// Every second pass one leaves, and the chunk that it was part of takes four.
+#[test]
+fn who_comes_and_goes_keeps_nobody_from_being_read() {
+    let layered = EngineOptions { context_length: Some(2048), layers_between_steps: Some(1), ..options() };
+    let engine = Arc::new(engine("tiny-millm", &layered));
+    let answering = start(&engine, greedy(&prompt(0, 8), 2000));
+    let over = Arc::new(AtomicBool::new(false));
+    let first =
+        Relay { engine: Arc::downgrade(&engine), asked: Cell::new(0), seed: 2, over: Arc::clone(&over) };
+    first.enter();
+    assert_eq!(Answer::gather(&start(&engine, greedy(&prompt(1, 600), 1))).generated, 1);
+    assert!(!answering.try_iter().any(|event| matches!(event, Event::End { .. })), "the answer ended first");
+    over.store(true, Ordering::Relaxed);
+    drop(answering);
+    while engine.stats().running + engine.stats().waiting > 0 {
+        std::thread::yield_now();
+    }
+}
+
 /// Nothing is measured here but that it ends well: how many layers come between two steps depends on the machine.
 #[test]
 fn a_long_prompt_is_read_at_any_pace() {
@@ -141,7 +193,7 @@ fn who_leaves_while_being_read_frees_the_place_before_the_next_pass() {
     let one = EngineOptions { slots: 1, prefill_chunk: PAGE, context_length: Some(2048), ..options() };
     let engine = engine("tiny-millm", &one);
     let (sender, reached) = channel();
-    let leaving = Leaving { asked: std::cell::Cell::new(0), reached: sender };
+    let leaving = Leaving { asked: Cell::new(0), reached: sender };
     engine.submit(greedy(&prompt(0, 2000), 5), Box::new(leaving)).unwrap();
     let next = start(&engine, greedy(&prompt(1, 10), 5));
     reached.recv().unwrap();
@@ -152,7 +204,7 @@ fn who_leaves_while_being_read_frees_the_place_before_the_next_pass() {
 
 /// Is gone when asked for the fourth time: once before each pass.
 struct Leaving {
-    asked: std::cell::Cell<usize>,
+    asked: Cell<usize>,
     reached: Sender<()>,
 }
 

@@ -19,7 +19,7 @@ pub fn options(plan: &Plan, device: Device) -> EngineOptions {
         context_length: Some((DEPTH + DEEP_DECODE).max(JOINING) + 1),
         slots: plan.streams,
         // As many as a round fills, so that what is taken can be held against the estimate.
-        kv_tokens: Some(KV_TOKENS),
+        kv_tokens: Some(KV_TOKENS.max(2 * plan.streams * (SHORT + STREAM_DECODE))),
         device,
         threads: plan.threads,
         ..EngineOptions::default()
