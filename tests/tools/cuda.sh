@@ -32,7 +32,8 @@ else
 fi
 
 # To link, a driver's library with every name in the header will do; the real one comes with the GPU.
-if ! ldconfig -p | grep -q 'libcuda\.so '; then
+# Not -q: who stops listening makes the pipe fail.
+if ! ldconfig -p | grep 'libcuda\.so ' >/dev/null; then
   stub=$into/driver
   if [ ! -e "$stub/libcuda.so" ]; then
     mkdir -p "$stub"
