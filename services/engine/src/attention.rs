@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use millm_model::{ModelSpec, spec};
+
 use crate::batch::Segment;
 use crate::cache::{KvCache, Page};
 #[cfg(target_arch = "x86_64")]
@@ -30,6 +32,21 @@ pub struct Shape<'a, S: ?Sized = [f32]> {
     pub soft_cap: Option<f32>,
     /// Of each head: the score of a token that takes its share of the weight and has no value.
     pub sinks: Option<&'a S>,
+}
+
+impl<'a, S: ?Sized> Shape<'a, S> {
+    /// Of a layer, whose sinks are where it is run.
+    pub fn of(spec: &ModelSpec, layer: &spec::Block, sinks: Option<&'a S>) -> Self {
+        Self {
+            heads: spec.heads,
+            kv_heads: spec.kv_heads,
+            head_dim: spec.head_dim,
+            scale: layer.attention_scale,
+            window: layer.window,
+            soft_cap: spec.attention_soft_cap,
+            sinks,
+        }
+    }
 }
 
 impl Shape<'_> {

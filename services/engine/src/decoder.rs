@@ -164,15 +164,7 @@ impl Decoder {
                 cache.write(index, segment.sequence, batch.positions()[row], key, value);
             }
         }
-        let shape = Shape {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            scale: block.attention_scale,
-            window: block.window,
-            soft_cap: spec.attention_soft_cap,
-            sinks: layer.sinks.as_deref(),
-        };
+        let shape = Shape::of(spec, block, layer.sinks.as_deref());
         let mixed = sized(mixed, rows * wide);
         attend(team, shape, cache, index, batch.segments(), queries, mixed);
         let delta = sized(delta, rows * spec.hidden_size);

@@ -187,15 +187,7 @@ impl Layer<Linear, Norm, Tensor> {
         let keys = place(&self.key, self.key_norm.as_ref(), spec.kv_heads)?;
         let values = self.value.forward(&input)?.reshape(keys.shape())?;
         cache.write(&pass.places, &keys.transpose(0, 1)?, &values.transpose(0, 1)?)?;
-        let shape = Shape {
-            heads: spec.heads,
-            kv_heads: spec.kv_heads,
-            head_dim: spec.head_dim,
-            scale: block.attention_scale,
-            window: block.window,
-            soft_cap: spec.attention_soft_cap,
-            sinks: self.sinks.as_ref(),
-        };
+        let shape = Shape::of(spec, block, self.sinks.as_ref());
         let mixed = attend(&shape, pass.view(block.window), cache, &queries.flatten_from(1)?)?;
         self.attention_output.forward(&mixed)
     }

@@ -11,7 +11,7 @@ use millm_model::Checkpoint;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
-use crate::fixtures::fixture;
+use crate::fixtures::{each_family, fixture};
 
 const TOLERANCE: f32 = 1e-4;
 /// Of the last token's logits, as `tests/tools/references.py` has it.
@@ -117,37 +117,4 @@ fn walk(family: &str) {
     );
 }
 
-macro_rules! families {
-    ($($test:ident $folder:literal)*) => { $(
-        #[test]
-        fn $test() {
-            walk($folder);
-        }
-    )* };
-}
-
-families! {
-    llama "llama"
-    llama3_rope "llama3-rope"
-    mistral "mistral"
-    mixtral "mixtral"
-    qwen2 "qwen2"
-    qwen3 "qwen3"
-    qwen3_moe "qwen3_moe"
-    gemma "gemma"
-    gemma2 "gemma2"
-    gemma3 "gemma3"
-    phi "phi"
-    phi3 "phi3"
-    gpt2 "gpt2"
-    gpt_neox "gpt_neox"
-    olmo2 "olmo2"
-    starcoder2 "starcoder2"
-    smollm3 "smollm3"
-    granite "granite"
-    stablelm "stablelm"
-    cohere "cohere"
-    cohere2 "cohere2"
-    glm4 "glm4"
-    gpt_oss "gpt_oss"
-}
+each_family!(walk);

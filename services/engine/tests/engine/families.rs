@@ -17,7 +17,7 @@ use millm_model::quantize::{Request, Scheme, quantize};
 use millm_model::{Checkpoint, ModelSpec, TensorInfo};
 use safetensors::SafeTensors;
 
-use crate::fixtures::fixture;
+use crate::fixtures::{each_family, fixture};
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -200,37 +200,4 @@ fn check(family: &str) {
     }
 }
 
-macro_rules! families {
-    ($($test:ident $folder:literal)*) => { $(
-        #[test]
-        fn $test() {
-            check($folder);
-        }
-    )* };
-}
-
-families! {
-    llama "llama"
-    llama3_rope "llama3-rope"
-    mistral "mistral"
-    mixtral "mixtral"
-    qwen2 "qwen2"
-    qwen3 "qwen3"
-    qwen3_moe "qwen3_moe"
-    gemma "gemma"
-    gemma2 "gemma2"
-    gemma3 "gemma3"
-    phi "phi"
-    phi3 "phi3"
-    gpt2 "gpt2"
-    gpt_neox "gpt_neox"
-    olmo2 "olmo2"
-    starcoder2 "starcoder2"
-    smollm3 "smollm3"
-    granite "granite"
-    stablelm "stablelm"
-    cohere "cohere"
-    cohere2 "cohere2"
-    glm4 "glm4"
-    gpt_oss "gpt_oss"
-}
+each_family!(check);

@@ -108,3 +108,55 @@ pub fn start(engine: &Engine, request: Request) -> Receiver<Event> {
 pub fn answer(engine: &Engine, request: Request) -> Answer {
     Answer::gather(&start(engine, request))
 }
+
+/// How far `got` is from `expected`, as a share of that.
+pub fn distance(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>();
+    let off = square(&mut got.iter().zip(expected).map(|(got, expected)| got - expected));
+    (off / square(&mut expected.iter().copied())).sqrt()
+}
+
+/// A test for each family, which calls what is named with the family's folder. A new family is a line here.
+macro_rules! each_family {
+    ($check:ident $(, $more:ident $folder:literal)*) => {
+        $crate::fixtures::tests_of! {
+            $check
+            llama "llama"
+            llama3_rope "llama3-rope"
+            mistral "mistral"
+            mixtral "mixtral"
+            qwen2 "qwen2"
+            qwen3 "qwen3"
+            qwen3_moe "qwen3_moe"
+            gemma "gemma"
+            gemma2 "gemma2"
+            gemma3 "gemma3"
+            phi "phi"
+            phi3 "phi3"
+            gpt2 "gpt2"
+            gpt_neox "gpt_neox"
+            olmo2 "olmo2"
+            starcoder2 "starcoder2"
+            smollm3 "smollm3"
+            granite "granite"
+            stablelm "stablelm"
+            cohere "cohere"
+            cohere2 "cohere2"
+            glm4 "glm4"
+            gpt_oss "gpt_oss"
+            $($more $folder)*
+        }
+    };
+}
+
+macro_rules! tests_of {
+    ($check:ident $($test:ident $folder:literal)*) => { $(
+        #[test]
+        fn $test() {
+            $check($folder);
+        }
+    )* };
+}
+
+pub(crate) use {each_family, tests_of};

@@ -10,7 +10,7 @@ use millm_model::{Checkpoint, TensorType};
 use safetensors::SafeTensors;
 
 use crate::families::{by_converter, convert, floats, rows, with_metadata};
-use crate::fixtures::fixture;
+use crate::fixtures::{distance, fixture};
 
 const FAMILY: &str = "gpt_oss-mxfp4";
 
@@ -31,14 +31,6 @@ fn logits(checkpoint: &Checkpoint, tokens: &[u32], as_steps: bool) -> Vec<f32> {
         all.extend(decoder.forward(&batch, &mut cache, &mut NoTaps).unwrap());
     }
     all
-}
-
-/// As a share of `expected`.
-fn distance(got: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>();
-    let off = square(&mut got.iter().zip(expected).map(|(got, expected)| got - expected));
-    (off / square(&mut expected.iter().copied())).sqrt()
 }
 
 #[test]
