@@ -13,34 +13,46 @@ fn root() -> PathBuf {
 }
 
 /// Each crate of the house with what it may import of the house.
-const MAY_IMPORT: [(&str, &[&str]); 10] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("millm-proto", &[]),
     ("millm-kit", &["millm-proto"]),
     ("millm-model", &[]),
     ("millm-engine", &["millm-model"]),
+    ("millm-sandbox", &["millm-model"]),
     ("millm-catalog", &["millm-proto", "millm-kit"]),
     ("millm-downloader", &["millm-proto", "millm-kit", "millm-model"]),
-    ("millm-runtime", &["millm-proto", "millm-kit", "millm-model", "millm-engine"]),
+    ("millm-runtime", &["millm-proto", "millm-kit", "millm-model", "millm-engine", "millm-sandbox"]),
     ("millm-gateway", &["millm-proto", "millm-kit"]),
     (
         "millm",
-        &["millm-proto", "millm-kit", "millm-catalog", "millm-downloader", "millm-runtime", "millm-gateway"],
+        &[
+            "millm-proto",
+            "millm-kit",
+            "millm-sandbox",
+            "millm-catalog",
+            "millm-downloader",
+            "millm-runtime",
+            "millm-gateway",
+        ],
     ),
     ("fake-hub", &[]),
 ];
 
 /// What only these crates may import from outside.
-const ONLY_IN: [(&str, &[&str]); 6] = [
+const ONLY_IN: [(&str, &[&str]); 8] = [
     ("sqlx", &["millm-catalog"]),
     ("candle-core", &["millm-model", "millm-engine"]),
     ("clap", &["millm", "fake-hub"]),
-    ("tokenizers", &["millm-model"]),
+    // A stranger's program: never in the server's own process.
+    ("tokenizers", &["millm-sandbox"]),
+    ("minijinja", &["millm-sandbox"]),
+    ("llguidance", &["millm-sandbox"]),
     ("reqwest", &["millm-downloader"]),
     ("rust-embed", &["millm-gateway"]),
 ];
 
-/// `model` and `engine` know no protobuf, no HTTP, no SQL, no async.
-const PURE: [&str; 2] = ["millm-model", "millm-engine"];
+/// `model`, `engine` and `sandbox` know no protobuf, no HTTP, no SQL, no async.
+const PURE: [&str; 3] = ["millm-model", "millm-engine", "millm-sandbox"];
 const IMPURE: [&str; 9] = ["prost", "tonic", "axum", "http", "hyper", "reqwest", "sqlx", "tokio", "futures"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -2,8 +2,9 @@
 //! its pages meanwhile, the text goes on.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use crate::constraint::Constraint;
+use crate::constraint::{ConstraintError, Next, allows_any};
 use crate::draft::Drafter;
 use crate::pages::PAGE;
 use crate::request::{EndReason, Event, Request, Sink, Token};
@@ -26,6 +27,26 @@ pub(crate) struct Generation {
     cached: usize,
     /// The prompt's tokens as far as they are scored, until they are sent.
     scored: Option<Vec<Token>>,
+    /// Its sink has heard `Started`.
+    started: bool,
+    /// Whether the answer is complete with its last token has been asked and not been heard.
+    asked: bool,
+    parked: Option<Parked>,
+}
+
+/// An answer that waits for its constraint: it takes no part in passes until that has said something.
+#[derive(Debug)]
+enum Parked {
+    /// The next token is to be chosen from these logits, of its newest token.
+    Choice(Vec<f32>),
+    /// It has all tokens it may have; what is not known is whether it is complete.
+    Verdict,
+}
+
+enum Chosen {
+    Token,
+    Nothing,
+    Last(Leave),
 }
 
 /// What has to be run next.
@@ -37,6 +58,8 @@ pub(crate) enum Due {
     Again(usize),
     /// The newest token.
     Step,
+    /// Nothing, until its constraint has said what may come.
+    Parked,
 }
 
 /// Why a request leaves the running batch.
@@ -55,15 +78,29 @@ impl Generation {
         let limit = request.max_tokens.unwrap_or(usize::MAX).min(context_length - prompt);
         let sampler = Sampler::new(request.sampling.clone(), &tokens);
         let drafter = Drafter::new(request.speculate);
-        let mut generation =
-            Self { request, sink, sampler, drafter, tokens, prompt, limit, cached: 0, scored: None };
+        let mut generation = Self {
+            request,
+            sink,
+            sampler,
+            drafter,
+            tokens,
+            prompt,
+            limit,
+            cached: 0,
+            scored: None,
+            started: false,
+            asked: false,
+            parked: None,
+        };
         generation.begin_anew();
         generation
     }
 
     /// Its pages are gone: what was only half done begins again.
     pub fn begin_anew(&mut self) {
-        if self.generated() == 0 {
+        // Its logits are computed again.
+        self.parked.take_if(|parked| matches!(parked, Parked::Choice(_)));
+        if !self.started {
             self.cached = 0;
             // Nothing predicts the first token.
             let first = || vec![Token { id: self.tokens[0], logprob: None, top: Vec::new() }];
@@ -74,6 +111,7 @@ impl Generation {
     /// `held`: how many of its tokens are in the cache.
     pub fn due(&self, held: usize) -> Due {
         match self.tokens.len() - held {
+            _ if self.parked.is_some() => Due::Parked,
             _ if held < self.prompt => Due::Prompt(self.prompt - held),
             1 => Due::Step,
             rows => Due::Again(rows),
@@ -94,6 +132,18 @@ impl Generation {
     pub fn needs(&self) -> usize {
         let most = self.prompt + self.limit.saturating_sub(1);
         (self.tokens.len() + 1).min(most)
+    }
+
+    /// How many of its tokens are in the cache when a pass has run them all.
+    pub fn run(&self) -> usize {
+        match self.parked {
+            Some(Parked::Choice(_)) => self.tokens.len(),
+            _ => self.tokens.len() - 1,
+        }
+    }
+
+    pub fn is_parked(&self) -> bool {
+        self.parked.is_some()
     }
 
     pub fn generated(&self) -> usize {
@@ -149,17 +199,6 @@ impl Generation {
         self.sink.closed()
     }
 
-    /// Works out what may come next, so that nobody has to wait for that when the logits are there.
-    pub fn prepare(&mut self) {
-        if let Some(constraint) = &mut self.request.constraint {
-            constraint.prepare();
-        }
-    }
-
-    pub fn is_constrained(&self) -> bool {
-        self.request.constraint.is_some()
-    }
-
     /// Each row of the prompt scores the token after it.
     pub fn score(&mut self, rows: Range<usize>, logits: &[f32], vocabulary: usize) {
         let Some(scores) = &mut self.scored else { return };
@@ -171,28 +210,66 @@ impl Generation {
         }
     }
 
-    /// Goes on from the logits of the newest token and of those guessed to follow it.
-    pub fn go_on(&mut self, logits: &[f32], vocabulary: usize, guessed: &[u32]) -> Option<Leave> {
-        if self.generated() == 0
+    /// Goes on from the logits of the newest token and of those guessed to follow it. A constraint may take until `until`
+    /// to say what may come; then the answer is parked.
+    pub fn go_on(
+        &mut self,
+        logits: &[f32],
+        vocabulary: usize,
+        guessed: &[u32],
+        until: Instant,
+    ) -> Option<Leave> {
+        if !self.started
             && let Some(leave) = self.start()
         {
             return Some(leave);
         }
         let before = self.generated();
         for (index, row) in logits.chunks_exact(vocabulary).enumerate() {
-            if let Some(leave) = self.choose(row) {
-                return Some(leave);
+            match self.choose(row, until) {
+                Chosen::Token => {}
+                Chosen::Nothing => break,
+                Chosen::Last(leave) => return Some(leave),
             }
-            if guessed.get(index) != self.tokens.last() {
+            if self.is_parked() || guessed.get(index) != self.tokens.last() {
                 break;
             }
         }
-        let came_true = (self.generated() - before - 1).min(guessed.len());
+        let came_true = (self.generated() - before).saturating_sub(1).min(guessed.len());
         self.drafter.learn(guessed.len(), came_true);
         None
     }
 
+    /// Goes on as far as its constraint has said what may come, waiting for that until `until`.
+    pub fn resume(&mut self, until: Instant) -> Option<Leave> {
+        if let Some(Parked::Choice(logits)) =
+            self.parked.take_if(|parked| matches!(parked, Parked::Choice(_)))
+            && let Chosen::Last(leave) = self.choose(&logits, until)
+        {
+            return Some(leave);
+        }
+        self.conclude(until)
+    }
+
+    /// Hears whether the answer is complete with its last token, waiting for that until `until`.
+    pub fn conclude(&mut self, until: Instant) -> Option<Leave> {
+        let constraint = self.request.constraint.as_mut().filter(|_| self.asked)?;
+        match constraint.is_complete(left(until)) {
+            Ok(None) => return None,
+            Ok(Some(true)) => return Some(Leave::End(EndReason::Complete)),
+            Ok(Some(false)) => self.asked = false,
+            Err(error) => return Some(Leave::End(error.into())),
+        }
+        matches!(self.parked, Some(Parked::Verdict)).then_some(Leave::End(EndReason::Length))
+    }
+
+    /// Whether [`Generation::conclude`] has something to hear.
+    pub fn awaits_verdict(&self) -> bool {
+        self.asked
+    }
+
     fn start(&mut self) -> Option<Leave> {
+        self.started = true;
         let prompt = self.scored.take();
         if !self.sink.send(Event::Started { prompt }) {
             return Some(Leave::Gone);
@@ -201,23 +278,50 @@ impl Generation {
     }
 
     /// Chooses one token.
-    fn choose(&mut self, logits: &[f32]) -> Option<Leave> {
-        let id = match self.sampler.sample(logits, self.request.constraint.as_mut()) {
-            Ok(id) => id,
-            Err(error) => return Some(Leave::End(EndReason::Unsatisfiable(error.to_string()))),
+    fn choose(&mut self, logits: &[f32], until: Instant) -> Chosen {
+        let id = match self.pick(logits, until) {
+            Ok(Some(id)) => id,
+            Ok(None) => return Chosen::Nothing,
+            Err(reason) => return Chosen::Last(Leave::End(reason)),
         };
         self.tokens.push(id);
         if !self.request.ignore_eos && self.request.stop_token_ids.contains(&id) {
-            return Some(Leave::End(EndReason::Eos(id)));
+            return Chosen::Last(Leave::End(EndReason::Eos(id)));
         }
         let token = scored(id, self.request.logprobs, logits);
         if !self.sink.send(Event::Token(token)) {
-            return Some(Leave::Gone);
+            return Chosen::Last(Leave::Gone);
         }
-        if self.request.constraint.as_ref().is_some_and(Constraint::is_complete) {
-            return Some(Leave::End(EndReason::Complete));
+        if self.generated() < self.limit {
+            return Chosen::Token;
         }
-        (self.generated() >= self.limit).then_some(Leave::End(EndReason::Length))
+        if self.asked {
+            self.parked = Some(Parked::Verdict);
+            return Chosen::Token;
+        }
+        Chosen::Last(Leave::End(EndReason::Length))
+    }
+
+    /// A token that may come; `None` when that is not known yet, and the answer is parked.
+    fn pick(&mut self, logits: &[f32], until: Instant) -> Result<Option<u32>, EndReason> {
+        let Some(constraint) = &mut self.request.constraint else {
+            return Ok(Some(self.sampler.sample(logits, None)));
+        };
+        let mask = match constraint.next(left(until))? {
+            Next::Mask(mask) => mask,
+            Next::Complete => return Err(EndReason::Complete),
+            Next::Pending => {
+                self.parked = Some(Parked::Choice(logits.to_vec()));
+                return Ok(None);
+            }
+        };
+        if !allows_any(mask, logits.len()) {
+            return Err(EndReason::Unsatisfiable("no token can follow".to_owned()));
+        }
+        let id = self.sampler.sample(logits, Some(mask));
+        constraint.accept(id)?;
+        self.asked = true;
+        Ok(Some(id))
     }
 
     /// The last event; its pages and its place are free by now.
@@ -225,6 +329,19 @@ impl Generation {
         let (prompt_tokens, generated) = (self.prompt, self.generated());
         let event = Event::End { reason, prompt_tokens, cached: self.cached, generated };
         tell(&mut *self.sink, event);
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
+impl From<ConstraintError> for EndReason {
+    fn from(error: ConstraintError) -> Self {
+        match error {
+            ConstraintError::Invalid(why) => Self::Unsatisfiable(why),
+            ConstraintError::Unavailable(why) => Self::ConstraintLost(why),
+        }
     }
 }
 

@@ -41,6 +41,7 @@ mod mlp;
 mod mxfp4;
 mod norm;
 mod panel;
+mod pass_outcome;
 mod plain;
 mod plan;
 mod reading;
@@ -52,7 +53,7 @@ mod stored;
 mod vector;
 
 pub use cache::KvType;
-pub use constraint::{Constraint, ConstraintError, Grammar, Vocabulary};
+pub use constraint::{Constraint, ConstraintError, Next};
 pub use device::Device;
 pub use engine::Engine;
 pub use error::{Error, Result};

@@ -121,14 +121,14 @@ fn share_rows(running: &[Running], cache: &KvCache, budget: Budget) -> Vec<usize
             Due::Prompt(_) if waits(index, running, cache) => 0,
             Due::Prompt(rows) => rows.min(running[index].generation.most_prompt_rows()),
             Due::Again(rows) => rows.saturating_mul(STEP_COST),
-            Due::Step => 0,
+            Due::Step | Due::Parked => 0,
         })
         .collect();
     let answers = dues.contains(&Due::Step);
     share_out(&mut asked, if answers { budget.beside_answers.min(budget.alone) } else { budget.alone });
     for (rows, due) in asked.iter_mut().zip(dues) {
         match due {
-            Due::Prompt(_) => {}
+            Due::Prompt(_) | Due::Parked => {}
             Due::Again(_) => *rows = rows.div_ceil(STEP_COST),
             Due::Step => *rows = 1,
         }

@@ -4,7 +4,7 @@ use crate::constraint::Constraint;
 use crate::sampler::Sampling;
 
 /// One completion to generate.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
@@ -20,7 +20,7 @@ pub struct Request {
     /// Give the prompt tokens' log-probabilities too (with `logprobs`' number of most likely ones, or none).
     pub prompt_logprobs: bool,
     /// What the answer must look like.
-    pub constraint: Option<Constraint>,
+    pub constraint: Option<Box<dyn Constraint>>,
     /// Guess up to this many tokens ahead from the text's own repetitions: the text is the same, and comes faster
     /// where it repeats itself. 0 is off.
     pub speculate: usize,
@@ -69,6 +69,8 @@ pub enum EndReason {
     Cancelled,
     /// The constraint cannot be held: it is too complex.
     Unsatisfiable(String),
+    /// Who worked out the constraint is gone.
+    ConstraintLost(String),
     /// There was no memory for it.
     OutOfMemory,
     Failed(String),

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::constraint::{Constraint, ConstraintError};
+use crate::constraint;
 use crate::request::SubmitError;
 use crate::vector::{exp, log_sum_exp};
 
@@ -88,20 +88,16 @@ impl Sampler {
         Self { sampling, random, seen, logits: Vec::new(), candidates: Vec::new() }
     }
 
-    /// Chooses the next token by the model's logits, among those the constraint allows, and counts it as part of the
-    /// answer.
-    pub fn sample(
-        &mut self,
-        logits: &[f32],
-        mut constraint: Option<&mut Constraint>,
-    ) -> Result<u32, ConstraintError> {
-        let token = if constraint.is_some() || self.adjusts() {
+    /// Chooses the next token by the model's logits, among those that `mask` allows (32 in a word), and counts it as part
+    /// of the answer.
+    pub fn sample(&mut self, logits: &[f32], mask: Option<&[u32]>) -> u32 {
+        let token = if mask.is_some() || self.adjusts() {
             let mut adjusted = std::mem::take(&mut self.logits);
             adjusted.clear();
             adjusted.extend_from_slice(logits);
             self.adjust(&mut adjusted);
-            if let Some(constraint) = &mut constraint {
-                constraint.mask(&mut adjusted)?;
+            if let Some(mask) = mask {
+                constraint::mask(mask, &mut adjusted);
             }
             let token = self.choose(&adjusted);
             self.logits = adjusted;
@@ -109,11 +105,8 @@ impl Sampler {
         } else {
             self.choose(logits)
         };
-        if let Some(constraint) = constraint {
-            constraint.accept(token)?;
-        }
         *self.seen.entry(token).or_default() += 1;
-        Ok(token)
+        token
     }
 
     /// Exact comparisons: these are settings, off at one very value.
@@ -298,10 +291,10 @@ mod tests {
     #[test]
     fn zero_temperature_and_a_tiny_one_take_the_first_of_the_largest() {
         let mut sampler = Sampler::new(Sampling::greedy(), &[]);
-        assert_eq!(sampler.sample(&[0.0, 2.0, 2.0], None).unwrap(), 1);
+        assert_eq!(sampler.sample(&[0.0, 2.0, 2.0], None), 1);
         let mut sampler = Sampler::new(Sampling { temperature: 1e-30, ..Sampling::default() }, &[]);
-        assert_eq!(sampler.sample(&LOGITS, None).unwrap(), 1);
-        assert_eq!(sampler.sample(&[f32::NAN; 3], None).unwrap(), 0);
+        assert_eq!(sampler.sample(&LOGITS, None), 1);
+        assert_eq!(sampler.sample(&[f32::NAN; 3], None), 0);
     }
 
     #[test]
@@ -348,16 +341,16 @@ mod tests {
         let bias =
             Sampling { logit_bias: vec![(3, 100.0), (1, f32::NEG_INFINITY), (99, 1.0)], ..base.clone() };
         assert_eq!(adjusted(bias.clone(), &[], &[]), [1.0, f32::NEG_INFINITY, 2.0, 99.0, 2.5]);
-        assert_eq!(Sampler::new(bias, &[]).sample(&LOGITS, None).unwrap(), 3);
+        assert_eq!(Sampler::new(bias, &[]).sample(&LOGITS, None), 3);
         let mut sampler = Sampler::new(Sampling { presence_penalty: 1.0, ..base }, &[]);
-        assert_eq!([(); 3].map(|()| sampler.sample(&LOGITS, None).unwrap()), [1, 4, 1]);
+        assert_eq!([(); 3].map(|()| sampler.sample(&LOGITS, None)), [1, 4, 1]);
     }
 
     #[test]
     fn a_seed_decides_the_draws() {
         let draws = |seed| {
             let mut sampler = Sampler::new(Sampling { seed, ..Sampling::default() }, &[]);
-            (0..50).map(|_| sampler.sample(&LOGITS, None).unwrap()).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&LOGITS, None)).collect::<Vec<_>>()
         };
         assert_eq!(draws(Some(7)), draws(Some(7)));
         assert_ne!(draws(Some(7)), draws(Some(8)));

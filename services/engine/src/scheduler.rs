@@ -6,23 +6,28 @@
 //! all it has said, to be read again: nobody fails for want of memory, and the oldest always gets on.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::cache::KvCache;
-use crate::error::{Error, of_panic, panic_message};
+use crate::error::of_panic;
 use crate::forward::Forward;
 use crate::generation::{Due, Generation, Leave};
 use crate::options::Limits;
 use crate::pages::{PAGE, SequenceId};
+use crate::pass_outcome::{PassOutcome, caught, ended};
 use crate::plan::{Part, Whose, plan};
 use crate::reading::{Pace, Reading};
 use crate::request::{EndReason, Request, Sink};
 use crate::running::Running;
 use crate::stats::Counters;
 use crate::taps::NoTaps;
+
+/// How long a step may wait for constraints when nobody can go on without them; commands wait as long.
+const CONSTRAINT_WAIT: Duration = Duration::from_millis(5);
+/// How long a step waits, at its end, to hear which answers are complete.
+const VERDICT_WAIT: Duration = Duration::from_micros(300);
 
 pub(crate) struct Scheduler {
     decoder: Box<dyn Forward>,
@@ -83,38 +88,74 @@ impl Scheduler {
     /// One forward pass, when there is anything to run; beside it some layers of one over prompts.
     pub fn step(&mut self) {
         self.forget_gone();
+        self.resume(Instant::now());
         self.admit();
         self.make_room();
         self.take_over();
-        let answering = |running: &Running| !matches!(running.due(&self.cache), Due::Prompt(_));
+        if !self.run_passes() {
+            // Nobody can go on before a constraint has said what may come.
+            self.resume(Instant::now() + CONSTRAINT_WAIT);
+        }
+        self.conclude();
+    }
+
+    /// Whether there was anything to run.
+    fn run_passes(&mut self) -> bool {
+        let answering = |running: &Running| matches!(running.due(&self.cache), Due::Step | Due::Again(_));
         let answers = self.running.iter().any(answering);
         let layers = self.decoder.spec().layers;
         let whole = self.limits.layers_between_steps.is_some_and(|between| between >= layers);
         if self.reading.is_none() && (whole || !answers) {
-            self.pass(Whose::Everybodys);
-            return;
+            return self.pass(Whose::Everybodys);
         }
         let begin = Instant::now();
         if answers {
             self.pass(Whose::Answers);
             self.pace.stepped(begin.elapsed());
         }
-        self.read(answers);
+        self.read(answers) || answers
     }
 
-    fn pass(&mut self, whose: Whose) {
+    fn pass(&mut self, whose: Whose) -> bool {
         let parts = plan(&self.running, &mut self.cache, (whose, self.limits.prefill), &mut self.batch);
         if parts.is_empty() {
-            return;
+            return false;
         }
         self.counters.forward_pass();
         let leaving = self.run(&parts);
         self.let_go(leaving);
+        true
+    }
+
+    /// Goes on with parked answers whose constraints have said what may come.
+    fn resume(&mut self, until: Instant) {
+        let mut leaving = Vec::new();
+        for (index, running) in self.running.iter_mut().enumerate().rev() {
+            let generation = &mut running.generation;
+            if !generation.is_parked() && !generation.awaits_verdict() {
+                continue;
+            }
+            let before = generation.generated();
+            leaving.extend(ended(|| generation.resume(until)).map(|leave| (index, leave)));
+            self.counters.generated(generation.generated() - before);
+        }
+        self.let_go(leaving);
+    }
+
+    /// Most constraints say within microseconds whether an answer is complete; who hears it here runs no pass in vain.
+    fn conclude(&mut self) {
+        let until = Instant::now() + VERDICT_WAIT;
+        let mut leaving = Vec::new();
+        for (index, running) in self.running.iter_mut().enumerate().rev() {
+            leaving.extend(ended(|| running.generation.conclude(until)).map(|leave| (index, leave)));
+        }
+        self.let_go(leaving);
     }
 
     /// Goes on with a pass over prompts, one that has begun or the next: beside answers for some layers.
-    fn read(&mut self, answers: bool) {
-        let Some(mut reading) = self.reading.take().or_else(|| self.begin_reading()) else { return };
+    /// Says whether there was one.
+    fn read(&mut self, answers: bool) -> bool {
+        let Some(mut reading) = self.reading.take().or_else(|| self.begin_reading()) else { return false };
         let (rows, between) = (reading.rows(), self.limits.layers_between_steps);
         let at_once = std::mem::take(&mut self.given_up) || !answers;
         let most = if at_once { usize::MAX } else { between.unwrap_or_else(|| self.pace.layers(rows)) };
@@ -129,15 +170,17 @@ impl Scheduler {
             Ok(None) => {
                 pace.read(rows, count, begin.elapsed());
                 *begun = Some(reading);
-                return;
+                return true;
             }
             Ok(Some(logits)) => Ok(logits),
             Err(error) => Err(error),
         };
         counters.forward_pass();
         let parts = reading.parts(running);
-        let leaving = Taking { running, cache, counters, vocabulary }.settle(&parts, outcome);
+        let until = grace(begin);
+        let leaving = PassOutcome { running, cache, counters, vocabulary, until }.settle(&parts, outcome);
         self.let_go(leaving);
+        true
     }
 
     fn begin_reading(&mut self) -> Option<Reading> {
@@ -218,7 +261,9 @@ impl Scheduler {
         let mut index = 0;
         while index < self.running.len() {
             let Running { sequence, generation } = &self.running[index];
-            let (sequence, tokens) = (*sequence, generation.tokens().len());
+            // Parked ones have what they need.
+            let tokens = if generation.is_parked() { 0 } else { generation.tokens().len() };
+            let sequence = *sequence;
             while index < self.running.len() && !self.cache.pages_mut().reserve(sequence, tokens) {
                 let youngest = &self.running[self.running.len() - 1];
                 // It may come back to them.
@@ -255,23 +300,12 @@ impl Scheduler {
     fn run(&mut self, parts: &[Part]) -> Vec<(usize, Leave)> {
         let Self { decoder, cache, batch, running, counters, .. } = self;
         let vocabulary = decoder.spec().vocabulary_size;
-        let used = &mut *cache;
-        let outcome = std::thread::scope(|scope| {
-            // Constraints are worked out beside the pass, not after it.
-            let constrained: Vec<&mut Generation> = running
-                .iter_mut()
-                .map(|running| &mut running.generation)
-                .filter(|generation| generation.is_constrained())
-                .collect();
-            if !constrained.is_empty() {
-                let prepare = || constrained.into_iter().for_each(Generation::prepare);
-                // Without a thread for it, they are worked out when they are needed.
-                let _beside = std::thread::Builder::new().spawn_scoped(scope, prepare);
-            }
-            caught(move || decoder.forward(batch, used, &mut NoTaps))
-        });
+        let (used, begin) = (&mut *cache, Instant::now());
+        // Constraints are worked out elsewhere meanwhile.
+        let outcome = caught(move || decoder.forward(batch, used, &mut NoTaps));
         let outcome = outcome.unwrap_or_else(|panic| Err(of_panic(panic)));
-        Taking { running, cache, counters, vocabulary }.settle(parts, outcome)
+        let until = grace(begin);
+        PassOutcome { running, cache, counters, vocabulary, until }.settle(parts, outcome)
     }
 
     /// Frees pages and place first, so that whoever hears of the end finds them free.
@@ -295,100 +329,10 @@ impl Scheduler {
     }
 }
 
-/// What a pass changes.
-struct Taking<'a> {
-    running: &'a mut [Running],
-    cache: &'a mut KvCache,
-    counters: &'a Counters,
-    vocabulary: usize,
-}
-
-impl Taking<'_> {
-    /// What a pass gave; who leaves comes last in the batch first.
-    fn settle(&mut self, parts: &[Part], outcome: Result<&[f32], Error>) -> Vec<(usize, Leave)> {
-        let all =
-            |reason: EndReason| parts.iter().map(|part| (part.index, Leave::End(reason.clone()))).collect();
-        let mut leaving: Vec<(usize, Leave)> = match outcome {
-            Ok(logits) => {
-                let vocabulary = self.vocabulary;
-                let given =
-                    |part: &Part| &logits[part.outputs.start * vocabulary..part.outputs.end * vocabulary];
-                parts.iter().flat_map(|part| self.take_in(part, given(part))).collect()
-            }
-            Err(Error::OutOfMemory { .. } | Error::DeviceMemory(_)) => all(EndReason::OutOfMemory),
-            Err(error) => all(EndReason::Failed(error.to_string())),
-        };
-        leaving.sort_unstable_by_key(|(index, _)| std::cmp::Reverse(*index));
-        leaving
-    }
-
-    /// What a part of the pass gave, for whom it was run and for those who only waited for the same.
-    fn take_in(&mut self, part: &Part, logits: &[f32]) -> Vec<(usize, Leave)> {
-        let own = &mut self.running[part.index];
-        let prompt = own.generation.prompt().len();
-        let of_prompt = part.tokens.start.min(prompt)..part.tokens.end.min(prompt);
-        self.counters.prompt_tokens(of_prompt.len());
-        own.keep_pages(self.cache, prompt);
-        own.generation.score(of_prompt.clone(), logits, self.vocabulary);
-        if part.tokens.end == prompt {
-            // Also those of one that has been read again, which needs them no more.
-            let last = &logits[logits.len() - self.vocabulary..];
-            return self.start(part.index, last);
-        }
-        if part.tokens.end < own.generation.tokens().len() {
-            return Vec::new();
-        }
-        self.go_on(part.index, logits, &part.guessed).into_iter().collect()
-    }
-
-    /// A prompt is read: all who asked the same begin to answer.
-    fn start(&mut self, first: usize, logits: &[f32]) -> Vec<(usize, Leave)> {
-        let (mut starting, mut lost) = (Vec::new(), Vec::new());
-        let origin = self.running[first].sequence;
-        for index in first + 1..self.running.len() {
-            let [own, twin] = [&self.running[first], &self.running[index]];
-            let waits = matches!(twin.due(self.cache), Due::Prompt(_));
-            if waits && twin.generation.is_twin_of(&own.generation) {
-                let found = twin.generation.prompt().len() - twin.held(self.cache);
-                if let Err(error) = self.cache.follow(origin, twin.sequence) {
-                    lost.push((index, Leave::End(EndReason::Failed(error.to_string()))));
-                    continue;
-                }
-                self.running[index].generation.found(found);
-                starting.push(index);
-            }
-        }
-        if self.running[first].generation.generated() == 0 {
-            starting.push(first);
-        }
-        let left = starting.into_iter().filter_map(|index| {
-            self.counters.cached_tokens(self.running[index].generation.cached());
-            self.go_on(index, logits, &[])
-        });
-        lost.extend(left);
-        lost
-    }
-
-    fn go_on(&mut self, index: usize, logits: &[f32], guessed: &[u32]) -> Option<(usize, Leave)> {
-        let Self { cache, counters, vocabulary, .. } = self;
-        let Running { sequence, generation } = &mut self.running[index];
-        let before = generation.generated();
-        let left = caught(|| generation.go_on(logits, *vocabulary, guessed))
-            .unwrap_or_else(|panic| Some(Leave::End(EndReason::Failed(panic_message(&*panic)))));
-        let chosen = generation.generated() - before;
-        counters.generated(chosen);
-        counters.guessed(guessed.len(), chosen.saturating_sub(1));
-        if left.is_none() {
-            // What was guessed wrong was computed in vain.
-            cache.pages_mut().truncate(*sequence, generation.tokens().len() - 1);
-        }
-        left.map(|leave| (index, leave))
-    }
-}
-
-/// What is behind an unwind is dropped: the requests concerned leave, and a pass begins by overwriting its buffers.
-fn caught<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
+/// A constraint is worked out beside the pass that its mask is for. One that takes longer may keep the batch for a quarter
+/// of that time; then its answer is parked and the others go on.
+fn grace(begin: Instant) -> Instant {
+    Instant::now() + begin.elapsed() / 4
 }
 
 #[cfg(test)]

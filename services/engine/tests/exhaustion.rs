@@ -88,11 +88,11 @@ fn memory_that_runs_out_while_answering_fails_that_pass_alone() {
 
     // Scoring takes logits of many rows at once, for which there is no room yet.
     MOST.store(200 << 10, Ordering::Relaxed);
-    let scoring = Request { prompt_logprobs: true, ..request(100) };
-    assert_eq!(gather(&start(&engine, scoring.clone())), (Vec::new(), EndReason::OutOfMemory));
+    let scoring = || Request { prompt_logprobs: true, ..request(100) };
+    assert_eq!(gather(&start(&engine, scoring())), (Vec::new(), EndReason::OutOfMemory));
     MOST.store(usize::MAX, Ordering::Relaxed);
     assert_eq!(gather(&start(&engine, request(20))), expected);
     let stats = engine.stats();
     assert_eq!((stats.running, stats.kv_pages_free + stats.kv_pages_kept), (0, stats.kv_pages_total));
-    assert_eq!(gather(&start(&engine, scoring)).1, EndReason::Length);
+    assert_eq!(gather(&start(&engine, scoring())).1, EndReason::Length);
 }

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use millm_runtime::bench::{self, Figures, Model, Pauses, Plan, Report};
+use millm_sandbox::Sandbox;
 
 use crate::args::Bench;
 use crate::output::{self, line, table};
@@ -23,7 +24,8 @@ pub async fn run(args: Bench, json: bool) -> Result<()> {
         rounds: args.rounds,
         llama_cpp: args.llama_cpp,
     };
-    let measure = move || bench::run(&plan, &|what| eprintln!("{what}"));
+    let sandbox = Sandbox::of_this_program()?;
+    let measure = move || bench::run(&plan, &sandbox, &|what| eprintln!("{what}"));
     let report = tokio::task::spawn_blocking(measure).await??;
     if json { output::json(&report) } else { show(&report) }
 }

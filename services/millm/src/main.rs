@@ -27,6 +27,10 @@ use args::{Cli, Command};
 use client::Server;
 
 fn main() -> ExitCode {
+    // The server's own helper: before anything else of the program runs.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == millm_sandbox::helper::ARGUMENT) {
+        return millm_sandbox::helper::main();
+    }
     let cli = Cli::parse();
     let json = cli.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -2,11 +2,11 @@
 
 use std::ffi::{c_int, c_long};
 
-use millm_runtime::Budgeted;
+use millm_sandbox::Capped;
 
 // Without huge pages of its own (`no_thp`): each small allocation could make 2 MiB resident. Weights ask for theirs.
 #[global_allocator]
-static ALLOCATOR: Budgeted<mimalloc::MiMalloc> = Budgeted(mimalloc::MiMalloc);
+static ALLOCATOR: Capped<mimalloc::MiMalloc> = Capped(mimalloc::MiMalloc);
 
 /// `mi_option_purge_delay` of mimalloc.h, in milliseconds: how long freed pages are kept for the next taker.
 const PURGE_DELAY: c_int = 15;

@@ -9,6 +9,7 @@ use millm_downloader::Downloader;
 use millm_gateway::{Gateway, Services};
 use millm_kit::{Conn, Host, Settings, Shutdown, telemetry};
 use millm_runtime::Runtime;
+use millm_sandbox::Sandbox;
 use tokio::net::TcpListener;
 use url::Url;
 
@@ -46,7 +47,8 @@ pub async fn run(settings: Settings, roles: &[Role]) -> Result<()> {
         elsewhere(settings.catalog_url.as_ref(), Role::Catalog)?
     };
     let runtime = if has(Role::Runtime) {
-        let runtime = Runtime::build(&settings, catalog.clone()).context("runtime")?;
+        let sandbox = Sandbox::of_this_program().context("this program's own path")?;
+        let runtime = Runtime::build(&settings, catalog.clone(), sandbox).context("runtime")?;
         runtime.giving_back_by(memory::give_back).mount(&mut host).await
     } else {
         elsewhere(settings.runtime_url.as_ref(), Role::Runtime)?

@@ -8,8 +8,10 @@ mod packed;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::config::GenerationDefaults;
 use crate::error::{Error, Result};
@@ -17,9 +19,7 @@ use crate::gguf::Metadata;
 use crate::local::{Weights, weights_in};
 use crate::mapped::{self, Mapped};
 use crate::spec::{ExpectedTensor, ModelSpec};
-use crate::template::ChatTemplate;
 use crate::tensor::{Tensor, TensorInfo, TensorType};
-use crate::tokenizer::{self, Tokenizer};
 pub use layout::Naming;
 use layout::Place;
 use packed::Scales;
@@ -51,6 +51,20 @@ pub struct Checkpoint {
 pub struct ModelFile {
     pub path: PathBuf,
     pub size_bytes: u64,
+}
+
+/// What a tokenizer and a chat template are made of, as it was published. Each is a stranger's program: it is compiled
+/// and run in a process of its own (`millm-sandbox`).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TokenizerFiles {
+    /// tokenizer.json
+    pub tokenizer: Option<String>,
+    /// tokenizer_config.json
+    pub tokenizer_config: Option<String>,
+    /// chat_template.jinja
+    pub chat_template: Option<String>,
+    /// `tokenizer.*` of a GGUF file.
+    pub metadata: Option<Metadata>,
 }
 
 /// The small files beside the weights, as far as they exist.
@@ -190,41 +204,13 @@ impl Checkpoint {
         self.sidecars.config.as_deref().or_else(carried)
     }
 
-    /// From tokenizer.json, else from the GGUF file's metadata.
-    pub fn tokenizer(&self) -> Result<Tokenizer> {
-        match (&self.sidecars.tokenizer, &self.metadata) {
-            (Some(text), _) => Tokenizer::from_json(text, self.sidecars.tokenizer_config.as_deref()),
-            (None, Some(metadata)) => Tokenizer::from_gguf(metadata),
-            (None, None) => Err(Error::Tokenizer("tokenizer.json is missing".to_owned())),
-        }
-    }
-
-    /// From chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order; `None` for models
-    /// that have none.
-    pub fn chat_template(&self) -> Result<Option<ChatTemplate>> {
-        let config = self.sidecars.tokenizer_config.as_deref();
-        let variables = || match (config, &self.metadata) {
-            (Some(config), _) => tokenizer::config_roles(config),
-            (None, Some(metadata)) => tokenizer::metadata_roles(metadata),
-            (None, None) => Ok(BTreeMap::new()),
-        };
-        if let Some(source) = &self.sidecars.chat_template {
-            return ChatTemplate::new(source, variables()?).map(Some);
-        }
-        if let Some(config) = config
-            && let Some(template) = ChatTemplate::from_tokenizer_config(config, variables()?)?
-        {
-            return Ok(Some(template));
-        }
-        match self
-            .metadata
-            .as_ref()
-            .map(|metadata| metadata.text("tokenizer.chat_template"))
-            .transpose()?
-            .flatten()
-        {
-            Some(source) => ChatTemplate::new(source, variables()?).map(Some),
-            None => Ok(None),
+    /// The files that a tokenizer and a chat template are made of, unread.
+    pub fn tokenizer_files(&self) -> TokenizerFiles {
+        TokenizerFiles {
+            tokenizer: self.sidecars.tokenizer.clone(),
+            tokenizer_config: self.sidecars.tokenizer_config.clone(),
+            chat_template: self.sidecars.chat_template.clone(),
+            metadata: self.metadata.as_ref().map(|metadata| metadata.only("tokenizer.")),
         }
     }
 

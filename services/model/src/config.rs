@@ -19,7 +19,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::family::Family;
 use crate::spec::ModelSpec;
-use fields::{Fields, parse_object};
+use fields::Fields;
+pub use fields::parse_object;
 pub(crate) use read::norm_place;
 
 const FILE: &str = "config.json";

@@ -229,7 +229,6 @@ mod tests {
         let made = std::fs::metadata(&path).unwrap().modified().unwrap();
         let model = Checkpoint::open(&path).unwrap();
         assert_eq!((model.spec().layers, model.spec().vocabulary_size), (1, 300));
-        assert_eq!(model.tokenizer().unwrap().encode("a b\n", false).unwrap(), [97, 32, 98, 10]);
         assert_eq!(small.gguf(folder.path(), Scheme::Q8).unwrap(), path);
         assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), made, "made once");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

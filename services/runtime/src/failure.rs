@@ -61,8 +61,25 @@ pub fn unknown_token(field: &str, id: u32, vocabulary: usize) -> ServiceError {
 }
 
 /// What an answer should look like cannot be held.
-pub fn of_constraint(field: &str, why: impl std::fmt::Display) -> ServiceError {
-    ServiceError::invalid_argument(field, format!("cannot be held: {why}"))
+pub fn of_grammar(field: &str, error: millm_sandbox::Error) -> ServiceError {
+    match error {
+        millm_sandbox::Error::Unavailable(why) => sandbox_unavailable(&why),
+        error => ServiceError::invalid_argument(field, format!("cannot be held: {error}")),
+    }
+}
+
+/// A tokenizer that cannot be built.
+pub fn of_opening(error: millm_sandbox::Error) -> ServiceError {
+    match error {
+        millm_sandbox::Error::Model(error) => of_model(error),
+        millm_sandbox::Error::Unavailable(why) => ServiceError::load_failed(why),
+        error => ServiceError::invalid_model_file("tokenizer", error),
+    }
+}
+
+fn sandbox_unavailable(why: &str) -> ServiceError {
+    tracing::warn!("the sandbox does not answer: {why}");
+    ServiceError::service_unavailable("sandbox")
 }
 
 /// A blocking task that panicked.
@@ -71,16 +88,27 @@ pub fn of_panic(error: JoinError) -> ServiceError {
 }
 
 /// A text that could not be cut into tokens.
-pub fn of_text(error: &millm_model::Error) -> ServiceError {
-    ServiceError::invalid_argument("text", format!("cannot be tokenized: {error}"))
+pub fn of_text(error: millm_sandbox::Error) -> ServiceError {
+    match error {
+        millm_sandbox::Error::Unavailable(why) => sandbox_unavailable(&why),
+        error => ServiceError::invalid_argument("text", format!("cannot be tokenized: {error}")),
+    }
 }
 
 /// Messages that the model's template did not take: it says why.
-pub fn of_template(error: millm_model::Error) -> ServiceError {
+pub fn of_chat(error: millm_sandbox::Error) -> ServiceError {
+    use millm_model::Error as Model;
+    use millm_sandbox::Error;
+    let unfit = |why: &dyn std::fmt::Display| {
+        ServiceError::invalid_argument("messages", format!("do not fit the model's chat template: {why}"))
+    };
     match error {
-        millm_model::Error::Template(why) => {
-            ServiceError::invalid_argument("messages", format!("do not fit the model's chat template: {why}"))
+        Error::Unavailable(why) => sandbox_unavailable(&why),
+        Error::Model(Model::Template(why)) => unfit(&why),
+        Error::Model(error @ Model::Tokenizer(_)) => {
+            ServiceError::invalid_argument("messages", format!("cannot be tokenized: {error}"))
         }
-        error => of_model(error),
+        Error::Model(error) => of_model(error),
+        error => unfit(&error),
     }
 }

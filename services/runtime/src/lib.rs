@@ -23,9 +23,8 @@ mod tests;
 use std::sync::Arc;
 
 use millm_kit::{Conn, Host, ModelRef, Settings};
-/// The program's allocator has to be this around its own, or a hostile chat template's memory has no bound.
-pub use millm_model::budget::Budgeted;
 use millm_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use millm_sandbox::Sandbox;
 use tonic::codec::CompressionEncoding;
 
 use crate::{
@@ -61,8 +60,8 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// `catalog`: where rows are read.
-    pub fn build(settings: &Settings, catalog: Conn) -> Result<Self, BuildError> {
+    /// `catalog`: where rows are read. `sandbox`: where tokenizers, chat templates and grammars run.
+    pub fn build(settings: &Settings, catalog: Conn, sandbox: Sandbox) -> Result<Self, BuildError> {
         for (setting, value) in [
             ("context_length", settings.context_length),
             ("parallel_requests", settings.parallel_requests),
@@ -82,7 +81,7 @@ impl Runtime {
             return Err(BuildError::AutoLoad { name: name.clone() });
         }
         let devices = Devices::open(devices::choose(settings.device))?;
-        let ground = Ground::new(settings, Arc::new(devices));
+        let ground = Ground::new(settings, Arc::new(devices), sandbox);
         Ok(Self { ground, catalog: Catalog::new(catalog), auto_load })
     }
 

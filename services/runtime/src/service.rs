@@ -110,8 +110,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<TokenizeResponse>, Status> {
         let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
         let language = Arc::clone(&self.claim(&model).await?.resident.language);
-        let work = move || language.encode(&text, add_special_tokens);
-        let token_ids = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
+        let token_ids = language.encode(text, add_special_tokens).await?;
         Ok(Response::new(TokenizeResponse { token_ids }))
     }
 

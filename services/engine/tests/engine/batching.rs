@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink, SubmitError};
 
-use crate::fixtures::{Answer, answer, engine, greedy, options, start};
+use crate::fixtures::{Answer, answer, copy, engine, greedy, options, start};
 
 /// Submits more requests from the engine's own thread, each when this stream has generated so many tokens: joining
 /// at known steps, whatever the machine is busy with.
@@ -42,7 +42,7 @@ fn eight_streams_joining_at_different_moments_say_what_they_say_alone() {
     let mut longest = 0;
     for request in &requests {
         let before = passes();
-        alone.push(answer(&engine, request.clone()).ids());
+        alone.push(answer(&engine, copy(request)).ids());
         longest = longest.max(passes() - before);
     }
 
@@ -53,10 +53,10 @@ fn eight_streams_joining_at_different_moments_say_what_they_say_alone() {
         engine: Arc::downgrade(&engine),
         events: sender,
         tokens: 0,
-        joining: requests[1..].iter().cloned().zip(1..).map(|(request, i)| (3 * i, request)).collect(),
+        joining: requests[1..].iter().map(copy).zip(1..).map(|(request, i)| (3 * i, request)).collect(),
         joined: Arc::clone(&joined),
     };
-    engine.submit(requests[0].clone(), Box::new(conductor)).unwrap();
+    engine.submit(copy(&requests[0]), Box::new(conductor)).unwrap();
     let mut together = vec![Answer::gather(&events).ids()];
     let joined = std::mem::take(&mut *joined.lock().unwrap());
     together.extend(joined.iter().map(|events| Answer::gather(events).ids()));
@@ -110,7 +110,7 @@ fn prompts_are_scored_with_and_without_generation() {
     let engine = engine("tiny-millm", &options());
     let prompt: Vec<u32> = [1, 285, 201, 322, 293, 301, 369, 331, 1199, 33, 2, 201, 1, 284, 201].repeat(9);
     let scoring = Request { prompt_logprobs: true, logprobs: Some(3), ..greedy(&prompt, 0) };
-    let scored = answer(&engine, scoring.clone());
+    let scored = answer(&engine, copy(&scoring));
     assert_eq!((scored.reason, scored.prompt_tokens, scored.generated), (EndReason::Length, prompt.len(), 0));
     let tokens = scored.prompt.unwrap();
     assert_eq!(tokens.iter().map(|token| token.id).collect::<Vec<_>>(), prompt);

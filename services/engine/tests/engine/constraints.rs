@@ -1,9 +1,15 @@
 //! Answers that must look like something do, whatever the model would rather say.
 
-use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use millm_engine::{Constraint, ConstraintError, EndReason, Engine, Grammar, Request, Sampling, Vocabulary};
-use millm_model::Tokenizer;
+use millm_engine::{
+    Constraint, ConstraintError, EndReason, Engine, EngineOptions, Event, Next, Request, Sampling, Sink,
+};
+use millm_sandbox::Tokenizer;
+use millm_sandbox::grammar::{Grammar, Matcher, Vocabulary};
 use serde::Deserialize;
 
 use crate::fixtures::{Answer, answer, checkpoint, engine, greedy, options, start};
@@ -89,27 +95,76 @@ struct Speech {
 
 static SPEECH: LazyLock<Speech> = LazyLock::new(|| {
     let checkpoint = checkpoint("tiny-millm");
-    let tokenizer = checkpoint.tokenizer().unwrap();
+    let tokenizer = Tokenizer::of(&checkpoint.tokenizer_files()).unwrap();
+    let detokenizer = tokenizer.detokenizer();
     let eos = checkpoint.spec().eos_token_ids.clone();
-    let tokens = (0..checkpoint.spec().vocabulary_size as u32).map(|id| tokenizer.token_bytes(id)).collect();
-    let vocabulary = Vocabulary::new(tokens, tokenizer.special_ids(), &eos).unwrap();
+    let tokens = (0..checkpoint.spec().vocabulary_size as u32)
+        .map(|id| detokenizer.token_bytes(id).to_vec())
+        .collect();
+    let vocabulary = Vocabulary::new(tokens, detokenizer.special_ids(), &eos).unwrap();
     Speech { tokenizer, vocabulary, eos }
 });
 
-fn constraint(grammar: &Grammar) -> Result<Constraint, ConstraintError> {
-    SPEECH.vocabulary.constraint(grammar)
+/// A constraint worked out on the spot, or only when it has been asked a number of times.
+struct Local {
+    matcher: Matcher,
+    complete: bool,
+    /// How often it says that it is not ready, after each token.
+    lag: usize,
+    left: usize,
+    /// Fails instead of saying what may come.
+    fails: Option<ConstraintError>,
+}
+
+impl Local {
+    fn new(grammar: &Grammar, lag: usize) -> Self {
+        let matcher = SPEECH.vocabulary.compile(grammar).unwrap();
+        Self { matcher, complete: false, lag, left: lag, fails: None }
+    }
+
+    fn lags(&mut self) -> bool {
+        self.left = self.left.saturating_sub(1);
+        self.left > 0
+    }
+}
+
+impl Constraint for Local {
+    fn next(&mut self, _: Duration) -> Result<Next<'_>, ConstraintError> {
+        if self.lags() {
+            return Ok(Next::Pending);
+        }
+        if let Some(error) = &self.fails {
+            return Err(error.clone());
+        }
+        Ok(if self.complete { Next::Complete } else { Next::Mask(self.matcher.mask()) })
+    }
+
+    fn is_complete(&mut self, _: Duration) -> Result<Option<bool>, ConstraintError> {
+        Ok(if self.lags() { None } else { Some(self.complete) })
+    }
+
+    fn accept(&mut self, token: u32) -> Result<(), ConstraintError> {
+        let invalid = |error: millm_sandbox::GrammarError| ConstraintError::Invalid(error.0);
+        self.left = self.lag;
+        self.complete = self.matcher.accept(token).map_err(invalid)?;
+        self.matcher.prepare().map_err(invalid)
+    }
 }
 
 fn request(grammar: &Grammar, seed: u64) -> Request {
+    lagging(grammar, seed, 0)
+}
+
+fn lagging(grammar: &Grammar, seed: u64, lag: usize) -> Request {
     let sampling = Sampling { temperature: 1.0, seed: Some(seed), ..Sampling::default() };
     let prompt = SPEECH.tokenizer.encode("Describe a pet of yours.", true).unwrap();
-    let constraint = Some(constraint(grammar).unwrap());
+    let constraint: Option<Box<dyn Constraint>> = Some(Box::new(Local::new(grammar, lag)));
     Request { sampling, constraint, stop_token_ids: SPEECH.eos.clone(), ..greedy(&prompt, 400) }
 }
 
 fn text(answer: &Answer) -> String {
     let ids: Vec<u32> = answer.tokens.iter().map(|token| token.id).collect();
-    SPEECH.tokenizer.decode(&ids, true)
+    SPEECH.tokenizer.detokenizer().decode(&ids, true)
 }
 
 fn is_whole(answer: &Answer) -> bool {
@@ -120,10 +175,10 @@ fn is_whole(answer: &Answer) -> bool {
 fn a_hundred_answers_are_valid() {
     let engine = engine("tiny-millm", &options());
     let grammar = Grammar::JsonSchema(SCHEMA.to_string());
-    let requests =
-        || (0..100).map(|seed| Request { speculate: (seed % 3) as usize, ..request(&grammar, seed) });
-    for requests in requests().collect::<Vec<_>>().chunks(50) {
-        let running: Vec<_> = requests.iter().map(|request| start(&engine, request.clone())).collect();
+    for half in [0..50, 50..100] {
+        let request =
+            |seed| Request { speculate: (seed % 3) as usize, ..lagging(&grammar, seed, seed as usize % 7) };
+        let running: Vec<_> = half.map(|seed| start(&engine, request(seed))).collect();
         for answer in running.iter().map(Answer::gather) {
             let text = text(&answer);
             assert!(is_whole(&answer), "{:?}: {text}", answer.reason);
@@ -138,7 +193,8 @@ fn a_constrained_answer_among_others_is_the_one_alone() {
     let engine = engine("tiny-millm", &options());
     let grammar = Grammar::JsonSchema(SCHEMA.to_string());
     let alone: Vec<_> = (0..4).map(|seed| answer(&engine, request(&grammar, seed)).ids()).collect();
-    let guessing = |seed| Request { speculate: 6, ..request(&grammar, seed) };
+    // Neither guessing ahead nor a constraint that is late changes what is said.
+    let guessing = |seed| Request { speculate: 6, ..lagging(&grammar, seed, 3 * seed as usize) };
     let running: Vec<_> = (0..4).map(|seed| start(&engine, guessing(seed))).collect();
     let free = start(&engine, greedy(&[1, 285, 201], 40));
     let together: Vec<_> = running.iter().map(|events| Answer::gather(events).ids()).collect();
@@ -187,55 +243,87 @@ fn an_end_token_is_not_needed_where_nothing_can_follow() {
     assert!(["yes", "no"].contains(&text(&answer).as_str()));
 }
 
-#[test]
-fn what_cannot_be_held_is_refused() {
-    let refused = |grammar: Grammar| constraint(&grammar).unwrap_err();
-    let schema = |text: &str| Grammar::JsonSchema(text.to_string());
-    let regex = |text: &str| Grammar::Regex(text.to_string());
-    assert_eq!(refused(schema(&" ".repeat(1 << 20))), ConstraintError::TooLong { bytes: 1 << 20 });
-    assert!(matches!(refused(schema("{")), ConstraintError::NotJson(_)));
-    assert!(matches!(refused(schema(&"[".repeat(100_000))), ConstraintError::NotJson(_)));
-    for invalid in [
-        schema("7"),
-        schema("false"),
-        schema(r#"{"type": "alien"}"#),
-        schema(r#"{"type": "string", "pattern": "("}"#),
-        schema(r##"{"$ref": "#/nowhere"}"##),
-        schema(r#"{"$ref": "http://127.0.0.1:1/x.json"}"#),
-        schema(r#"{"type": "integer", "minimum": 5, "maximum": 2}"#),
-        regex("("),
-        regex("(?=a)b"),
-        Grammar::Lark(String::new()),
-        Grammar::Lark("start: nowhere".to_string()),
-        Grammar::Lark("root ::= \"a\"".to_string()),
-    ] {
-        let error = refused(invalid.clone());
-        let ConstraintError::Invalid(why) = &error else { panic!("{invalid:?}: {error:?}") };
-        assert!(!why.is_empty() && why.len() < 1000 && !why.contains('\n'), "{why}");
+/// A receiver that says when it is gone.
+struct Leaving(Sender<Event>, Arc<AtomicBool>);
+
+impl Sink for Leaving {
+    fn send(&mut self, event: Event) -> bool {
+        self.0.send(event).is_ok()
+    }
+
+    fn closed(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 }
 
 #[test]
-fn what_ruins_others_is_held_or_refused() {
+fn an_answer_whose_constraint_is_late_keeps_nobody() {
     let engine = engine("tiny-millm", &options());
-    let nested = format!("{}a{}", "(".repeat(200), "*)".repeat(200));
-    let alternatives = (0..3000).map(|n| format!("w{n}x*")).collect::<Vec<_>>().join("|");
-    for regex in [
-        r"(a*)*b".to_string(),
-        r"(a|a)*$".to_string(),
-        r"(x+x+)+y".to_string(),
-        r"(.*.*)*=(.*.*)*".to_string(),
-        r"([a-z]+)*[0-9]([a-z]+)*[0-9]([a-z]+)*!".to_string(),
-        r"(a|ab|abc|b|bc|c){1,500}z".to_string(),
-        r"(.*a.{40})".to_string(),
-        r"(((a{1,999}){1,999}){1,999}){1,999}".to_string(),
-        nested,
-        alternatives,
-    ] {
-        let Ok(constraint) = constraint(&Grammar::Regex(regex.clone())) else { continue };
-        let request =
-            Request { constraint: Some(constraint), ..request(&Grammar::Regex("a".to_string()), 3) };
-        let answer = answer(&engine, Request { max_tokens: Some(30), ..request });
-        assert!(!matches!(answer.reason, EndReason::Failed(_)), "{regex}: {:?}", answer.reason);
+    let grammar = Grammar::Regex("[a-z]{200}".to_string());
+    // It never says what may come.
+    let (sender, stuck) = channel();
+    let is_gone = Arc::new(AtomicBool::new(false));
+    let sink = Leaving(sender, Arc::clone(&is_gone));
+    engine.submit(lagging(&grammar, 1, usize::MAX), Box::new(sink)).unwrap();
+    assert!(matches!(stuck.recv().unwrap(), Event::Started { .. }));
+    let alone = answer(&engine, greedy(&[1, 285, 201], 40));
+    let ids = |answer: Answer| answer.ids();
+    let beside: Vec<_> = (0..3).map(|_| start(&engine, greedy(&[1, 285, 201], 40))).collect();
+    for answer in &beside {
+        assert_eq!(Answer::gather(answer).ids(), alone.ids());
     }
+    assert_eq!(engine.stats().running, 1);
+    // Who asked for it leaves, and its place is free.
+    is_gone.store(true, Ordering::Relaxed);
+    assert!(stuck.recv().is_err(), "its sink is dropped");
+    assert_eq!(ids(answer(&engine, greedy(&[1, 285, 201], 40))), ids(alone));
+    assert_eq!(engine.stats().running, 0);
+}
+
+#[test]
+fn a_late_constraint_ends_answers_as_a_quick_one() {
+    let engine = engine("tiny-millm", &options());
+    let yes = Grammar::Regex("yes|no".to_string());
+    for lag in [0, 2, 5] {
+        let complete = answer(&engine, Request { ignore_eos: true, ..lagging(&yes, 1, lag) });
+        assert_eq!(complete.reason, EndReason::Complete, "{lag}");
+        let length = complete.generated;
+        // The last token that there may be completes it, or does not.
+        let whole = Request { ignore_eos: true, max_tokens: Some(length), ..lagging(&yes, 1, lag) };
+        assert_eq!(answer(&engine, whole).reason, EndReason::Complete, "{lag}");
+        let long = Grammar::Regex("[a-z]{200}".to_string());
+        let cut = Request { max_tokens: Some(3), ..lagging(&long, 1, lag) };
+        let cut = answer(&engine, cut);
+        assert_eq!((cut.reason, cut.generated), (EndReason::Length, 3), "{lag}");
+    }
+}
+
+#[test]
+fn late_constraints_survive_being_crowded_out() {
+    // Pages for one answer and a bit: the youngest give theirs up again and again.
+    let options = EngineOptions { context_length: Some(250), kv_tokens: Some(288), ..options() };
+    let engine = engine("tiny-millm", &options);
+    let grammar = Grammar::Regex("[a-z]{300,310}".to_string());
+    let alone: Vec<_> = (0..6).map(|seed| answer(&engine, request(&grammar, seed)).ids()).collect();
+    let running: Vec<_> =
+        (0..6).map(|seed| start(&engine, lagging(&grammar, seed, 1 + seed as usize))).collect();
+    let together: Vec<_> = running.iter().map(|events| Answer::gather(events).ids()).collect();
+    assert_eq!(together, alone);
+    assert!(engine.stats().preemptions > 0, "{:?}", engine.stats());
+}
+
+#[test]
+fn a_constraint_that_fails_ends_its_answer_alone() {
+    let engine = engine("tiny-millm", &options());
+    let grammar = Grammar::Regex("[a-z]{200}".to_string());
+    let failing = |error: ConstraintError| {
+        let local = Local { fails: Some(error), ..Local::new(&grammar, 2) };
+        Request { constraint: Some(Box::new(local)), ..request(&grammar, 1) }
+    };
+    let beside = start(&engine, request(&grammar, 2));
+    let invalid = answer(&engine, failing(ConstraintError::Invalid("too much".to_string())));
+    assert_eq!(invalid.reason, EndReason::Unsatisfiable("too much".to_string()));
+    let lost = answer(&engine, failing(ConstraintError::Unavailable("gone".to_string())));
+    assert_eq!(lost.reason, EndReason::ConstraintLost("gone".to_string()));
+    assert_eq!(text(&Answer::gather(&beside)).len(), 200);
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sink, Stats, SubmitError};
 
-use crate::fixtures::{Answer, answer, engine, greedy, options, start};
+use crate::fixtures::{Answer, answer, copy, engine, greedy, options, start};
 
 const PAGE: usize = millm_engine::pages::PAGE;
 
@@ -22,13 +22,13 @@ fn when_pages_run_out_the_youngest_wait_and_nobody_can_tell() {
         let crowded = EngineOptions { context_length: Some(160), kv_tokens: Some(224), ..options() };
         let engine = engine(path, &crowded);
         let requests: Vec<Request> = (0..5).map(|seed| greedy(&prompt(seed, 30), 120)).collect();
-        let running: Vec<_> = requests.iter().map(|request| start(&engine, request.clone())).collect();
+        let running: Vec<_> = requests.iter().map(|request| start(&engine, copy(request))).collect();
         let answers: Vec<_> = running.iter().map(|events| Answer::gather(events).ids()).collect();
         let stats = engine.stats();
         assert!(stats.preemptions > 0);
         assert_eq!(stats.generated_tokens, 5 * 120);
         assert_eq!(stats.kv_pages_free + stats.kv_pages_kept, stats.kv_pages_total);
-        let alone: Vec<_> = requests.iter().map(|request| answer(&engine, request.clone()).ids()).collect();
+        let alone: Vec<_> = requests.iter().map(|request| answer(&engine, copy(request)).ids()).collect();
         assert_eq!(answers, alone, "{path}");
     }
 }

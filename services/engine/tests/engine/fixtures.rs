@@ -99,6 +99,21 @@ impl Sink for Channel {
     }
 }
 
+/// The same once more, without its constraint.
+pub fn copy(request: &Request) -> Request {
+    Request {
+        prompt: request.prompt.clone(),
+        sampling: request.sampling.clone(),
+        max_tokens: request.max_tokens,
+        stop_token_ids: request.stop_token_ids.clone(),
+        ignore_eos: request.ignore_eos,
+        logprobs: request.logprobs,
+        prompt_logprobs: request.prompt_logprobs,
+        constraint: None,
+        speculate: request.speculate,
+    }
+}
+
 pub fn start(engine: &Engine, request: Request) -> Receiver<Event> {
     let (sender, events) = channel();
     engine.submit(request, Box::new(Channel(sender))).unwrap();

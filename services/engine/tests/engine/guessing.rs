@@ -2,7 +2,7 @@
 
 use millm_engine::{Engine, EngineOptions, Request, Sampling};
 
-use crate::fixtures::{answer, engine, greedy, options};
+use crate::fixtures::{answer, copy, engine, greedy, options};
 
 /// A text that repeats itself.
 fn repeating() -> Vec<u32> {
@@ -16,7 +16,7 @@ fn compare(engine: &Engine, request: &Request) -> (u64, u64) {
     let mut told = Vec::new();
     for (speculate, passes) in [0, 8].into_iter().zip(&mut passes) {
         let before = engine.stats().forward_passes;
-        let request = Request { speculate, logprobs: Some(2), ..request.clone() };
+        let request = Request { speculate, logprobs: Some(2), ..copy(request) };
         let answer = answer(engine, request);
         told.push((answer.tokens, answer.reason, answer.generated));
         *passes = engine.stats().forward_passes - before;

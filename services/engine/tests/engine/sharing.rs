@@ -4,7 +4,7 @@ use std::sync::mpsc::Receiver;
 
 use millm_engine::{Engine, EngineOptions, Event, KvType, Request, Sampling, Stats};
 
-use crate::fixtures::{Answer, answer, engine, greedy, options, start};
+use crate::fixtures::{Answer, answer, copy, engine, greedy, options, start};
 
 const PAGE: usize = millm_engine::pages::PAGE;
 
@@ -30,7 +30,7 @@ fn told(answer: &Answer) -> Told {
 
 /// What each says to an engine that has heard nothing else.
 fn alone(path: &str, options: &EngineOptions, requests: &[Request]) -> Vec<Told> {
-    requests.iter().map(|request| told(&answer(&engine(path, options), request.clone()))).collect()
+    requests.iter().map(|request| told(&answer(&engine(path, options), copy(request)))).collect()
 }
 
 fn gather(running: &[Receiver<Event>]) -> Vec<Answer> {
@@ -49,7 +49,7 @@ fn a_shared_prefix_is_computed_once_for_requests_that_follow() {
     let requests: Vec<Request> = prompts(500, 20, 8).iter().map(|prompt| scored(prompt, 6)).collect();
     let shared = (500 / PAGE * PAGE) as u64;
     let before = engine.stats();
-    let answers: Vec<Answer> = requests.iter().map(|request| answer(&engine, request.clone())).collect();
+    let answers: Vec<Answer> = requests.iter().map(|request| answer(&engine, copy(request))).collect();
     assert_eq!(since(&engine, &before), (520 + 7 * (520 - shared), 7 * shared));
     let cached: Vec<usize> = answers.iter().map(|answer| answer.cached).collect();
     assert_eq!(cached, [vec![0], vec![shared as usize; 7]].concat());
@@ -64,7 +64,7 @@ fn a_shared_prefix_is_computed_once_for_requests_that_come_together() {
         let engine = engine(path, &options);
         let requests: Vec<Request> = prompts(500, 20, 8).iter().map(|prompt| scored(prompt, 6)).collect();
         let shared = (500 / PAGE * PAGE) as u64;
-        let running: Vec<_> = requests.iter().map(|request| start(&engine, request.clone())).collect();
+        let running: Vec<_> = requests.iter().map(|request| start(&engine, copy(request))).collect();
         let answers = gather(&running);
         assert_eq!(since(&engine, &Stats::default()), (520 + 7 * (520 - shared), 7 * shared), "{path}");
         assert_eq!(answers.iter().map(told).collect::<Vec<_>>(), alone(path, &options, &requests), "{path}");
@@ -81,7 +81,7 @@ fn many_answers_to_one_prompt_compute_it_once() {
         })
         .collect();
     let engine = engine("tiny-millm", &options());
-    let running: Vec<_> = requests.iter().map(|request| start(&engine, request.clone())).collect();
+    let running: Vec<_> = requests.iter().map(|request| start(&engine, copy(request))).collect();
     let together: Vec<Told> = gather(&running).iter().map(told).collect();
     assert_eq!(since(&engine, &Stats::default()), (200, 7 * 200));
     assert_eq!(together, alone("tiny-millm", &options(), &requests));
@@ -96,7 +96,7 @@ fn a_conversation_goes_on_from_what_was_read_before() {
     let (mut requests, mut heard, mut cached) = (Vec::new(), Vec::new(), Vec::new());
     for turn in 0..4 {
         let request = scored(&conversation, 30);
-        let answer = answer(&engine, request.clone());
+        let answer = answer(&engine, copy(&request));
         conversation.extend(answer.ids());
         conversation.extend(spoken(turn + 10, 40));
         cached.push(answer.cached);
@@ -114,7 +114,7 @@ fn a_prompt_that_is_scored_is_computed_whole_and_shared_all_the_same() {
     let engine = engine("tiny-millm", &options());
     let prompt = spoken(4, 130);
     let scoring = Request { prompt_logprobs: true, ..scored(&prompt, 3) };
-    let first = answer(&engine, scoring.clone());
+    let first = answer(&engine, copy(&scoring));
     let second = answer(&engine, scoring);
     assert_eq!((&first.prompt, told(&first)), (&second.prompt, told(&second)));
     assert_eq!(since(&engine, &Stats::default()), (260, 0));
@@ -126,8 +126,8 @@ fn whoever_waits_for_one_that_leaves_computes_it_itself() {
     let request = scored(&spoken(6, 300), 5);
     let options = EngineOptions { prefill_chunk: 16, ..options() };
     let engine = engine("tiny-millm", &options);
-    let first = start(&engine, request.clone());
-    let second = start(&engine, request.clone());
+    let first = start(&engine, copy(&request));
+    let second = start(&engine, copy(&request));
     drop(first);
     assert_eq!([told(&Answer::gather(&second))], *alone("tiny-millm", &options, &[request]));
 }

@@ -7,8 +7,9 @@ use std::sync::mpsc::{Sender, channel};
 
 use counting::Counted;
 use millm_engine::{Engine, EngineOptions, Event, KvType, Request, Sampling, Sink};
+use millm_model::Checkpoint;
 use millm_model::memory::{self, Workload};
-use millm_model::{Checkpoint, Tokenizer};
+use millm_sandbox::Tokenizer;
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
@@ -83,7 +84,7 @@ fn the_estimate_is_what_is_allocated() {
             let held = memory::held_bytes(checkpoint.tensors());
             let estimate = memory::estimate(checkpoint.spec(), held, &workload);
             let counted = Counted::from_now();
-            let tokenizer: Tokenizer = checkpoint.tokenizer().expect("good");
+            let tokenizer = Tokenizer::of(&checkpoint.tokenizer_files()).expect("good");
             let engine = Engine::load(&checkpoint, &options, &mut |_| {}).expect("loads");
             assert_eq!(engine.weight_bytes(), held, "{}", path.display());
             fill(&engine, slots);

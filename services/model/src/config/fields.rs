@@ -135,7 +135,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The object that the text of `file` is.
-pub(crate) fn parse_object(file: &str, text: &str) -> Result<Map<String, Value>> {
+pub fn parse_object(file: &str, text: &str) -> Result<Map<String, Value>> {
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(Error::invalid(file, "is not a JSON object")),

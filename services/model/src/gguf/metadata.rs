@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Value {
     U8(u8),
     I8(i8),
@@ -22,7 +24,7 @@ pub enum Value {
 }
 
 /// A list of values of one type. Lists of lists are not read: no model uses them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Array {
     U8(Vec<u8>),
     I8(Vec<i8>),
@@ -62,6 +64,16 @@ impl Value {
         }
     }
 
+    /// About the bytes that it takes in a file.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Array(Array::String(list)) => list.iter().map(|text| text.len() + 8).sum(),
+            Self::Array(list) => list.len() * 8,
+            Self::String(text) => text.len() + 8,
+            _ => 8,
+        }
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Array(_) => "an array",
@@ -98,7 +110,7 @@ impl Array {
 
 /// All pairs of a file. Getters tell absent (`Ok(None)`) from another type than asked for (an error that names
 /// the key).
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
     /// Of the file, for messages.
     pub(crate) file: String,
@@ -110,11 +122,29 @@ impl Metadata {
         self.pairs.get(key)
     }
 
+    /// The pairs whose keys begin so.
+    pub fn only(&self, prefix: &str) -> Self {
+        let pairs = self.pairs.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        Self {
+            file: self.file.clone(),
+            pairs: pairs.map(|(key, value)| (key.clone(), value.clone())).collect(),
+        }
+    }
+
+    /// Replaces the value of `key`; `None` removes the pair.
+    pub fn set(&mut self, key: &str, value: Option<Value>) {
+        match value {
+            Some(value) => self.pairs.insert(key.to_owned(), value),
+            None => self.pairs.remove(key),
+        };
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.pairs.iter().map(|(key, value)| (key.as_str(), value))
     }
 
-    pub(crate) fn invalid(&self, key: &str, why: &str) -> Error {
+    /// An `InvalidFile` error about one key.
+    pub fn invalid(&self, key: &str, why: &str) -> Error {
         Error::invalid(&*self.file, format!("{key}: {why}"))
     }
 

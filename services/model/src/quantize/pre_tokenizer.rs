@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::tokenizer::pretokenize::{GPT4O, LLAMA3, QWEN2, TEKKEN};
+use crate::pre_tokenizers::{GPT4O, LLAMA3, QWEN2, TEKKEN};
 
 /// Split patterns that have a name of their own, as they are written in tokenizer.json.
 const KNOWN: [(&str, &str); 4] =

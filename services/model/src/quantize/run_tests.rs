@@ -121,22 +121,6 @@ fn the_file_alone_says_what_the_model_is() {
     assert_eq!((a.layers, a.head_dim, a.tied_embeddings), (b.layers, b.head_dim, b.tied_embeddings));
 }
 
-/// Without tokenizer.json beside it: the reference's prompts, rendered by transformers, and its ids.
-#[test]
-fn the_file_alone_tokenizes_and_renders() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_, made) = run(&fixture("tiny-millm"), Scheme::Q8, &folder);
-    let tokenizer = made.tokenizer().unwrap();
-    assert!(made.chat_template().unwrap().is_some());
-    let reference = std::fs::read(fixture("tiny-millm/reference_greedy.json")).unwrap();
-    let reference: Vec<serde_json::Value> = serde_json::from_slice(&reference).unwrap();
-    assert!(!reference.is_empty());
-    for prompt in reference {
-        let ids = tokenizer.encode(prompt["prompt"].as_str().unwrap(), false).unwrap();
-        assert_eq!(serde_json::json!(ids), prompt["prompt_ids"]);
-    }
-}
-
 /// The same weights from llama.cpp's F16 file and from safetensors give the same blocks.
 #[test]
 fn a_gguf_source_gives_the_same_tensors() {

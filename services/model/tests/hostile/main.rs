@@ -3,12 +3,12 @@
 //! `MILLM_FUZZ_UNTIL` (seconds of the Unix clock) lets the mutations go on until then (`make fuzz`);
 //! `MILLM_FUZZ_CASE` runs the one case that a failure named.
 
+mod budget;
 mod mutate;
 mod parsers;
 mod survive;
-mod templates;
 
-use millm_model::budget::Budgeted;
+use budget::Budgeted;
 
 #[global_allocator]
 static ALLOCATOR: Budgeted<std::alloc::System> = Budgeted(std::alloc::System);

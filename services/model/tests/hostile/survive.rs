@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use millm_model::budget::{self, Budget, Stopped};
-
+use crate::budget::{self, Budget, Stopped};
 use crate::mutate::{Dice, mutated};
 
 /// What any parser may hold at once beyond its input: far more than a good file of this size takes.

@@ -3,11 +3,13 @@
 
 use std::fmt::Write as _;
 
-use millm_engine::{Constraint, Grammar, Request, Sampling, Vocabulary};
+use millm_engine::{Constraint, Request, Sampling};
 use millm_model::Checkpoint;
+use millm_sandbox::{Grammar, Grammars, Language, Sandbox, TokenTable};
 use serde::Serialize;
 
 use super::{BenchError, SHORT, ours::Bench, ours::Pace};
+use crate::language::Held;
 
 /// Tokens of an answer that is drawn; one that is held may be shorter.
 const DRAWN: usize = 64;
@@ -68,9 +70,12 @@ impl Choosing {
 }
 
 /// `round` makes prompts that no earlier one shares a beginning with.
-pub fn measure(bench: &Bench, vocabulary: &Vocabulary, round: usize) -> Result<Choosing, BenchError> {
-    let schema = vocabulary.constraint(&Grammar::JsonSchema(SCHEMA.to_owned()))?;
-    let draw = |seed: u64, constraint: Option<Constraint>| {
+pub fn measure(bench: &Bench, grammars: &Grammars, round: usize) -> Result<Choosing, BenchError> {
+    let held_to = |grammar: &Grammar| -> Result<Option<Box<dyn Constraint>>, BenchError> {
+        Ok(Some(Box::new(Held(grammars.constraint(grammar)?))))
+    };
+    let schema = Grammar::JsonSchema(SCHEMA.to_owned());
+    let draw = |seed: u64, constraint: Option<Box<dyn Constraint>>| {
         let sampling = Sampling { temperature: 1.0, seed: Some(seed), ..Sampling::default() };
         let prompt = bench.prompt(SHORT, 100 * round + 5);
         bench.pace(Request { prompt, sampling, constraint, max_tokens: Some(DRAWN), ..Request::default() })
@@ -78,15 +83,15 @@ pub fn measure(bench: &Bench, vocabulary: &Vocabulary, round: usize) -> Result<C
     let (mut drawn, mut held) = (Pace::default(), Pace::default());
     for seed in 0..PAIRS {
         drawn += draw(seed, None)?;
-        held += draw(seed, Some(schema.clone()))?;
+        held += draw(seed, held_to(&schema)?)?;
     }
     let text = bench.prompt(REPEATED, 100 * round + 6);
-    let again = vocabulary.constraint(&Grammar::Lark(exactly(&text)))?;
+    let again = Grammar::Lark(exactly(&text));
     let repeat = |speculate: usize| {
         bench.pace(Request {
             prompt: text.clone(),
             sampling: Sampling::greedy(),
-            constraint: Some(again.clone()),
+            constraint: held_to(&again)?,
             speculate,
             ..Request::default()
         })
@@ -109,16 +114,18 @@ fn exactly(tokens: &[u32]) -> String {
     })
 }
 
-/// The model's tokens as grammars see them; invented ones for a model without a language of its own.
-pub fn vocabulary(checkpoint: &Checkpoint) -> Result<Vocabulary, BenchError> {
-    let (size, ends) = (checkpoint.spec().vocabulary_size, &checkpoint.spec().eos_token_ids);
-    let tokenizer = checkpoint.tokenizer()?;
-    let own: Vec<Vec<u8>> = (0..size as u32).map(|id| tokenizer.token_bytes(id)).collect();
-    let padding = own.iter().filter(|token| token.is_empty()).count();
-    if ends.is_empty() || 2 * padding > size {
-        return Ok(Vocabulary::new(words(size), &[], &[size.saturating_sub(1) as u32])?);
+/// Grammars over the model's tokens; invented ones for a model without a language of its own.
+pub fn grammars(checkpoint: &Checkpoint, sandbox: &Sandbox) -> Result<Grammars, BenchError> {
+    let (size, eos) = (checkpoint.spec().vocabulary_size, checkpoint.spec().eos_token_ids.clone());
+    let language = Language::open(sandbox, checkpoint.tokenizer_files())?;
+    let detokenizer = language.detokenizer().clone();
+    let padding = (0..size as u32).filter(|id| detokenizer.token_bytes(*id).is_empty()).count();
+    if eos.is_empty() || 2 * padding > size {
+        let last = size.saturating_sub(1) as u32;
+        let invented = move || TokenTable { tokens: words(size), special: Vec::new(), eos: vec![last] };
+        return Ok(Grammars::new(sandbox.clone(), invented));
     }
-    Ok(Vocabulary::new(own, tokenizer.special_ids(), ends)?)
+    Ok(Grammars::new(sandbox.clone(), crate::language::tokens(detokenizer, size, eos)))
 }
 
 /// `count` tokens of the kinds and lengths that vocabularies have: bytes, numbers, marks as JSON and code have them,
@@ -157,6 +164,8 @@ fn syllables(mut number: usize) -> String {
 mod tests {
     use std::collections::HashSet;
 
+    use millm_sandbox::grammar::Vocabulary;
+
     use super::*;
 
     #[test]
@@ -164,8 +173,8 @@ mod tests {
         let words = words(49_152);
         assert_eq!(words.iter().collect::<HashSet<_>>().len(), 49_152);
         let vocabulary = Vocabulary::new(words, &[], &[49_151]).unwrap();
-        vocabulary.constraint(&Grammar::JsonSchema(SCHEMA.to_owned())).unwrap();
-        vocabulary.constraint(&Grammar::Lark(exactly(&[300, 7, 300]))).unwrap();
+        vocabulary.compile(&Grammar::JsonSchema(SCHEMA.to_owned())).unwrap();
+        vocabulary.compile(&Grammar::Lark(exactly(&[300, 7, 300]))).unwrap();
     }
 
     #[test]

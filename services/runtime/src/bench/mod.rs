@@ -16,6 +16,7 @@ use millm_kit::settings::DeviceChoice;
 use millm_model::Checkpoint;
 use millm_model::quantize::Scheme;
 use millm_model::synthetic::{SHAPES, Shape};
+use millm_sandbox::Sandbox;
 use serde::Serialize;
 
 pub use choosing::Choosing;
@@ -78,8 +79,8 @@ pub enum BenchError {
     Engine(#[from] millm_engine::Error),
     #[error("the engine refused a request: {0}")]
     Refused(#[from] millm_engine::SubmitError),
-    #[error("a grammar cannot be held: {0}")]
-    Grammar(#[from] millm_engine::ConstraintError),
+    #[error("the sandbox: {0}")]
+    Sandbox(#[from] millm_sandbox::Error),
     #[error("the engine ended a request: {0}")]
     Ended(String),
     #[error("{what}: {why}")]
@@ -138,7 +139,7 @@ pub fn shapes() -> Vec<&'static str> {
 }
 
 /// Measures; blocks for a minute or some. `say` is told what goes on.
-pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
+pub fn run(plan: &Plan, sandbox: &Sandbox, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
     for (option, value) in [("streams", plan.streams), ("rounds", plan.rounds)] {
         if value == 0 {
             return Err(BenchError::Zero { option });
@@ -162,14 +163,14 @@ pub fn run(plan: &Plan, say: &dyn Fn(&str)) -> Result<Report, BenchError> {
         }
         Device::Cuda(_) => None,
     };
-    let vocabulary = choosing::vocabulary(&checkpoint)?;
+    let grammars = choosing::grammars(&checkpoint, sandbox)?;
     let (mut rounds, mut choices, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
     let (mut weight_bytes, mut taken_bytes) = (0, 0);
     for round in 1..=plan.rounds {
         say(&format!("round {round} of {}", plan.rounds));
         let bench = ours::Bench::load(&path, &options)?;
         let own = bench.figures(plan.streams, round)?;
-        choices.push(choosing::measure(&bench, &vocabulary, round)?);
+        choices.push(choosing::measure(&bench, &grammars, round)?);
         pauses.push(joining::pauses(&bench, round)?);
         (weight_bytes, taken_bytes) = (bench.weight_bytes(), devices.taken());
         drop(bench);

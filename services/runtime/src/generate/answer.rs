@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Instant};
 
 use millm_engine::{EndReason, Event, Token};
 use millm_kit::ServiceError;
-use millm_model::TextDecoder;
 use millm_proto::runtime::v1::{FinishReason, GenerateEnd, GenerateResponse, GenerateStart, TokenLogprob};
+use millm_sandbox::TextDecoder;
 
 use super::stop::{Step, StopMatcher};
 use crate::language::Language;
@@ -29,7 +29,7 @@ pub struct Answer {
 impl Answer {
     /// `start` without the prompt's log probabilities; times count from `asked`.
     pub fn new(language: Arc<Language>, stop: Vec<String>, start: GenerateStart, asked: Instant) -> Self {
-        let decoder = language.tokenizer.decoder();
+        let decoder = language.detokenizer().decoder();
         Self {
             decoder,
             language,
@@ -64,6 +64,10 @@ impl Answer {
                     EndReason::Cancelled => FinishReason::Cancelled,
                     EndReason::Unsatisfiable(why) => {
                         return Err(ServiceError::invalid_argument("constraint", why));
+                    }
+                    EndReason::ConstraintLost(why) => {
+                        tracing::warn!("a constraint is lost: {why}");
+                        return Err(ServiceError::service_unavailable("constraint's process"));
                     }
                     EndReason::OutOfMemory => return Err(ServiceError::request_out_of_memory()),
                     EndReason::Failed(why) => return Err(ServiceError::internal(why)),

@@ -42,9 +42,10 @@ pub async fn generate(
     let sampling =
         sampling::merge(request.sampling.unwrap_or_default(), &language.defaults, language.vocabulary)?;
     let constraint = constraint::read(&language, request.constraint).await?;
-    let prompt = prompt::tokens(Arc::clone(&language), request.prompt).await?;
+    let context = resident.context_length as usize;
+    let prompt = prompt::tokens(&language, request.prompt, context).await?;
 
-    let room = (resident.context_length as usize).saturating_sub(prompt.len());
+    let room = context.saturating_sub(prompt.len());
     let most = request.max_tokens.map_or(room, |most| room.min(most as usize));
     let mut stop_token_ids = request.stop_token_ids;
     if !request.ignore_eos {

@@ -1,15 +1,18 @@
 //! A request's prompt as token ids: messages through the chat template, text as it stands, or ids.
 
-use std::sync::Arc;
-
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{Message, Messages, generate_request::Prompt};
+use millm_sandbox::Chat;
 use serde_json::{Map, Value, json};
 
-use crate::{failure, language::Language};
+use crate::language::Language;
 
-/// Rendering and tokenizing are work for a blocking thread: prompts can be long, templates come from outside.
-pub async fn tokens(language: Arc<Language>, prompt: Option<Prompt>) -> Result<Vec<u32>, ServiceError> {
+/// A request's prompt, at most `context` tokens long as far as that can be told before it is tokenized.
+pub async fn tokens(
+    language: &Language,
+    prompt: Option<Prompt>,
+    context: usize,
+) -> Result<Vec<u32>, ServiceError> {
     let Some(prompt) = prompt else {
         return Err(ServiceError::invalid_argument("prompt", "must be messages, text or token ids"));
     };
@@ -18,8 +21,15 @@ pub async fn tokens(language: Arc<Language>, prompt: Option<Prompt>) -> Result<V
             language.check_ids("token_ids", &asked.ids)?;
             asked.ids
         }
-        Prompt::Text(text) => blocking(move || language.encode(&text, true)).await?,
-        Prompt::Messages(messages) => blocking(move || chat(&language, messages)).await?,
+        Prompt::Text(text) => {
+            check_length(text.len(), language, context)?;
+            language.encode(text, true).await?
+        }
+        Prompt::Messages(messages) => {
+            let contents = messages.messages.iter().map(|message| message.content.len()).sum();
+            check_length(contents, language, context)?;
+            language.chat(chat(messages)?).await?
+        }
     };
     if ids.is_empty() {
         return Err(ServiceError::invalid_argument("prompt", "must hold at least one token"));
@@ -27,13 +37,17 @@ pub async fn tokens(language: Arc<Language>, prompt: Option<Prompt>) -> Result<V
     Ok(ids)
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ServiceError> + Send + 'static,
-) -> Result<T, ServiceError> {
-    tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)?
+/// A text that would not fit if all of it were the longest token is not worth tokenizing.
+fn check_length(bytes: usize, language: &Language, context: usize) -> Result<(), ServiceError> {
+    let least = bytes / language.detokenizer().longest_token().max(1);
+    // Some texts become shorter before they are cut: white space is dropped, characters are composed.
+    if least / 4 > context {
+        return Err(ServiceError::context_length_exceeded(least, context));
+    }
+    Ok(())
 }
 
-fn chat(language: &Language, messages: Messages) -> Result<Vec<u32>, ServiceError> {
+fn chat(messages: Messages) -> Result<Chat, ServiceError> {
     let Messages { messages, tools_json } = messages;
     if messages.is_empty() {
         return Err(ServiceError::invalid_argument("messages", "must hold at least one message"));
@@ -42,15 +56,14 @@ fn chat(language: &Language, messages: Messages) -> Result<Vec<u32>, ServiceErro
         "" => None,
         text => match serde_json::from_str(text) {
             Ok(Value::Array(tools)) if tools.is_empty() => None,
-            Ok(tools @ Value::Array(_)) => Some(tools),
+            Ok(Value::Array(_)) => Some(tools_json),
             _ => return Err(ServiceError::invalid_argument("tools_json", "must be a JSON array")),
         },
     };
     let messages = messages.into_iter().enumerate().map(|(index, message)| entry(index, message));
     let messages = messages.collect::<Result<Vec<_>, _>>()?;
-    let text = language.render(&Value::Array(messages), tools.as_ref())?;
-    // The template writes the special tokens itself.
-    language.encode(&text, false)
+    let messages = Value::Array(messages).to_string();
+    Ok(Chat { messages, tools, variables: None, add_generation_prompt: true })
 }
 
 /// A message as templates know it.

@@ -10,6 +10,7 @@ use millm_engine::{Engine, EngineOptions, LoadStage};
 use millm_kit::{ServiceError, Shutdown, panics};
 use millm_model::Checkpoint;
 use millm_proto::runtime::v1::{LoadProgress, LoadState, load_progress::Stage};
+use millm_sandbox::Sandbox;
 use tokio::sync::{oneshot, watch};
 
 use super::{Loader, Outcome, Plan, Requests, Resident, admission::Seat, gone};
@@ -27,16 +28,18 @@ const WARMING_UP: f64 = 0.95;
 /// Reads a model into memory. Blocks.
 pub type Read = fn(
     &Checkpoint,
+    &Sandbox,
     &EngineOptions,
     &mut dyn FnMut(millm_engine::LoadProgress<'_>),
 ) -> Result<(Language, Engine), ServiceError>;
 
 pub fn read(
     checkpoint: &Checkpoint,
+    sandbox: &Sandbox,
     options: &EngineOptions,
     progress: &mut dyn FnMut(millm_engine::LoadProgress<'_>),
 ) -> Result<(Language, Engine), ServiceError> {
-    let language = Language::open(checkpoint).map_err(failure::of_model)?;
+    let language = Language::open(checkpoint, sandbox)?;
     Ok((language, Engine::load(checkpoint, options, progress).map_err(failure::of_load)?))
 }
 
@@ -123,7 +126,7 @@ impl Job {
         advance(&self.progress, Stage::Reading, READING, "tokenizer");
         let (loaded, answer) = oneshot::channel::<Result<(Language, Engine), ServiceError>>();
         let progress = self.progress.clone();
-        let read = self.loader.ground.read;
+        let (read, sandbox) = (self.loader.ground.read, self.loader.ground.sandbox.clone());
         // A plain thread: ending the process does not wait for it.
         let load = move || {
             let mut tell = |step: millm_engine::LoadProgress<'_>| {
@@ -138,7 +141,7 @@ impl Job {
                     }
                 }
             };
-            let loaded = catch_unwind(AssertUnwindSafe(|| read(&checkpoint, &options, &mut tell)));
+            let loaded = catch_unwind(AssertUnwindSafe(|| read(&checkpoint, &sandbox, &options, &mut tell)));
             loaded.unwrap_or_else(|panic| {
                 Err(ServiceError::load_failed(format!("reading it panicked: {}", panics::said(&*panic))))
             })

@@ -18,6 +18,7 @@ use millm_proto::{
     catalog::v1::Model,
     runtime::v1::{LoadProgress, UnloadProgress},
 };
+use millm_sandbox::Sandbox;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -65,6 +66,8 @@ pub struct Ground {
     pub on_demand: bool,
     pub load_timeout: Duration,
     pub keep_alive: KeepAlive,
+    /// Where strangers' programs run.
+    pub sandbox: Sandbox,
     /// The way a model gets into memory.
     pub read: Read,
     /// Has the allocator return to the system what a model leaves behind.
@@ -72,7 +75,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    pub fn new(settings: &Settings, devices: Arc<Devices>) -> Self {
+    pub fn new(settings: &Settings, devices: Arc<Devices>, sandbox: Sandbox) -> Self {
         Self {
             devices,
             context_length: settings.context_length,
@@ -86,6 +89,7 @@ impl Ground {
             on_demand: settings.load_on_demand,
             load_timeout: settings.load_timeout,
             keep_alive: settings.keep_alive,
+            sandbox,
             read: load::read,
             give_back: || {},
         }

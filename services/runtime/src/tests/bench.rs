@@ -23,6 +23,7 @@ use millm_proto::{
         runtime_service_client::RuntimeServiceClient,
     },
 };
+use millm_sandbox::Sandbox;
 use tempfile::TempDir;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
@@ -141,7 +142,7 @@ impl Bench {
         let settings = Settings::load(None, |_| None, &flags).unwrap();
         let mut host = Host::new(Shutdown::default());
         let catalog = Conn::local(CatalogServiceServer::new(shelf.clone()));
-        let mut runtime = Runtime::build(&settings, catalog).unwrap();
+        let mut runtime = Runtime::build(&settings, catalog, Sandbox::beside_tests()).unwrap();
         change(&mut runtime.ground);
         let conn = runtime.mount(&mut host).await;
         Self { client: RuntimeServiceClient::new(conn), shelf, host, _folder: None }

@@ -9,6 +9,7 @@ use millm_proto::{
     catalog::v1::model::State,
     runtime::v1::{LoadModelRequest, LoadState},
 };
+use millm_sandbox::Sandbox;
 
 use super::{
     bench::{Bench, Shelf, check, collect, fixtures},
@@ -22,14 +23,14 @@ type Read = Result<(Language, Engine), ServiceError>;
 fn once(
     times: &AtomicUsize,
     fail: fn() -> Read,
-    (checkpoint, options): (&Checkpoint, &EngineOptions),
+    (checkpoint, sandbox, options): (&Checkpoint, &Sandbox, &EngineOptions),
     progress: &mut dyn FnMut(LoadProgress<'_>),
 ) -> Read {
     if times.fetch_add(1, Ordering::SeqCst) > 0 {
-        return loader::read(checkpoint, options, progress);
+        return loader::read(checkpoint, sandbox, options, progress);
     }
     // Other things have their memory by then, which must come back.
-    let _begun = loader::read(checkpoint, options, &mut |step| {
+    let _begun = loader::read(checkpoint, sandbox, options, &mut |step| {
         if step.fraction < 0.9 {
             progress(step);
         }
@@ -39,15 +40,17 @@ fn once(
 
 fn panicking(
     checkpoint: &Checkpoint,
+    sandbox: &Sandbox,
     options: &EngineOptions,
     told: &mut dyn FnMut(LoadProgress<'_>),
 ) -> Read {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
-    once(&TIMES, || panic!("injected"), (checkpoint, options), told)
+    once(&TIMES, || panic!("injected"), (checkpoint, sandbox, options), told)
 }
 
 fn starving(
     checkpoint: &Checkpoint,
+    sandbox: &Sandbox,
     options: &EngineOptions,
     told: &mut dyn FnMut(LoadProgress<'_>),
 ) -> Read {
@@ -56,7 +59,7 @@ fn starving(
         let bytes = usize::MAX / 2;
         Err(failure::of_load(millm_engine::Error::OutOfMemory { what: "weights", bytes }))
     };
-    once(&TIMES, fail, (checkpoint, options), told)
+    once(&TIMES, fail, (checkpoint, sandbox, options), told)
 }
 
 async fn fails_once(read: loader::Read, on_demand: bool, says: &str) {
@@ -98,20 +101,26 @@ async fn who_waits_for_a_load_hears_why_it_failed() {
     static TIMES: AtomicUsize = AtomicUsize::new(0);
     fn once_more(
         checkpoint: &Checkpoint,
+        sandbox: &Sandbox,
         options: &EngineOptions,
         told: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Read {
-        once(&TIMES, || panic!("injected"), (checkpoint, options), told)
+        once(&TIMES, || panic!("injected"), (checkpoint, sandbox, options), told)
     }
     fails_once(once_more, true, "reading it panicked: injected").await;
 }
 
 /// Empties the weights when they are mapped and about to be read.
-fn robbed(checkpoint: &Checkpoint, options: &EngineOptions, told: &mut dyn FnMut(LoadProgress<'_>)) -> Read {
+fn robbed(
+    checkpoint: &Checkpoint,
+    sandbox: &Sandbox,
+    options: &EngineOptions,
+    told: &mut dyn FnMut(LoadProgress<'_>),
+) -> Read {
     for file in checkpoint.files().iter().filter(|file| file.path.ends_with("model.safetensors")) {
         std::fs::File::options().write(true).open(&file.path).unwrap().set_len(5000).unwrap();
     }
-    loader::read(checkpoint, options, told)
+    loader::read(checkpoint, sandbox, options, told)
 }
 
 fn copy_of_tiny() -> tempfile::TempDir {

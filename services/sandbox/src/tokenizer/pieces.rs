@@ -1,25 +1,27 @@
 //! What each token contributes to a text, in bytes, as the tokenizer's decoder would say it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use millm_model::error::{Error, Result};
 
 /// Beyond any vocabulary; a table up to a hostile id must stay small.
 const MAX_ID: u32 = 1 << 22;
 
 /// The bytes of every token, by id, in one buffer.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Pieces {
     bytes: Vec<u8>,
     /// Where the piece of each id ends; it begins where the one before ends.
     ends: Vec<u32>,
     special: Vec<u32>,
     start: Start,
-    separator: &'static [u8],
+    /// Whether tokens are words, with a space between two.
+    spaced: bool,
 }
 
 /// What is dropped at the beginning of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Start {
     Keep,
     /// Up to this many spaces.
@@ -54,7 +56,7 @@ impl Pieces {
         let mut special: Vec<u32> =
             added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id).collect();
         special.sort_unstable();
-        Ok(Self { bytes, ends, special, start: rule.start, separator: rule.separator })
+        Ok(Self { bytes, ends, special, start: rule.start, spaced: rule.spaced })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -82,7 +84,26 @@ impl Pieces {
 
     /// Between two tokens.
     pub(super) fn separator(&self) -> &'static [u8] {
-        self.separator
+        if self.spaced { b" " } else { b"" }
+    }
+
+    pub(super) fn longest(&self) -> usize {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        self.ends.iter().zip(starts).map(|(end, start)| (end - start) as usize).max().unwrap_or(0)
+    }
+
+    /// Whether each piece lies within the buffer.
+    pub(super) fn check(&self) -> Result<()> {
+        let ends = &self.ends;
+        let holds = ends.is_sorted()
+            && ends.last().is_none_or(|end| *end as usize == self.bytes.len())
+            && ends.len() <= MAX_ID as usize
+            && self.special.is_sorted();
+        if holds {
+            Ok(())
+        } else {
+            Err(Error::Tokenizer("table of tokens does not hold together".to_owned()))
+        }
     }
 }
 
@@ -92,7 +113,7 @@ struct Rule {
     byte_level: bool,
     byte_fallback: bool,
     start: Start,
-    separator: &'static [u8],
+    spaced: bool,
 }
 
 impl Rule {
@@ -103,7 +124,7 @@ impl Rule {
             byte_fallback: false,
             start: Start::Keep,
             // Without a decoder, tokens are words.
-            separator: if decoder.is_null() { b" " } else { b"" },
+            spaced: decoder.is_null(),
         };
         let mut is_fused = false;
         for step in steps(decoder) {

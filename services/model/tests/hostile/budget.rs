@@ -1,10 +1,7 @@
-//! Memory and time for a stranger's program that runs on a thread of its own and cannot be stopped from outside: a
-//! chat template can double a string again and again within one expression.
+//! Memory and time for a parser under test, which runs on a thread of its own.
 //!
-//! [`Budgeted`] is the allocator of the whole program; threads without a budget pay one look at a thread local. A
-//! thread that asks for more than its budget gets no answer: an allocator must not unwind, and to refuse is to abort
-//! the process. It sleeps for ever instead, on what it has, and who waits for it is told. So each overrun costs at
-//! most the budget: callers do not run the same program again.
+//! [`Budgeted`] is the allocator of the whole test. A thread that asks for more than its budget gets no answer: an
+//! allocator must not unwind, and to refuse is to abort. It sleeps for ever instead, and the test is told.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::any::Any;
@@ -32,6 +29,7 @@ pub enum Stopped {
     Memory,
     Time,
     Panicked(Box<dyn Any + Send>),
+    #[allow(dead_code, reason = "shown by failures")]
     Thread(std::io::Error),
 }
 
@@ -142,4 +140,35 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for Budgeted<A> {
         // SAFETY: as above.
         unsafe { self.0.realloc(start, layout, size) }
     }
+}
+
+const SMALL: Budget = Budget { memory: 1 << 20, time: Duration::from_secs(60), stack: 1 << 20 };
+
+#[test]
+fn work_within_its_budget_gives_its_result() {
+    let result = run(SMALL, "within", || {
+        // Given back, memory can be used again.
+        (0..100).map(|n| vec![n; 100_000].len()).sum::<usize>()
+    });
+    assert_eq!(result.expect("within"), 10_000_000);
+    let panicked = run(SMALL, "panic", || panic!("injected"));
+    assert!(matches!(panicked, Err::<(), _>(Stopped::Panicked(_))));
+}
+
+#[test]
+fn work_beyond_its_budget_is_left_behind() {
+    let grown = run(SMALL, "growing", || {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.extend([0_u8; 1000]);
+        }
+    });
+    assert!(matches!(grown, Err::<(), _>(Stopped::Memory)));
+    let endless = Budget { time: Duration::from_millis(50), ..SMALL };
+    let endless = run(endless, "endless", || {
+        loop {
+            std::hint::black_box(vec![0_u8; 100]);
+        }
+    });
+    assert!(matches!(endless, Err::<(), _>(Stopped::Time)));
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::gguf::{Array, GgufFile, Metadata, Value};
+use millm_model::gguf::{Array, GgufFile, Metadata, Value};
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
@@ -48,15 +48,15 @@ fn every_reference_prompt_has_the_same_ids_from_every_source() {
                 ids("prompt_ids"),
                 "{source}: {prompt}"
             );
-            assert_eq!(tokenizer.decode(&ids("prompt_ids"), false), prompt, "{source}");
+            assert_eq!(tokenizer.detokenizer().decode(&ids("prompt_ids"), false), prompt, "{source}");
             let text = case["greedy_text"].as_str().expect("a text");
-            assert_eq!(tokenizer.decode(&ids("greedy_ids"), true), text, "{source}");
+            assert_eq!(tokenizer.detokenizer().decode(&ids("greedy_ids"), true), text, "{source}");
         }
-        assert_eq!(tokenizer.special_ids(), [0, 1, 2], "{source}");
+        assert_eq!(tokenizer.detokenizer().special_ids(), [0, 1, 2], "{source}");
         assert_eq!(tokenizer.eos_id(), Some(2), "{source}");
-        assert_eq!(tokenizer.token_bytes(2), b"<|im_end|>");
+        assert_eq!(tokenizer.detokenizer().token_bytes(2), b"<|im_end|>");
     }
-    assert_eq!(sources[0].1.vocab_size(), sources[1].1.vocab_size());
+    assert_eq!(sources[0].1.detokenizer().vocab_size(), sources[1].1.detokenizer().vocab_size());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn characters_of_many_tokens_come_whole() {
     let text = "Grüße 你好 😀👩‍👩‍👧 ok\u{301}";
     let ids = tokenizer.encode(text, false).expect("encodes");
     assert!(ids.len() > text.chars().count() / 2);
-    let mut decoder = tokenizer.decoder();
+    let mut decoder = tokenizer.detokenizer().decoder();
     let parts: Vec<String> = ids.iter().map(|&id| decoder.push(id)).collect();
     assert!(parts.iter().any(String::is_empty), "some characters take several tokens");
     assert!(parts.iter().all(|part| !part.contains('\u{fffd}')));
@@ -83,7 +83,7 @@ fn a_character_a_token() {
         Tokenizer::from_json(&read(&format!("{path}/tokenizer.json")), Some(&config)).expect("good");
     let ids = tokenizer.encode("<s>a b</s>", false).expect("encodes");
     assert_eq!(ids, [1, 69, 4, 70, 2]);
-    assert_eq!(tokenizer.decode(&ids, true), "a b");
+    assert_eq!(tokenizer.detokenizer().decode(&ids, true), "a b");
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
     let variables: Vec<_> = tokenizer.template_variables().collect();
     assert_eq!(variables, [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")]);
@@ -105,19 +105,18 @@ fn sentencepiece() -> Metadata {
         kinds.push(1);
         scores.push(place as f32 - 100.0);
     }
-    Metadata {
-        file: "x.gguf".to_owned(),
-        pairs: [
-            ("tokenizer.ggml.model", Value::String("llama".to_owned())),
-            ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
-            ("tokenizer.ggml.token_type", Value::Array(Array::I32(kinds))),
-            ("tokenizer.ggml.scores", Value::Array(Array::F32(scores))),
-            ("tokenizer.ggml.bos_token_id", Value::U32(1)),
-            ("tokenizer.ggml.eos_token_id", Value::U32(2)),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
-        .into(),
+    let mut metadata = Metadata::default();
+    for (key, value) in [
+        ("tokenizer.ggml.model", Value::String("llama".to_owned())),
+        ("tokenizer.ggml.tokens", Value::Array(Array::String(tokens))),
+        ("tokenizer.ggml.token_type", Value::Array(Array::I32(kinds))),
+        ("tokenizer.ggml.scores", Value::Array(Array::F32(scores))),
+        ("tokenizer.ggml.bos_token_id", Value::U32(1)),
+        ("tokenizer.ggml.eos_token_id", Value::U32(2)),
+    ] {
+        metadata.set(key, Some(value));
     }
+    metadata
 }
 
 #[test]
@@ -133,10 +132,17 @@ fn sentencepiece_from_gguf() {
     assert_eq!(texts("hello</s>world"), ["<s>", "▁hello", "</s>", "▁world"]);
     for text in ["hello world", " hello", "  two  spaces ", "é\n😀", "", "\n"] {
         let ids = tokenizer.encode(text, true).expect("encodes");
-        assert_eq!(tokenizer.decode(&ids, true), text, "one leading space is SentencePiece's own");
-        assert_eq!(tokenizer.decode(&ids, true), tokenizer.inner.decode(&ids, true).expect("decodes"));
+        assert_eq!(
+            tokenizer.detokenizer().decode(&ids, true),
+            text,
+            "one leading space is SentencePiece's own"
+        );
+        assert_eq!(
+            tokenizer.detokenizer().decode(&ids, true),
+            tokenizer.inner.decode(&ids, true).expect("decodes")
+        );
     }
-    assert_eq!(tokenizer.token_bytes(tokenizer.token_id("▁he").expect("known")), b" he");
+    assert_eq!(tokenizer.detokenizer().token_bytes(tokenizer.token_id("▁he").expect("known")), b" he");
 }
 
 #[test]
@@ -195,10 +201,7 @@ fn hostile_tokenizers_are_refused() {
 fn hostile_metadata_is_refused() {
     let refused = |key: &str, value: Option<Value>| {
         let mut metadata = sentencepiece();
-        match value {
-            Some(value) => metadata.pairs.insert(key.to_owned(), value),
-            None => metadata.pairs.remove(key),
-        };
+        metadata.set(key, value);
         let result = Tokenizer::from_gguf(&metadata);
         assert!(matches!(result, Err(Error::InvalidFile { .. } | Error::Tokenizer(_))), "{key}: {result:?}");
     };
@@ -214,13 +217,13 @@ fn hostile_metadata_is_refused() {
     refused("tokenizer.ggml.bos_token_id", Some(Value::U32(99_999)));
     refused("tokenizer.ggml.bos_token_id", Some(Value::I32(-1)));
     let mut bad_merge = sentencepiece();
-    bad_merge.pairs.insert("tokenizer.ggml.model".to_owned(), Value::String("gpt2".to_owned()));
+    bad_merge.set("tokenizer.ggml.model", Some(Value::String("gpt2".to_owned())));
     for (merge, pre) in
         [("h e", "no-such"), ("h", "gpt-2"), ("h x", "gpt-2"), ("e h", "gpt-2"), ("", "gpt-2")]
     {
         let merges = Value::Array(Array::String(vec![merge.to_owned()]));
-        bad_merge.pairs.insert("tokenizer.ggml.merges".to_owned(), merges);
-        bad_merge.pairs.insert("tokenizer.ggml.pre".to_owned(), Value::String(pre.to_owned()));
+        bad_merge.set("tokenizer.ggml.merges", Some(merges));
+        bad_merge.set("tokenizer.ggml.pre", Some(Value::String(pre.to_owned())));
         assert!(Tokenizer::from_gguf(&bad_merge).is_err(), "{merge} {pre}");
     }
 }
@@ -254,14 +257,14 @@ proptest! {
             Tokenizer::from_gguf(&sentencepiece()).expect("good")]);
         SOURCES.with(|sources| {
             for tokenizer in sources {
-                let mut decoder = tokenizer.decoder();
+                let mut decoder = tokenizer.detokenizer().decoder();
                 let mut streamed: String = ids.iter().map(|&id| decoder.push(id)).collect();
                 streamed.push_str(&decoder.flush());
-                prop_assert_eq!(&streamed, &tokenizer.decode(&ids, true));
+                prop_assert_eq!(&streamed, &tokenizer.detokenizer().decode(&ids, true));
             }
             // Byte-level decoding is the reference's to the byte, for any ids.
             for skip in [true, false] {
-                prop_assert_eq!(sources[0].decode(&ids, skip), sources[0].inner.decode(&ids, skip).expect("decodes"));
+                prop_assert_eq!(sources[0].detokenizer().decode(&ids, skip), sources[0].inner.decode(&ids, skip).expect("decodes"));
             }
             Ok(())
         })?;
@@ -272,7 +275,7 @@ proptest! {
         thread_local!(static TINY: Tokenizer = tiny());
         TINY.with(|tokenizer| {
             let ids = tokenizer.encode(&text, false).expect("encodes");
-            prop_assert_eq!(tokenizer.decode(&ids, false), text);
+            prop_assert_eq!(tokenizer.detokenizer().decode(&ids, false), text);
             Ok(())
         })?;
     }

@@ -14,12 +14,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use crate::config::fields::parse_object;
-use crate::error::{Error, Result};
-use crate::gguf::Metadata;
-pub use decoder::TextDecoder;
+use millm_model::TokenizerFiles;
+use millm_model::config::parse_object;
+use millm_model::error::{Error, Result};
+use millm_model::gguf::Metadata;
+
+pub use decoder::{Detokenizer, TextDecoder};
 use pieces::Pieces;
 
 /// Longer texts than any context holds.
@@ -29,7 +30,7 @@ const MAX_TEXT_BYTES: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
-    pieces: Arc<Pieces>,
+    detokenizer: Detokenizer,
     special: SpecialTokens,
     affixes: Affixes,
 }
@@ -53,8 +54,17 @@ enum Affixes {
 
 impl Tokenizer {
     fn new(inner: tokenizers::Tokenizer, special: SpecialTokens, affixes: Affixes) -> Result<Self> {
-        let pieces = Arc::new(Pieces::of(&inner)?);
-        Ok(Self { inner, pieces, special, affixes })
+        let detokenizer = Detokenizer::new(Pieces::of(&inner)?);
+        Ok(Self { inner, detokenizer, special, affixes })
+    }
+
+    /// From tokenizer.json, else from the GGUF file's metadata.
+    pub fn of(files: &TokenizerFiles) -> Result<Self> {
+        match (&files.tokenizer, &files.metadata) {
+            (Some(text), _) => Self::from_json(text, files.tokenizer_config.as_deref()),
+            (None, Some(metadata)) => Self::from_gguf(metadata),
+            (None, None) => Err(Error::Tokenizer("tokenizer.json is missing".to_owned())),
+        }
     }
 
     /// Special tokens that appear in the text are recognized, as in transformers. `add_special` adds what the model
@@ -76,22 +86,9 @@ impl Tokenizer {
         }
     }
 
-    /// The text of all tokens; bytes that are no UTF-8 become U+FFFD.
-    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
-        let mut decoder = TextDecoder::new(self.pieces.clone(), skip_special);
-        let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
-        text.push_str(&decoder.flush());
-        text
-    }
-
-    /// An incremental `decode` that skips special tokens.
-    pub fn decoder(&self) -> TextDecoder {
-        TextDecoder::new(self.pieces.clone(), true)
-    }
-
-    /// The bytes one token stands for within a text; none for an unknown id. They may be a part of a character.
-    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
-        self.pieces.bytes(id).to_vec()
+    /// The way back from ids to text.
+    pub fn detokenizer(&self) -> &Detokenizer {
+        &self.detokenizer
     }
 
     /// The token as the vocabulary spells it.
@@ -101,16 +98,6 @@ impl Tokenizer {
 
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
-    }
-
-    /// One more than the highest id. The model's own vocabulary may be larger.
-    pub fn vocab_size(&self) -> usize {
-        self.pieces.len()
-    }
-
-    /// Tokens that are no text (chat markers, padding), in ascending order.
-    pub fn special_ids(&self) -> &[u32] {
-        self.pieces.special_ids()
     }
 
     pub fn bos_id(&self) -> Option<u32> {

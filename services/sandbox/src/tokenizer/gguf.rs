@@ -6,8 +6,8 @@ use tokenizers::{AddedToken, NormalizerWrapper};
 
 use super::pretokenize::Pre;
 use super::{Affixes, SpecialTokens, Tokenizer, guarded, sentencepiece};
-use crate::error::{Error, Result};
-use crate::gguf::Metadata;
+use millm_model::error::{Error, Result};
+use millm_model::gguf::Metadata;
 
 /// `llama_token_type`.
 mod kind {

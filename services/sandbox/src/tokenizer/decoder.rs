@@ -2,7 +2,61 @@
 
 use std::sync::Arc;
 
+use millm_model::error::Result;
+use serde::{Deserialize, Serialize};
+
 use super::pieces::{Pieces, Start};
+
+/// Token ids to text. Plain data that a sandboxed tokenizer hands to the server: decoding runs no stranger's program.
+/// Cheap to clone, shared between threads.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Detokenizer {
+    pieces: Arc<Pieces>,
+}
+
+impl Detokenizer {
+    pub(super) fn new(pieces: Pieces) -> Self {
+        Self { pieces: Arc::new(pieces) }
+    }
+
+    /// Errors: `Tokenizer` where the table, which came from another process, does not hold together.
+    pub fn check(&self) -> Result<()> {
+        self.pieces.check()
+    }
+
+    /// The text of all tokens; bytes that are no UTF-8 become U+FFFD.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut decoder = TextDecoder::new(Arc::clone(&self.pieces), skip_special);
+        let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
+        text.push_str(&decoder.flush());
+        text
+    }
+
+    /// An incremental `decode` that skips special tokens.
+    pub fn decoder(&self) -> TextDecoder {
+        TextDecoder::new(Arc::clone(&self.pieces), true)
+    }
+
+    /// The bytes one token stands for within a text; none for an unknown id. They may be a part of a character.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        self.pieces.bytes(id)
+    }
+
+    /// The length in bytes of the longest token's text.
+    pub fn longest_token(&self) -> usize {
+        self.pieces.longest()
+    }
+
+    /// One more than the highest id. The model's own vocabulary may be larger.
+    pub fn vocab_size(&self) -> usize {
+        self.pieces.len()
+    }
+
+    /// Tokens that are no text (chat markers, padding), in ascending order.
+    pub fn special_ids(&self) -> &[u32] {
+        self.pieces.special_ids()
+    }
+}
 
 /// An incremental detokenizer: the pushes and the flush together are the text that decoding all ids at once gives.
 #[derive(Debug, Clone)]

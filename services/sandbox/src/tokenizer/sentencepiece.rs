@@ -16,8 +16,8 @@ use tokenizers::{NormalizerWrapper, Tokenizer};
 
 use super::gguf::Vocabulary;
 use super::guarded;
-use crate::error::Result;
-use crate::gguf::Metadata;
+use millm_model::error::Result;
+use millm_model::gguf::Metadata;
 
 /// SentencePiece's mark for a space.
 const SPACE: &str = "\u{2581}";

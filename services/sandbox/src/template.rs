@@ -1,5 +1,5 @@
 //! Chat templates: Jinja from the model's publisher, rendered as transformers renders it, with bounds on work and
-//! output, for a template is a program of a stranger.
+//! output. A template is a stranger's program: the server compiles and renders it in the sandbox only.
 
 mod clock;
 mod json;
@@ -9,43 +9,35 @@ mod values;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use millm_model::TokenizerFiles;
+use millm_model::config::parse_object;
+use millm_model::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};
 use serde_json::Value as Json;
 
-use crate::budget::{self, Budget, Stopped};
-use crate::error::{Error, Result};
+use crate::tokenizer;
 
 /// Instructions of one rendering: two orders of magnitude over what long conversations take.
 const FUEL: u64 = 2_000_000;
-/// One instruction can do any amount of work: multiply a text, print a list that holds itself a million times.
-const BUDGET: Budget = Budget {
-    memory: 128 << 20,
-    time: Duration::from_secs(30),
-    // No value within the fuel's reach is too deep for it: dropping nested lists recurses.
-    stack: 512 << 20,
-};
 /// Of messages and tools; more than may come out. It keeps a long conversation from looking like a hostile template.
 const MAX_INPUT_BYTES: usize = 2 << 20;
 const MAX_OUTPUT_BYTES: usize = 1_000_000;
 const MAX_SOURCE_BYTES: usize = 1_000_000;
 
-/// A model's chat template, compiled once to know that it can be.
+const DEFAULT: &str = "default";
+/// Used where there are tools, if the publisher has one of that name.
+const TOOL_USE: &str = "tool_use";
+
+/// A model's chat template, compiled.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Arc<Environment<'static>>,
-    default: Arc<str>,
-    /// Used where there are tools, if the publisher has one of that name.
-    tool_use: Option<Arc<str>>,
+    /// Holds [`DEFAULT`] and, where there is one, [`TOOL_USE`].
+    environment: Environment<'static>,
     /// `bos_token` and the like.
     variables: BTreeMap<String, String>,
-    /// It went beyond its budget once, and keeps what it had then: it is not run again.
-    is_stopped: AtomicBool,
 }
 
 impl ChatTemplate {
@@ -53,22 +45,44 @@ impl ChatTemplate {
     ///
     /// Errors: `Template` with the line.
     pub fn new(source: &str, variables: BTreeMap<String, String>) -> Result<Self> {
-        let environment = environment();
-        let default = prepared(source)?;
-        environment.template_from_str(&default).map_err(|error| failure(&error))?;
-        Ok(Self {
-            environment: Arc::new(environment),
-            default: default.into(),
-            tool_use: None,
-            variables,
-            is_stopped: AtomicBool::new(false),
-        })
+        let mut template = Self { environment: environment(), variables };
+        template.add(DEFAULT, source)?;
+        Ok(template)
+    }
+
+    fn add(&mut self, name: &'static str, source: &str) -> Result<()> {
+        let source = prepared(source)?;
+        self.environment.add_template_owned(name, source).map_err(|error| failure(&error))
+    }
+
+    /// From chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order; `None` for models
+    /// that have none.
+    pub fn of(files: &TokenizerFiles) -> Result<Option<Self>> {
+        let config = files.tokenizer_config.as_deref();
+        let variables = || match (config, &files.metadata) {
+            (Some(config), _) => tokenizer::config_roles(config),
+            (None, Some(metadata)) => tokenizer::metadata_roles(metadata),
+            (None, None) => Ok(BTreeMap::new()),
+        };
+        if let Some(source) = &files.chat_template {
+            return Self::new(source, variables()?).map(Some);
+        }
+        if let Some(config) = config
+            && let Some(template) = Self::from_tokenizer_config(config, variables()?)?
+        {
+            return Ok(Some(template));
+        }
+        let Some(metadata) = &files.metadata else { return Ok(None) };
+        match metadata.text("tokenizer.chat_template")? {
+            Some(source) => Self::new(source, variables()?).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// `chat_template` of tokenizer_config.json: a template, or a list of `{name, template}`. `None` where there is
     /// none.
     pub fn from_tokenizer_config(config: &str, variables: BTreeMap<String, String>) -> Result<Option<Self>> {
-        let config = crate::config::fields::parse_object("tokenizer_config.json", config)?;
+        let config = parse_object("tokenizer_config.json", config)?;
         let wrong =
             || Error::Template("chat_template is neither a text nor a list of named texts".to_owned());
         match config.get("chat_template") {
@@ -80,11 +94,9 @@ impl ChatTemplate {
                         list.iter().find(|entry| entry.get("name").and_then(Json::as_str) == Some(name))?;
                     entry.get("template").and_then(Json::as_str)
                 };
-                let mut template = Self::new(named("default").ok_or_else(wrong)?, variables)?;
-                if let Some(source) = named("tool_use") {
-                    let source = prepared(source)?;
-                    template.environment.template_from_str(&source).map_err(|error| failure(&error))?;
-                    template.tool_use = Some(source.into());
+                let mut template = Self::new(named(DEFAULT).ok_or_else(wrong)?, variables)?;
+                if let Some(source) = named(TOOL_USE) {
+                    template.add(TOOL_USE, source)?;
                 }
                 Ok(Some(template))
             }
@@ -95,8 +107,8 @@ impl ChatTemplate {
     /// The prompt for a list of messages. `extra` are further variables of the request (`enable_thinking`); they
     /// cannot replace the ones given here.
     ///
-    /// Errors: `Template` for what the template raises, for running out of fuel, memory or time, and for inputs and
-    /// outputs over their limits.
+    /// Errors: `Template` for what the template raises, for running out of fuel, and for inputs and outputs over their
+    /// limits.
     pub fn render(
         &self,
         messages: &Json,
@@ -104,9 +116,6 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         extra: &serde_json::Map<String, Json>,
     ) -> Result<String> {
-        if self.is_stopped.load(Ordering::Relaxed) {
-            return Err(Error::Template("was stopped before, it is not run again".to_owned()));
-        }
         let input = values::size(messages) + tools.map_or(0, values::size);
         if input > MAX_INPUT_BYTES {
             let why = format!("{input} bytes of messages and tools are over the limit of {MAX_INPUT_BYTES}");
@@ -120,38 +129,16 @@ impl ChatTemplate {
         variables.insert("tools".to_owned(), tools.map_or_else(|| Value::from(()), values::from_json));
         variables.insert("documents".to_owned(), Value::from(()));
         variables.insert("add_generation_prompt".to_owned(), Value::from(add_generation_prompt));
-        let source = Arc::clone(self.tool_use.as_ref().filter(|_| tools.is_some()).unwrap_or(&self.default));
-        let environment = Arc::clone(&self.environment);
-        let rendered =
-            budget::run(BUDGET, "chat-template", move || evaluate(&environment, &source, variables));
-        rendered.unwrap_or_else(|stopped| Err(self.stop(&stopped)))
-    }
-
-    fn stop(&self, stopped: &Stopped) -> Error {
-        let why = match stopped {
-            Stopped::Memory => format!("used more than {} MiB of memory", BUDGET.memory >> 20),
-            Stopped::Time => format!("took longer than {} s", BUDGET.time.as_secs()),
-            Stopped::Panicked(_) => "rendering failed".to_owned(),
-            Stopped::Thread(error) => return Error::Template(format!("no thread: {error}")),
+        let tool_use = tools.and_then(|_| self.environment.get_template(TOOL_USE).ok());
+        let template = match tool_use {
+            Some(template) => template,
+            None => self.environment.get_template(DEFAULT).map_err(|error| failure(&error))?,
         };
-        if matches!(stopped, Stopped::Memory | Stopped::Time) {
-            tracing::error!("a chat template was stopped, it {why}");
-            self.is_stopped.store(true, Ordering::Relaxed);
-        }
-        Error::Template(why)
+        let mut output = Bounded(Vec::new());
+        let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output);
+        rendered.map_err(|error| failure(&error))?;
+        String::from_utf8(output.0).map_err(|_| Error::Template("output is not UTF-8".to_owned()))
     }
-}
-
-fn evaluate(
-    environment: &Environment<'_>,
-    source: &str,
-    variables: BTreeMap<String, Value>,
-) -> Result<String> {
-    let template = environment.template_from_str(source).map_err(|error| failure(&error))?;
-    let mut output = Bounded(Vec::new());
-    let rendered = template.render_captured_to(Value::from_pairs(variables), &mut output);
-    rendered.map_err(|error| failure(&error))?;
-    String::from_utf8(output.0).map_err(|_| Error::Template("output is not UTF-8".to_owned()))
 }
 
 /// The settings and names that transformers gives its templates.

@@ -139,7 +139,13 @@ fn named_templates() {
 
 #[test]
 fn hostile_templates_end_with_a_reason() {
-    let check = |source: &str, expected: &str| match render(source) {
+    // A process has less stack, and dies of it (tests/processes).
+    let deep = |source: &str| {
+        let source = source.to_owned();
+        let thread = std::thread::Builder::new().stack_size(512 << 20).spawn(move || render(&source));
+        thread.expect("a thread").join().expect("no panic")
+    };
+    let check = |source: &str, expected: &str| match deep(source) {
         Err(Error::Template(why)) => assert!(why.contains(expected), "{source}: {why}"),
         other => panic!("{source}: {other:?}"),
     };

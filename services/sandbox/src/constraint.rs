@@ -1,0 +1,162 @@
+//! One answer's end of its grammar. The process at the other end accepts tokens and works out masks while the server does
+//! something else; nothing here waits longer than it is told to.
+
+use std::io::{self, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
+
+use crate::fork::{Fork, Parent};
+use crate::limits::{self, Budget};
+use crate::wire::Step;
+use crate::{Error, TooMuch};
+
+const BUDGET: Budget = Budget { memory: limits::STEPS_MEMORY, cpu: limits::STEP };
+const READ: usize = 1 << 16;
+
+/// Holds one answer to its grammar.
+#[derive(Debug)]
+pub struct Constraint {
+    /// `None` after an error.
+    fork: Option<Fork>,
+    buffer: Vec<u8>,
+    mask: Option<Vec<u32>>,
+    complete: Option<bool>,
+    /// Since when something is awaited.
+    asked: Instant,
+}
+
+/// What is known of the next token.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// It is still being worked out.
+    Pending,
+    /// There is none: the answer is valid and nothing can follow.
+    Complete,
+    /// It may be one of these: a bit for each id, 32 in a word, the lowest first. Ids beyond it may not come.
+    Mask(&'a [u32]),
+}
+
+impl Constraint {
+    pub(crate) fn begin(parent: &Arc<Parent>) -> Result<Self, Error> {
+        let fork = parent.fork().map_err(|error| Error::Unavailable(error.to_string()))?;
+        Ok(Self {
+            fork: Some(fork),
+            buffer: Vec::new(),
+            mask: None,
+            complete: Some(false),
+            asked: Instant::now(),
+        })
+    }
+
+    /// What may come next, waiting for it for at most `wait`.
+    ///
+    /// Errors: `Refused` where the grammar cannot be followed further, `TooMuch`, `Unavailable`. After an error each call
+    /// is `Unavailable`.
+    pub fn next(&mut self, wait: Duration) -> Result<Next<'_>, Error> {
+        self.until(wait, |it| it.mask.is_some() || it.complete == Some(true))?;
+        match &self.mask {
+            _ if self.complete == Some(true) => Ok(Next::Complete),
+            Some(mask) => Ok(Next::Mask(mask)),
+            None => Ok(Next::Pending),
+        }
+    }
+
+    /// Whether the answer is complete with the last accepted token; `None` while that is not known.
+    ///
+    /// Errors: as [`Constraint::next`].
+    pub fn is_complete(&mut self, wait: Duration) -> Result<Option<bool>, Error> {
+        self.until(wait, |it| it.complete.is_some())?;
+        Ok(self.complete)
+    }
+
+    /// Goes on with the token that was chosen, of those that [`Constraint::next`] gave. What may follow is worked out
+    /// meanwhile.
+    ///
+    /// Errors: `Unavailable`.
+    pub fn accept(&mut self, token: u32) -> Result<(), Error> {
+        if self.mask.is_none() {
+            return Err(Error::Unavailable("it has not said what may come".to_owned()));
+        }
+        (self.mask, self.complete, self.asked) = (None, None, Instant::now());
+        let fork = self.fork.as_mut().ok_or_else(ended)?;
+        match fork.socket.write_all(&token.to_le_bytes()) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    fn until(&mut self, wait: Duration, done: fn(&Self) -> bool) -> Result<(), Error> {
+        let deadline = Instant::now() + wait;
+        loop {
+            if done(self) {
+                return Ok(());
+            }
+            let taken = match Step::take(&mut self.buffer) {
+                Ok(None) => self.receive().and_then(|()| Step::take(&mut self.buffer)),
+                taken => taken,
+            };
+            match taken.map_err(|error| self.fail(&error))? {
+                Some(Step::Accepted { complete }) => self.complete = Some(complete),
+                Some(Step::Mask(mask)) => self.mask = Some(mask),
+                Some(Step::Failed(why)) => {
+                    self.fork = None;
+                    return Err(Error::Refused(why));
+                }
+                None => {
+                    let now = Instant::now();
+                    if now.duration_since(self.asked) > limits::ANSWER {
+                        return Err(self.fail(&io::ErrorKind::TimedOut.into()));
+                    }
+                    if now >= deadline {
+                        return Ok(());
+                    }
+                    self.wait(deadline - now).map_err(|error| self.fail(&error))?;
+                }
+            }
+        }
+    }
+
+    /// Whatever has come, without waiting.
+    fn receive(&mut self) -> io::Result<()> {
+        let Some(fork) = &self.fork else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let before = self.buffer.len();
+        self.buffer.resize(before + READ, 0);
+        let received = rustix::net::recv(&fork.socket, &mut self.buffer[before..], RecvFlags::DONTWAIT);
+        let count = match received {
+            Ok((_, 0)) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok((_, count)) => Ok(count),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
+            Err(error) => Err(error.into()),
+        };
+        self.buffer.truncate(before + *count.as_ref().unwrap_or(&0));
+        count.map(drop)
+    }
+
+    fn wait(&self, most: Duration) -> io::Result<()> {
+        let Some(fork) = &self.fork else { return Ok(()) };
+        let socket = fork.socket.as_fd();
+        let most = Timespec { tv_sec: most.as_secs() as _, tv_nsec: most.subsec_nanos() as _ };
+        match poll(&mut [PollFd::new(&socket, PollFlags::IN)], Some(&most)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) -> Error {
+        let Some(fork) = self.fork.take() else { return ended() };
+        match fork.post_mortem(error, BUDGET) {
+            Error::TooMuch(TooMuch::Time(most)) => {
+                Error::Refused(format!("a single token takes more than {} s of computing", most.as_secs()))
+            }
+            other => other,
+        }
+    }
+}
+
+fn ended() -> Error {
+    Error::Unavailable("it has ended".to_owned())
+}

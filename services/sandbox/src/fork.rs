@@ -1,0 +1,220 @@
+//! The server's side of processes: a helper that was started, and forks of it or of forks.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+
+use crate::limits::{self, Budget};
+use crate::{Error, Sandbox, TooMuch, allocator, helper};
+
+/// A process that forks when it is told to. Dropping it ends it and all that came of it.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    control: Mutex<UnixStream>,
+    /// An order was not answered in time: what comes now may be its answer.
+    is_lost: AtomicBool,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Origin {
+    /// A program of its own, with a process group of its own.
+    Started(Mutex<Child>),
+    /// A fork of another.
+    Forked(#[expect(dead_code, reason = "held, so that it lives as long")] Fork),
+}
+
+/// A fork at work, and the socket to it. Dropping it ends it, without waiting for that.
+#[derive(Debug)]
+pub(crate) struct Fork {
+    pub socket: UnixStream,
+    process: i32,
+    parent: Option<Arc<Parent>>,
+}
+
+impl Parent {
+    /// Starts a helper, which waits for its first frame.
+    pub fn start(sandbox: &Sandbox) -> io::Result<Self> {
+        let (ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(limits::CONTROL))?;
+        ours.set_write_timeout(Some(limits::CONTROL))?;
+        let mut command = Command::new(sandbox.program());
+        command
+            .arg(helper::ARGUMENT)
+            // Nothing of the server's environment, which may hold secrets.
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0);
+        // SAFETY: between fork and exec only system calls are made.
+        unsafe { command.pre_exec(limits::before_exec) };
+        let child = command.spawn()?;
+        let origin = Origin::Started(Mutex::new(child));
+        Ok(Self { control: Mutex::new(ours), is_lost: AtomicBool::new(false), origin })
+    }
+
+    /// A fork that can be forked itself: its socket is for orders from now on.
+    pub fn of(fork: Fork) -> io::Result<Self> {
+        let control = fork.socket.try_clone()?;
+        control.set_read_timeout(Some(limits::CONTROL))?;
+        let origin = Origin::Forked(fork);
+        Ok(Self { control: Mutex::new(control), is_lost: AtomicBool::new(false), origin })
+    }
+
+    /// Talks to it: an order and its answer, or the first frames.
+    pub fn with_control<T>(&self, talk: impl FnOnce(&UnixStream) -> io::Result<T>) -> io::Result<T> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_lost.load(Ordering::Relaxed) {
+            return Err(io::Error::other("it is gone, or stopped"));
+        }
+        talk(&control).inspect_err(|_| self.is_lost.store(true, Ordering::Relaxed))
+    }
+
+    pub fn keep(&self) -> io::Result<()> {
+        self.with_control(|control| {
+            crate::wire::order_keep(control)?;
+            number(control).map(drop)
+        })
+    }
+
+    pub fn fork(self: &Arc<Self>) -> io::Result<Fork> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let process = self.with_control(|control| {
+            crate::wire::order_fork(control, &theirs)?;
+            number(control)
+        })?;
+        if process <= 0 {
+            return Err(io::Error::other("the system gives no more processes"));
+        }
+        ours.set_read_timeout(Some(limits::ANSWER))?;
+        ours.set_write_timeout(Some(limits::ANSWER))?;
+        Ok(Fork { socket: ours, process, parent: Some(Arc::clone(self)) })
+    }
+
+    /// Ends a fork, or finds it ended, and says how, and for how long it computed.
+    fn end(&self, process: i32) -> io::Result<(ExitStatus, Duration)> {
+        let deadline = Instant::now() + limits::CONTROL;
+        loop {
+            let [ended, status, computed] = self.with_control(|control| {
+                crate::wire::order_end(control, process)?;
+                Ok([number(control)?, number(control)?, number(control)?])
+            })?;
+            if ended != 0 {
+                return Ok((ExitStatus::from_raw(status), Duration::from_millis(computed.max(0) as u64)));
+            }
+            if Instant::now() > deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn forget(&self, process: i32) {
+        // Where that fails, all is ended anyway.
+        let _ = self.with_control(|control| crate::wire::order_forget(control, process));
+    }
+
+    /// Ends a helper with all that came of it, and says how it ended; `None` for a fork, whose parent knows.
+    pub fn kill(&self) -> Option<ExitStatus> {
+        let Origin::Started(child) = &self.origin else { return None };
+        self.is_lost.store(true, Ordering::Relaxed);
+        kill(&mut child.lock().unwrap_or_else(PoisonError::into_inner), 20)
+    }
+}
+
+impl Drop for Parent {
+    fn drop(&mut self) {
+        if let Origin::Started(child) = &mut self.origin {
+            kill(child.get_mut().unwrap_or_else(PoisonError::into_inner), 0);
+        }
+    }
+}
+
+/// A helper whose socket is closed is about to end by itself, and how it does is worth knowing: that may take so many
+/// milliseconds.
+fn kill(child: &mut Child, patience: u32) -> Option<ExitStatus> {
+    let process = Pid::from_child(child);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    for _ in 0..patience {
+        if !matches!(waitid(WaitId::Pid(process), options), Ok(None)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Until it has been waited for, its number, which is its group's, is its own.
+    if waitid(WaitId::Pid(process), options).is_ok() {
+        let _ = kill_process_group(process, Signal::KILL);
+    }
+    child.wait().ok()
+}
+
+fn number(mut control: &UnixStream) -> io::Result<i32> {
+    let mut number = [0; 4];
+    control.read_exact(&mut number)?;
+    Ok(i32::from_le_bytes(number))
+}
+
+impl Fork {
+    /// What became of a process that did not answer, or answered with `error`, while it had this budget.
+    pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
+        let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
+        match parent.end(self.process) {
+            Ok((_, computed)) if is_timeout(error) && computed > limits::BUSY => {
+                Error::TooMuch(TooMuch::Clock(limits::ANSWER))
+            }
+            Ok(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),
+            Ok((status, _)) => why(status, budget),
+            Err(error) => Error::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Whether a socket's time was up.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+/// Why a process ended that should not have.
+pub(crate) fn why(status: ExitStatus, budget: Budget) -> Error {
+    match (status.code(), status.signal()) {
+        (Some(allocator::EXIT_OUT_OF_MEMORY), _) => Error::TooMuch(TooMuch::Memory(budget.memory)),
+        (_, Some(libc::SIGPROF)) => Error::TooMuch(TooMuch::Time(budget.cpu)),
+        // A stack that overflows ends by one of these.
+        (_, Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS)) => Error::TooMuch(TooMuch::Stack),
+        _ => Error::Unavailable(format!("it ended unexpectedly ({status})")),
+    }
+}
+
+/// Whoever drops a fork must not wait for its parent to be ready to hear of it: an engine's thread drops them between
+/// steps.
+static UNDERTAKER: OnceLock<Option<Sender<(Arc<Parent>, i32)>>> = OnceLock::new();
+
+fn undertaker() -> Option<&'static Sender<(Arc<Parent>, i32)>> {
+    let start = || {
+        let (sender, dropped) = channel::<(Arc<Parent>, i32)>();
+        let bury = move || dropped.iter().for_each(|(parent, process)| parent.forget(process));
+        let thread = std::thread::Builder::new().name("millm-sandbox".to_owned()).spawn(bury);
+        thread.ok().map(|_| sender)
+    };
+    UNDERTAKER.get_or_init(start).as_ref()
+}
+
+impl Drop for Fork {
+    fn drop(&mut self) {
+        let Some(parent) = self.parent.take() else { return };
+        match undertaker() {
+            Some(undertaker) => drop(undertaker.send((parent, self.process))),
+            None => parent.forget(self.process),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The stated limits of grammars, so that what is too much is refused with what was found and what is allowed. They do
+//! not make a grammar harmless: what it costs is found out in the sandbox.
+
+use serde_json::Value;
+
+use super::Grammar;
+
+const MAX_BYTES: usize = 256 << 10;
+/// Levels of brackets in a regular expression or a rule; serde_json holds JSON to 127.
+const MAX_NESTING: usize = 250;
+/// Beyond it neighbouring whole numbers are one and the same `f64`.
+const MAX_NUMBER: f64 = 9_007_199_254_740_992.0;
+
+/// Keywords whose numbers bound an answer.
+const BOUNDS: [&str; 11] = [
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "minProperties",
+    "maxProperties",
+];
+/// Keywords that hold values, not schemas.
+const VALUES: [&str; 4] = ["const", "enum", "default", "examples"];
+
+pub(super) fn check(grammar: &Grammar) -> Result<(), String> {
+    let text = grammar.text();
+    if text.len() > MAX_BYTES {
+        return Err(format!("{} bytes are over the limit of {MAX_BYTES}", text.len()));
+    }
+    match grammar {
+        Grammar::JsonSchema(schema) => {
+            let schema: Value = serde_json::from_str(schema).map_err(|error| not_json(&error))?;
+            schema_numbers(&schema, "#")
+        }
+        Grammar::Regex(regex) => nesting(regex),
+        Grammar::Lark(lark) => {
+            nesting(lark)?;
+            embedded_schemas(lark)
+        }
+    }
+}
+
+fn not_json(error: &serde_json::Error) -> String {
+    if error.to_string().starts_with("recursion limit") {
+        return format!("nests deeper than 127 levels, which is the limit ({error})");
+    }
+    format!("not JSON: {error}")
+}
+
+/// Recurses as deep as serde_json lets values nest.
+fn schema_numbers(schema: &Value, path: &str) -> Result<(), String> {
+    match schema {
+        Value::Object(members) => {
+            for (key, value) in members {
+                let place = || format!("{path}/{}", key.chars().take(80).collect::<String>());
+                match value {
+                    Value::Number(number) if BOUNDS.contains(&key.as_str()) => {
+                        if number.as_f64().is_none_or(|bound| bound.abs() > MAX_NUMBER) {
+                            return Err(format!(
+                                "{} is {number}; at most ±2^53 can be held exactly",
+                                place()
+                            ));
+                        }
+                    }
+                    _ if VALUES.contains(&key.as_str()) => {}
+                    Value::Object(_) | Value::Array(_) => schema_numbers(value, &place())?,
+                    _ => {}
+                }
+            }
+            Ok(())
+        }
+        Value::Array(items) => items.iter().try_for_each(|item| schema_numbers(item, path)),
+        _ => Ok(()),
+    }
+}
+
+/// Schemas within a Lark grammar stand behind `%json`.
+fn embedded_schemas(lark: &str) -> Result<(), String> {
+    for (at, mark) in lark.match_indices("%json") {
+        let schema = &lark[at + mark.len()..];
+        // What cannot be read here is for the grammar's own parser to name.
+        if let Some(Ok(schema)) = serde_json::Deserializer::from_str(schema).into_iter::<Value>().next() {
+            schema_numbers(&schema, "#")?;
+        }
+    }
+    Ok(())
+}
+
+fn nesting(text: &str) -> Result<(), String> {
+    let (mut depth, mut deepest, mut escaped) = (0_usize, 0, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(depth);
+    }
+    if deepest > MAX_NESTING {
+        return Err(format!("nests {deepest} levels deep, {MAX_NESTING} are allowed"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn why(grammar: Grammar) -> String {
+        grammar.check().map_or_else(|error| error.to_string(), |()| String::new())
+    }
+
+    #[test]
+    fn numbers_beyond_exactness_are_named_with_their_place() {
+        let schema = |text: &str| why(Grammar::JsonSchema(text.to_owned()));
+        let found = schema(r#"{"type": "integer", "minimum": -9223372036854775808}"#);
+        assert_eq!(found, "#/minimum is -9223372036854775808; at most ±2^53 can be held exactly");
+        let found = schema(r#"{"properties": {"a": {"anyOf": [{"multipleOf": 1e300}]}}}"#);
+        assert_eq!(found, "#/properties/a/anyOf/multipleOf is 1e+300; at most ±2^53 can be held exactly");
+        for fine in [
+            r#"{"minimum": -9007199254740992, "maximum": 9007199254740992}"#,
+            r#"{"properties": {"minimum": {"type": "string"}}}"#,
+            r#"{"enum": [{"minimum": 18446744073709551615}]}"#,
+        ] {
+            assert_eq!(schema(fine), "", "{fine}");
+        }
+        let lark = "start: call\ncall: %json {\"exclusiveMaximum\": 18446744073709551615} \"x\"";
+        assert!(
+            why(Grammar::Lark(lark.to_owned())).starts_with("#/exclusiveMaximum is 18446744073709551615")
+        );
+    }
+
+    #[test]
+    fn depth_and_size_are_named() {
+        let deep = "(".repeat(251) + "a" + &")".repeat(251);
+        assert_eq!(why(Grammar::Regex(deep)), "nests 251 levels deep, 250 are allowed");
+        assert_eq!(why(Grammar::Regex("(".repeat(250) + &")".repeat(250) + r"\(")), "");
+        let schema = r#"{"not":"#.repeat(128) + "{}" + &"}".repeat(128);
+        assert!(why(Grammar::JsonSchema(schema)).starts_with("nests deeper than 127 levels"));
+        let long = why(Grammar::Regex("a".repeat(MAX_BYTES + 1)));
+        assert_eq!(long, "262145 bytes are over the limit of 262144");
+    }
+}

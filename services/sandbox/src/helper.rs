@@ -1,0 +1,263 @@
+//! The helper's program: `millm sandbox`, started by the server with a socket as its standard input.
+//!
+//! It gets a model's tokenizer files or its tokens, builds what they say, and from then on only forks: each fork does one
+//! piece of work within a budget and ends. A compiled grammar is a fork that is forked again, once for each answer. So
+//! what a stranger's input can ruin is one fork, and building is paid for once.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use millm_model::{Error, TokenizerFiles};
+
+use crate::allocator;
+use crate::grammar::{Grammar, Matcher, Vocabulary};
+use crate::limits::{self, Budget};
+use crate::template::ChatTemplate;
+use crate::tokenizer::Tokenizer;
+use crate::wire::{self, Chat, Compiled, Done, Opened, Opening, Order, Refused, Step, Task};
+
+/// The argument that makes `millm` a helper.
+pub const ARGUMENT: &str = "sandbox";
+
+/// Niceness of forks that work on a prompt, and of threads that compile a grammar.
+const PROMPT_NICE: i32 = 5;
+const COMPILE_NICE: i32 = 10;
+
+/// Runs until the server closes the socket.
+pub fn main() -> ExitCode {
+    limits::lock_down();
+    // SAFETY: the server gave this process a socket as descriptor 0, which nobody else here owns.
+    let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
+    match run(&control) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run(control: &UnixStream) -> io::Result<()> {
+    match wire::receive(control)? {
+        Opening::Language(files) => {
+            limits::begin(limits::tokenizer(size(&files)));
+            let opened = Tokenizer::of(&files);
+            limits::time(Duration::ZERO);
+            match opened {
+                Ok(tokenizer) => {
+                    wire::send(control, &Opened::Language(tokenizer.detokenizer().clone()))?;
+                    serve(control, Language { tokenizer, template: None, files })
+                }
+                Err(error) => wire::send(control, &Opened::Refused(error.into())),
+            }
+        }
+        Opening::Grammars { tokens, special, eos } => {
+            limits::begin(limits::VOCABULARY);
+            let vocabulary = Vocabulary::new(tokens, &special, &eos);
+            limits::time(Duration::ZERO);
+            match vocabulary {
+                Ok(vocabulary) => {
+                    wire::send(control, &Opened::Grammars)?;
+                    serve(control, vocabulary)
+                }
+                Err(error) => wire::send(control, &Opened::Refused(Refused::Tokenizer(error.to_string()))),
+            }
+        }
+    }
+}
+
+fn size(files: &TokenizerFiles) -> usize {
+    let texts = [&files.tokenizer, &files.tokenizer_config, &files.chat_template];
+    let texts: usize = texts.into_iter().flatten().map(String::len).sum();
+    let pairs = files.metadata.iter().flat_map(|metadata| metadata.iter());
+    texts + pairs.map(|(key, value)| key.len() + value.size()).sum::<usize>()
+}
+
+/// What a process has ready for its forks.
+trait Program {
+    /// What a fork does, with its socket.
+    fn work(self, socket: &UnixStream) -> io::Result<()>;
+
+    /// Does once what each fork would have to do.
+    fn keep(&mut self) {}
+}
+
+/// Obeys orders until the server is gone.
+fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
+    let (mut forks, mut forgotten) = (Vec::new(), Vec::new());
+    while let Some(order) = wire::next_order(control)? {
+        match order {
+            Order::Fork(socket) => {
+                // SAFETY: this process has one thread, so its child has all there is of it.
+                match unsafe { libc::fork() } {
+                    0 => {
+                        // The parent's socket must not seem alive through its children.
+                        close(control);
+                        let ended = program.work(&UnixStream::from(socket));
+                        // SAFETY: ends the process without running what the parent has registered for its own end.
+                        unsafe { libc::_exit(i32::from(ended.is_err())) }
+                    }
+                    process => {
+                        if process > 0 {
+                            forks.push(process);
+                        }
+                        answer(control, process)?;
+                    }
+                }
+            }
+            Order::Keep => {
+                program.keep();
+                answer(control, 0)?;
+            }
+            Order::End(process) => {
+                // Nothing but its own forks.
+                let ended = if forks.contains(&process) { end(process) } else { Some((0, 0)) };
+                if ended.is_some() {
+                    forks.retain(|fork| *fork != process);
+                }
+                let (status, computed) = ended.unwrap_or((0, 0));
+                for number in [i32::from(ended.is_some()), status, computed] {
+                    answer(control, number)?;
+                }
+            }
+            Order::Forget(process) => {
+                if forks.contains(&process) {
+                    forks.retain(|fork| *fork != process);
+                    forgotten.push(process);
+                }
+                forgotten.retain(|process| end(*process).is_none());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn close(socket: &UnixStream) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: this fork never uses the descriptor again and ends without dropping its owner.
+    unsafe { libc::close(socket.as_raw_fd()) };
+}
+
+fn answer(mut control: &UnixStream, number: i32) -> io::Result<()> {
+    control.write_all(&number.to_le_bytes())
+}
+
+/// Kills a fork, unless it has ended. When it has, gives its wait status and the milliseconds that it computed; to end takes
+/// a process time, and nobody here waits for it.
+fn end(process: i32) -> Option<(i32, i32)> {
+    let mut status = 0;
+    // SAFETY: all of it is plain numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the process is a child that has not been waited for, so its number is still its own.
+    let ended = unsafe {
+        libc::kill(process, libc::SIGKILL);
+        libc::wait4(process, &raw mut status, libc::WNOHANG, &raw mut usage)
+    };
+    let milliseconds = |time: libc::timeval| time.tv_sec as i32 * 1000 + time.tv_usec as i32 / 1000;
+    (ended != 0).then(|| (status, milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime)))
+}
+
+/// What the forks of a language's helper work with.
+struct Language {
+    tokenizer: Tokenizer,
+    /// Compiled, once a fork has survived that.
+    template: Option<ChatTemplate>,
+    files: Box<TokenizerFiles>,
+}
+
+impl Program for Language {
+    /// One task, within its budget.
+    fn work(self, socket: &UnixStream) -> io::Result<()> {
+        limits::yield_to_others(PROMPT_NICE);
+        let task: Task = wire::receive(socket)?;
+        limits::begin(task.budget());
+        let done = match task {
+            Task::TryTemplate => ChatTemplate::of(&self.files).map(|found| Done::Template(found.is_some())),
+            Task::Encode { text, add_special } => self.tokenizer.encode(&text, add_special).map(Done::Tokens),
+            Task::Chat(chat) => self.chat(&chat).map(Done::Tokens),
+        };
+        wire::send(socket, &done.unwrap_or_else(|error| Done::Refused(error.into())))
+    }
+
+    fn keep(&mut self) {
+        limits::begin(limits::TEMPLATE);
+        self.template = ChatTemplate::of(&self.files).ok().flatten();
+        limits::time(Duration::ZERO);
+    }
+}
+
+impl Language {
+    fn chat(&self, chat: &Chat) -> Result<Vec<u32>, Error> {
+        let json = |text: &str| {
+            serde_json::from_str(text).map_err(|error| Error::Template(format!("messages: {error}")))
+        };
+        let template =
+            self.template.as_ref().ok_or_else(|| Error::Template("this model has none".to_owned()))?;
+        let tools = chat.tools.as_deref().map(json).transpose()?;
+        let variables = match chat.variables.as_deref().map(json).transpose()? {
+            Some(serde_json::Value::Object(variables)) => variables,
+            _ => serde_json::Map::new(),
+        };
+        let messages = json(&chat.messages)?;
+        let text = template.render(&messages, tools.as_ref(), chat.add_generation_prompt, &variables)?;
+        // The template writes the special tokens itself.
+        self.tokenizer.encode(&text, false)
+    }
+}
+
+impl Program for Vocabulary {
+    fn work(self, socket: &UnixStream) -> io::Result<()> {
+        compile(&self, socket)
+    }
+}
+
+impl Program for Matcher {
+    fn work(self, socket: &UnixStream) -> io::Result<()> {
+        follow(self, socket)
+    }
+}
+
+/// Compiles the grammar that comes over `socket`; then that socket is for orders, and forks hold answers to it.
+fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
+    let grammar: Grammar = wire::receive(socket)?;
+    limits::begin(limits::GRAMMAR);
+    let before = allocator::left();
+    // On a thread of its own: its rank cannot be raised again, and answers are to be worked on with the usual one.
+    let compiled = std::thread::scope(|scope| {
+        let compiling = || {
+            limits::yield_to_others(COMPILE_NICE);
+            vocabulary.compile(&grammar)
+        };
+        let thread = std::thread::Builder::new().stack_size(limits::STACK).spawn_scoped(scope, compiling)?;
+        thread.join().map_err(|_| io::Error::other("compiling panicked"))
+    })?;
+    limits::time(Duration::ZERO);
+    match compiled {
+        Err(error) => wire::send(socket, &Compiled::Refused(error.to_string())),
+        Ok(matcher) => {
+            wire::send(socket, &Compiled::Ready { bytes: before.saturating_sub(allocator::left()) })?;
+            serve(socket, matcher)
+        }
+    }
+}
+
+/// Follows one answer: each token that comes is accepted, and what may come next is sent.
+fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
+    limits::begin(Budget { memory: limits::STEPS_MEMORY, cpu: Duration::ZERO });
+    socket.write_all(&Step::mask(matcher.mask()))?;
+    let mut token = [0; 4];
+    while socket.read_exact(&mut token).is_ok() {
+        limits::time(limits::STEP);
+        match matcher.accept(u32::from_le_bytes(token)) {
+            Err(error) => return socket.write_all(&Step::failed(&error.to_string())),
+            Ok(complete) => socket.write_all(&Step::accepted(complete))?,
+        }
+        let step = match matcher.prepare() {
+            Ok(()) => Step::mask(matcher.mask()),
+            Err(error) => Step::failed(&error.to_string()),
+        };
+        limits::time(Duration::ZERO);
+        socket.write_all(&step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,190 @@
+//! The server's end of a model's language: a helper that has its tokenizer and chat template, forked for each prompt.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millm_model::TokenizerFiles;
+
+use crate::fork::{Fork, Parent, why};
+use crate::limits::{self, Budget};
+use crate::tokenizer::Detokenizer;
+use crate::wire::{self, Chat, Done, Opened, Opening, Task};
+use crate::{Error, Sandbox};
+
+/// A model's tokenizer and chat template. Shared between threads; each call works in a process of its own.
+#[derive(Debug)]
+pub struct Language {
+    helper: Helper,
+    detokenizer: Detokenizer,
+    /// Whether there is a template, or why it cannot be used.
+    template: Result<bool, String>,
+}
+
+impl Language {
+    /// Starts a helper and has it build the tokenizer and try the template. Blocks for as long as that takes.
+    ///
+    /// Errors: `Model` where the tokenizer's files are wrong or too much; `Unavailable`. A template that cannot be used is
+    /// no error here.
+    pub fn open(sandbox: &Sandbox, files: TokenizerFiles) -> Result<Self, Error> {
+        let opening = Opening::Language(Box::new(files));
+        let mut helper = Helper::new(sandbox, &opening)?;
+        helper.budget = limits::tokenizer(helper.bytes);
+        let opened = helper.start().map_err(|error| match error {
+            Error::TooMuch(limit) => Error::Model(millm_model::Error::Tokenizer(limit.to_string())),
+            other => other,
+        })?;
+        let Opened::Language(detokenizer) = opened else {
+            return Err(Error::Unavailable("it answered something else".to_owned()));
+        };
+        detokenizer.check()?;
+        let mut language = Self { helper, detokenizer, template: Ok(false) };
+        language.template = match language.run(&Task::TryTemplate) {
+            Ok(Done::Template(found)) => Ok(found),
+            Ok(_) => Err("it answered something else".to_owned()),
+            Err(Error::Unavailable(why)) => return Err(Error::Unavailable(why)),
+            Err(Error::Model(millm_model::Error::Template(why))) => Err(why),
+            Err(error) => Err(error.to_string()),
+        };
+        if language.has_template() == Ok(true) {
+            language.helper.keep_from_now_on()?;
+        }
+        Ok(language)
+    }
+
+    /// From ids to text.
+    pub fn detokenizer(&self) -> &Detokenizer {
+        &self.detokenizer
+    }
+
+    /// Whether there is a chat template, or why it cannot be used.
+    pub fn has_template(&self) -> Result<bool, &str> {
+        self.template.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Text to token ids, as [`crate::Tokenizer::encode`].
+    ///
+    /// Errors: `Model(Tokenizer)`, `TooMuch`, `Unavailable`.
+    pub fn encode(&self, text: String, add_special: bool) -> Result<Vec<u32>, Error> {
+        self.tokens(&Task::Encode { text, add_special })
+    }
+
+    /// A conversation to token ids, through the chat template.
+    ///
+    /// Errors: `Model` with what template or tokenizer say, `TooMuch`, `Unavailable`.
+    pub fn chat(&self, chat: Chat) -> Result<Vec<u32>, Error> {
+        self.tokens(&Task::Chat(chat))
+    }
+
+    fn tokens(&self, task: &Task) -> Result<Vec<u32>, Error> {
+        match self.run(task)? {
+            Done::Tokens(tokens) => Ok(tokens),
+            _ => Err(Error::Unavailable("it answered something else".to_owned())),
+        }
+    }
+
+    fn run(&self, task: &Task) -> Result<Done, Error> {
+        let fork = self.helper.fork()?;
+        match wire::send(&fork.socket, task).and_then(|()| wire::receive(&fork.socket)) {
+            Ok(Done::Refused(refused)) => Err(Error::Model(refused.into())),
+            Ok(done) => Ok(done),
+            Err(error) => Err(fork.post_mortem(&error, task.budget())),
+        }
+    }
+}
+
+/// A helper that is started again when it is gone. What it is opened with lies in a file without a name, not in memory.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    sandbox: Sandbox,
+    opening: File,
+    bytes: usize,
+    budget: Budget,
+    keeps: bool,
+    parent: Mutex<Option<Arc<Parent>>>,
+}
+
+impl Helper {
+    pub fn new(sandbox: &Sandbox, opening: &Opening) -> Result<Self, Error> {
+        let spool = || -> io::Result<(File, usize)> {
+            let frame = postcard::to_stdvec(opening).map_err(io::Error::other)?;
+            let mut file = tempfile::tempfile()?;
+            file.write_all(&(frame.len() as u32).to_le_bytes())?;
+            file.write_all(&frame)?;
+            Ok((file, frame.len()))
+        };
+        let (opening, bytes) = spool().map_err(|error| Error::Unavailable(error.to_string()))?;
+        let (sandbox, parent) = (sandbox.clone(), Mutex::new(None));
+        Ok(Self { sandbox, opening, bytes, budget: limits::VOCABULARY, keeps: false, parent })
+    }
+
+    /// Starts it, and gives what it says to its first frame.
+    pub fn start(&self) -> Result<Opened, Error> {
+        self.start_in(&mut self.parent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn start_in(&self, place: &mut Option<Arc<Parent>>) -> Result<Opened, Error> {
+        let parent = Parent::start(&self.sandbox).map_err(|error| Error::Unavailable(error.to_string()))?;
+        let opened = parent.with_control(|control| {
+            control.set_read_timeout(Some(limits::OPENING))?;
+            self.send_opening(control)?;
+            let opened = wire::receive(control)?;
+            control.set_read_timeout(Some(limits::CONTROL))?;
+            Ok(opened)
+        });
+        match opened {
+            Ok(Opened::Refused(refused)) => return Err(Error::Model(refused.into())),
+            Ok(opened) => {
+                if self.keeps {
+                    parent.keep().map_err(|error| Error::Unavailable(error.to_string()))?;
+                }
+                *place = Some(Arc::new(parent));
+                Ok(opened)
+            }
+            Err(error) => Err(match parent.kill() {
+                Some(status) if !crate::fork::is_timeout(&error) => why(status, self.budget),
+                _ => Error::Unavailable(error.to_string()),
+            }),
+        }
+    }
+
+    fn send_opening(&self, mut control: &UnixStream) -> io::Result<()> {
+        let (mut buffer, mut at) = (vec![0; 1 << 16], 0);
+        loop {
+            match self.opening.read_at(&mut buffer, at)? {
+                0 => return Ok(()),
+                read => control.write_all(&buffer[..read])?,
+            }
+            at += buffer.len() as u64;
+        }
+    }
+
+    /// From now on each helper does once what its forks would have to do each.
+    fn keep_from_now_on(&mut self) -> Result<(), Error> {
+        self.keeps = true;
+        let parent = self.parent.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let kept = parent.as_ref().map_or(Ok(()), |parent| parent.keep());
+        kept.map_err(|error| Error::Unavailable(error.to_string()))
+    }
+
+    /// A fork of it; where it is gone, of another that is started for that.
+    pub fn fork(&self) -> Result<Fork, Error> {
+        let mut place = self.parent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parent) = place.as_ref() {
+            match parent.fork() {
+                Ok(fork) => return Ok(fork),
+                Err(error) => {
+                    tracing::warn!("a sandbox is gone and is started again: {error}");
+                    // With all its forks: whoever waits for one is told.
+                    parent.kill();
+                }
+            }
+        }
+        *place = None;
+        self.start_in(&mut place)?;
+        let parent = place.as_ref().ok_or_else(|| Error::Unavailable("it did not start".to_owned()))?;
+        parent.fork().map_err(|error| Error::Unavailable(error.to_string()))
+    }
+}

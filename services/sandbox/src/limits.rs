@@ -1,0 +1,194 @@
+//! What a sandboxed process may use, set by the process itself and kept by the kernel and the allocator: memory, computing
+//! time, stack, and no files, no network, no other programs.
+
+use std::time::Duration;
+
+use crate::allocator;
+
+/// What one piece of work may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// Bytes beyond what the process has.
+    pub memory: usize,
+    /// Computing time, not time on the clock: a busy machine makes nobody fail.
+    pub cpu: Duration,
+}
+
+/// Of each process's main thread, and of the threads that compile.
+pub(crate) const STACK: usize = 64 << 20;
+
+/// A tokenizer of `bytes` bytes as published. Those of published models take up to fifteen times their file while they are
+/// built, and a second and a half.
+pub(crate) fn tokenizer(bytes: usize) -> Budget {
+    Budget { memory: (128 << 20) + bytes.saturating_mul(24), cpu: Duration::from_secs(4) }
+}
+
+/// Compiling a chat template.
+pub(crate) const TEMPLATE: Budget = Budget { memory: 128 << 20, cpu: Duration::from_secs(2) };
+
+/// Rendering and tokenizing a prompt of `bytes` bytes: 120 bytes for each byte of text are usual, and a template may make
+/// a megabyte of nothing.
+pub(crate) fn prompt(bytes: usize) -> Budget {
+    let memory = (192 << 20) + bytes.saturating_mul(160);
+    Budget { memory: memory.min(1 << 30), cpu: Duration::from_secs(2) }
+}
+
+/// A model's vocabulary as a trie: 128,000 tokens take 20 MB and 0.1 s.
+pub(crate) const VOCABULARY: Budget = Budget { memory: 512 << 20, cpu: Duration::from_secs(4) };
+/// Compiling one grammar, its first mask included.
+pub(crate) const GRAMMAR: Budget = Budget { memory: 256 << 20, cpu: Duration::from_secs(2) };
+/// One step of an answer through its grammar: accepting a token, and the next mask.
+pub(crate) const STEP: Duration = Duration::from_secs(1);
+/// All steps of one answer together.
+pub(crate) const STEPS_MEMORY: usize = 128 << 20;
+
+/// On the clock, for anything asked of a sandboxed process that keeps to its computing time: longer, and it does not answer.
+pub(crate) const ANSWER: Duration = Duration::from_secs(4);
+/// What computed longer than this was at work when its time was up, and not stopped.
+pub(crate) const BUSY: Duration = Duration::from_millis(250);
+/// The same for building a tokenizer, beside which loads have other work.
+pub(crate) const OPENING: Duration = Duration::from_secs(30);
+/// For what takes microseconds: a fork, a kill.
+pub(crate) const CONTROL: Duration = Duration::from_secs(2);
+
+/// Caps what this process allocates from now on, and ends it by `SIGPROF` when it computes for longer.
+pub(crate) fn begin(budget: Budget) {
+    allocator::cap(budget.memory);
+    time(budget.cpu);
+}
+
+/// Ends this process by `SIGPROF` when it computes for longer than `cpu` from now on; zero is without end.
+pub(crate) fn time(cpu: Duration) {
+    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let value = libc::timeval { tv_sec: cpu.as_secs() as _, tv_usec: cpu.subsec_micros() as _ };
+    let timer = libc::itimerval { it_interval: none, it_value: value };
+    // SAFETY: the timer is valid for the call; the old one is not asked for.
+    unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
+}
+
+/// Lets others go first by so many steps of niceness, where threads can have a rank of their own. It cannot be taken back.
+pub(crate) fn yield_to_others(nice: i32) {
+    #[cfg(target_os = "linux")]
+    // SAFETY: 0 is the calling thread.
+    unsafe {
+        let present = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, present + nice);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = nice;
+}
+
+/// Before a helper's program starts, in its process.
+pub(crate) fn before_exec() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let set = |resource: Resource, wanted: u64| {
+        let most = getrlimit(resource).maximum;
+        let value = most.map_or(wanted, |most| most.min(wanted));
+        setrlimit(resource, Rlimit { current: Some(value), maximum: most })
+    };
+    // The main thread's stack is as large as it is allowed to become when the program starts.
+    set(Resource::Stack, STACK as u64)?;
+    set(Resource::Core, 0)?;
+    // Behind the allocator's count, for what C libraries allocate. It counts address space too, of which allocators take
+    // more than they use.
+    #[cfg(target_os = "linux")]
+    set(Resource::Data, 4 << 30)?;
+    Ok(())
+}
+
+/// When the helper's program has started: nothing but what it holds already.
+pub(crate) fn lock_down() {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: these calls take plain numbers.
+        unsafe {
+            libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        }
+        // Where the kernel has no filters the other limits hold all the same.
+        let _ = filter::apply();
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod filter {
+    //! Calls that reach out of the process fail with EPERM.
+
+    use std::collections::BTreeMap;
+
+    use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+
+    const REFUSED: &[libc::c_long] = &[
+        // Files.
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_unlinkat,
+        libc::SYS_renameat2,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_linkat,
+        libc::SYS_symlinkat,
+        libc::SYS_fchmodat,
+        libc::SYS_fchownat,
+        libc::SYS_truncate,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_chroot,
+        libc::SYS_chdir,
+        // The network.
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_accept4,
+        // Other programs.
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_process_vm_readv,
+        libc::SYS_process_vm_writev,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_setns,
+        libc::SYS_unshare,
+        // The kernel's larger doors.
+        libc::SYS_bpf,
+        libc::SYS_io_uring_setup,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_keyctl,
+        libc::SYS_add_key,
+        libc::SYS_init_module,
+        libc::SYS_kexec_load,
+    ];
+
+    /// Older names of the same, on the machines that have them.
+    #[cfg(target_arch = "x86_64")]
+    const OLDER: &[libc::c_long] = &[
+        libc::SYS_open,
+        libc::SYS_creat,
+        libc::SYS_unlink,
+        libc::SYS_rmdir,
+        libc::SYS_rename,
+        libc::SYS_mkdir,
+        libc::SYS_mknod,
+        libc::SYS_link,
+        libc::SYS_symlink,
+        libc::SYS_chmod,
+        libc::SYS_chown,
+        libc::SYS_accept,
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    const OLDER: &[libc::c_long] = &[];
+
+    pub(super) fn apply() -> Result<(), seccompiler::Error> {
+        let Ok(machine) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
+        let rules: BTreeMap<i64, Vec<_>> =
+            REFUSED.iter().chain(OLDER).map(|call| (*call as i64, Vec::new())).collect();
+        let refuse = SeccompAction::Errno(libc::EPERM as u32);
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine)?;
+        let program: BpfProgram = filter.try_into()?;
+        seccompiler::apply_filter(&program)
+    }
+}

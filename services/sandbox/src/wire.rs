@@ -1,0 +1,293 @@
+//! What passes between the server and its sandboxed processes: frames (a length, then postcard) over Unix sockets, and
+//! sockets for forks. Both ends are ours; the server believes lengths only up to a bound all the same.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use millm_model::TokenizerFiles;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{self, Budget};
+use crate::tokenizer::Detokenizer;
+
+/// Of any frame: a tokenizer's files, or a prompt with its token ids.
+pub(crate) const MAX_FRAME: usize = 1 << 30;
+
+/// The first frame that a helper gets: what its forks will work with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Opening {
+    Language(Box<TokenizerFiles>),
+    Grammars {
+        /// The bytes of each token, by id.
+        tokens: Vec<Vec<u8>>,
+        special: Vec<u32>,
+        eos: Vec<u32>,
+    },
+}
+
+/// The answer to [`Opening`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Opened {
+    Language(Detokenizer),
+    Grammars,
+    Refused(Refused),
+}
+
+/// What a fork of a language's helper does: one thing, then it ends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    /// Compiles the chat template, only to see whether that can be done.
+    TryTemplate,
+    Encode {
+        text: String,
+        add_special: bool,
+    },
+    Chat(Chat),
+}
+
+/// A conversation to be rendered and tokenized.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Chat {
+    /// A JSON list of messages as templates know them.
+    pub messages: String,
+    /// A JSON list.
+    pub tools: Option<String>,
+    /// A JSON object of further variables.
+    pub variables: Option<String>,
+    pub add_generation_prompt: bool,
+}
+
+impl Task {
+    pub fn budget(&self) -> Budget {
+        match self {
+            Self::TryTemplate => limits::TEMPLATE,
+            Self::Encode { text, .. } => limits::prompt(text.len()),
+            Self::Chat(chat) => limits::prompt(chat.bytes()),
+        }
+    }
+}
+
+impl Chat {
+    /// Its size.
+    pub fn bytes(&self) -> usize {
+        let options = [&self.tools, &self.variables];
+        self.messages.len() + options.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
+    /// What a prompt of so many bytes may take in memory while it is worked on.
+    pub fn memory(bytes: usize) -> usize {
+        limits::prompt(bytes).memory
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Done {
+    /// Whether there is a template.
+    Template(bool),
+    Tokens(Vec<u32>),
+    Refused(Refused),
+}
+
+/// The answer to a [`crate::Grammar`]; after [`Compiled::Ready`] the process is forked for each answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Compiled {
+    Ready { bytes: usize },
+    Refused(String),
+}
+
+/// Errors of `millm_model`, as far as tokenizers and templates have them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Refused {
+    File { file: String, why: String },
+    Tokenizer(String),
+    Template(String),
+}
+
+impl From<millm_model::Error> for Refused {
+    fn from(error: millm_model::Error) -> Self {
+        match error {
+            millm_model::Error::InvalidFile { file, why } => Self::File { file, why },
+            millm_model::Error::Template(why) => Self::Template(why),
+            millm_model::Error::Tokenizer(why) => Self::Tokenizer(why),
+            other => Self::Tokenizer(other.to_string()),
+        }
+    }
+}
+
+impl From<Refused> for millm_model::Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::File { file, why } => Self::InvalidFile { file, why },
+            Refused::Template(why) => Self::Template(why),
+            Refused::Tokenizer(why) => Self::Tokenizer(why),
+        }
+    }
+}
+
+pub(crate) fn send<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Result<()> {
+    let mut frame = vec![0; 4];
+    frame = postcard::to_extend(message, frame).map_err(io::Error::other)?;
+    let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
+    frame[..4].copy_from_slice(&length.to_le_bytes());
+    stream.write_all(&frame)
+}
+
+/// `UnexpectedEof` when the other end is gone.
+pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > MAX_FRAME {
+        return Err(io::Error::other("a frame of the sandbox is too long"));
+    }
+    // Grows as it comes.
+    let mut frame = Vec::new();
+    stream.take(length as u64).read_to_end(&mut frame)?;
+    if frame.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    postcard::from_bytes(&frame).map_err(io::Error::other)
+}
+
+/// An order to a process that can be forked.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Fork; the fork talks over this socket. Answered with its process id.
+    Fork(OwnedFd),
+    /// Kill a fork and say how it ended, or that it has not ended yet.
+    End(i32),
+    /// Kill a fork; nobody wants to know more. Not answered.
+    Forget(i32),
+    /// Compile for good what a fork has been seen to compile, so that later forks have it. Answered with 0.
+    Keep,
+}
+
+const FORK: u8 = b'F';
+const END: u8 = b'E';
+const FORGET: u8 = b'G';
+const KEEP: u8 = b'K';
+
+pub(crate) fn order_fork(control: &UnixStream, socket: impl AsFd) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = SendAncillaryBuffer::new(&mut space);
+    let sockets = [socket.as_fd()];
+    with.push(SendAncillaryMessage::ScmRights(&sockets));
+    sendmsg(control, &[IoSlice::new(&[FORK])], &mut with, SendFlags::empty())?;
+    Ok(())
+}
+
+pub(crate) fn order_end(control: &UnixStream, process: i32) -> io::Result<()> {
+    order(control, END, process)
+}
+
+pub(crate) fn order_forget(control: &UnixStream, process: i32) -> io::Result<()> {
+    order(control, FORGET, process)
+}
+
+fn order(mut control: &UnixStream, kind: u8, process: i32) -> io::Result<()> {
+    let mut order = [kind, 0, 0, 0, 0];
+    order[1..].copy_from_slice(&process.to_le_bytes());
+    control.write_all(&order)
+}
+
+pub(crate) fn order_keep(mut control: &UnixStream) -> io::Result<()> {
+    control.write_all(&[KEEP])
+}
+
+/// The next order; `None` when the server is gone.
+pub(crate) fn next_order(mut control: &UnixStream) -> io::Result<Option<Order>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut with = RecvAncillaryBuffer::new(&mut space);
+    let mut kind = [0];
+    let got = loop {
+        match recvmsg(control, &mut [IoSliceMut::new(&mut kind)], &mut with, RecvFlags::empty()) {
+            Err(rustix::io::Errno::INTR) => {}
+            got => break got?,
+        }
+    };
+    if got.bytes == 0 {
+        return Ok(None);
+    }
+    match kind[0] {
+        FORK => {
+            let socket = with.drain().find_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
+                _ => None,
+            });
+            socket.map(|socket| Some(Order::Fork(socket))).ok_or_else(|| io::Error::other("no socket came"))
+        }
+        kind @ (END | FORGET) => {
+            let mut process = [0; 4];
+            control.read_exact(&mut process)?;
+            let process = i32::from_le_bytes(process);
+            Ok(Some(if kind == END { Order::End(process) } else { Order::Forget(process) }))
+        }
+        KEEP => Ok(Some(Order::Keep)),
+        _ => Err(io::Error::other("an unknown order")),
+    }
+}
+
+/// What a process says on its answer's way through its grammar; the server says token ids, four bytes each.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// The token is part of the answer; whether the answer is complete with it.
+    Accepted {
+        complete: bool,
+    },
+    /// Which tokens may come next, 32 in a word.
+    Mask(Vec<u32>),
+    Failed(String),
+}
+
+impl Step {
+    const ACCEPTED: u8 = 0;
+    const MASK: u8 = 1;
+    const FAILED: u8 = 2;
+
+    pub fn accepted(complete: bool) -> Vec<u8> {
+        frame(Self::ACCEPTED, &[u8::from(complete)])
+    }
+
+    pub fn mask(words: &[u32]) -> Vec<u8> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        frame(Self::MASK, &bytes)
+    }
+
+    pub fn failed(why: &str) -> Vec<u8> {
+        frame(Self::FAILED, why.as_bytes())
+    }
+
+    /// Takes the first whole step off `buffer`.
+    pub fn take(buffer: &mut Vec<u8>) -> io::Result<Option<Self>> {
+        let Some((length, rest)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 || length > MAX_FRAME {
+            return Err(io::Error::other("a step of the sandbox has no length"));
+        }
+        let Some(frame) = rest.get(..length) else { return Ok(None) };
+        let step = match frame[0] {
+            Self::ACCEPTED => Self::Accepted { complete: frame.get(1) == Some(&1) },
+            Self::MASK => {
+                Self::Mask(frame[1..].as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect())
+            }
+            _ => Self::Failed(String::from_utf8_lossy(&frame[1..]).into_owned()),
+        };
+        buffer.drain(..4 + length);
+        Ok(Some(step))
+    }
+}
+
+fn frame(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(5 + body.len());
+    frame.extend((1 + body.len() as u32).to_le_bytes());
+    frame.push(kind);
+    frame.extend(body);
+    frame
+}
