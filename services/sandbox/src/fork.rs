@@ -197,11 +197,14 @@ pub(crate) fn why(status: ExitStatus, budget: Budget) -> Error {
 
 /// Whoever drops a fork must not wait for its parent to be ready to hear of it: an engine's thread drops them between
 /// steps.
-static UNDERTAKER: OnceLock<Option<Sender<(Arc<Parent>, i32)>>> = OnceLock::new();
+static UNDERTAKER: OnceLock<Option<Sender<Dropped>>> = OnceLock::new();
 
-fn undertaker() -> Option<&'static Sender<(Arc<Parent>, i32)>> {
+/// A fork's parent, and its number.
+type Dropped = (Arc<Parent>, i32);
+
+fn undertaker() -> Option<&'static Sender<Dropped>> {
     let start = || {
-        let (sender, dropped) = channel::<(Arc<Parent>, i32)>();
+        let (sender, dropped) = channel::<Dropped>();
         let bury = move || dropped.iter().for_each(|(parent, process)| parent.forget(process));
         let thread = std::thread::Builder::new().name("millm-sandbox".to_owned()).spawn(bury);
         thread.ok().map(|_| sender)

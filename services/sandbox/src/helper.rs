@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use millm_model::gguf::Metadata;
 use millm_model::{Error, TokenizerFiles};
 
 use crate::allocator;
@@ -69,7 +70,7 @@ fn run(control: &UnixStream) -> io::Result<()> {
 fn size(files: &TokenizerFiles) -> usize {
     let texts = [&files.tokenizer, &files.tokenizer_config, &files.chat_template];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
-    let pairs = files.metadata.iter().flat_map(|metadata| metadata.iter());
+    let pairs = files.metadata.iter().flat_map(Metadata::iter);
     texts + pairs.map(|(key, value)| key.len() + value.size()).sum::<usize>()
 }
 

@@ -135,7 +135,7 @@ impl Helper {
             Ok(opened)
         });
         match opened {
-            Ok(Opened::Refused(refused)) => return Err(Error::Model(refused.into())),
+            Ok(Opened::Refused(refused)) => Err(Error::Model(refused.into())),
             Ok(opened) => {
                 if self.keeps {
                     parent.keep().map_err(|error| Error::Unavailable(error.to_string()))?;

@@ -185,7 +185,7 @@ mod filter {
     pub(super) fn apply() -> Result<(), seccompiler::Error> {
         let Ok(machine) = TargetArch::try_from(std::env::consts::ARCH) else { return Ok(()) };
         let rules: BTreeMap<i64, Vec<_>> =
-            REFUSED.iter().chain(OLDER).map(|call| (*call as i64, Vec::new())).collect();
+            REFUSED.iter().chain(OLDER).map(|call| (*call, Vec::new())).collect();
         let refuse = SeccompAction::Errno(libc::EPERM as u32);
         let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, machine)?;
         let program: BpfProgram = filter.try_into()?;

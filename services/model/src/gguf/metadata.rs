@@ -123,6 +123,7 @@ impl Metadata {
     }
 
     /// The pairs whose keys begin so.
+    #[must_use]
     pub fn only(&self, prefix: &str) -> Self {
         let pairs = self.pairs.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         Self {

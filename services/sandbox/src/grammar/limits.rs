@@ -60,13 +60,8 @@ fn schema_numbers(schema: &Value, path: &str) -> Result<(), String> {
             for (key, value) in members {
                 let place = || format!("{path}/{}", key.chars().take(80).collect::<String>());
                 match value {
-                    Value::Number(number) if BOUNDS.contains(&key.as_str()) => {
-                        if number.as_f64().is_none_or(|bound| bound.abs() > MAX_NUMBER) {
-                            return Err(format!(
-                                "{} is {number}; at most ±2^53 can be held exactly",
-                                place()
-                            ));
-                        }
+                    Value::Number(number) if BOUNDS.contains(&key.as_str()) && !is_exact(number) => {
+                        return Err(format!("{} is {number}; at most ±2^53 can be held exactly", place()));
                     }
                     _ if VALUES.contains(&key.as_str()) => {}
                     Value::Object(_) | Value::Array(_) => schema_numbers(value, &place())?,
@@ -78,6 +73,10 @@ fn schema_numbers(schema: &Value, path: &str) -> Result<(), String> {
         Value::Array(items) => items.iter().try_for_each(|item| schema_numbers(item, path)),
         _ => Ok(()),
     }
+}
+
+fn is_exact(number: &serde_json::Number) -> bool {
+    number.as_f64().is_some_and(|bound| bound.abs() <= MAX_NUMBER)
 }
 
 /// Schemas within a Lark grammar stand behind `%json`.

@@ -73,8 +73,11 @@ fn hostile_grammars_end_with_a_reason() {
         schema(&format!("{{\"$ref\":\"#/$defs/d0\",\"$defs\":{{{},{last}}}}}", definitions.join(",")))
     };
     let to = |n: usize| format!("{{\"$ref\":\"#/$defs/d{n}\"}}");
-    let rules: String = (0..5000).map(|n| format!("r{n}: r{}\n", n + 1)).collect();
-    let terminals: String = (0..5000).map(|n| format!("T{n}: T{}\n", n + 1)).collect();
+    let chained = |name: &str| {
+        let links: Vec<String> = (0..5000).map(|n| format!("{name}{n}: {name}{}", n + 1)).collect();
+        links.join("\n")
+    };
+    let (rules, terminals) = (chained("r"), chained("T"));
     let patterns: Vec<String> =
         (b'a'..b'u').map(|c| format!("{{\"pattern\":\".*{}.*\"}}", char::from(c))).collect();
     let names: Vec<String> = (0..500).map(|n| format!("\"^(a|b)*{n}$\":{{}}")).collect();
@@ -86,8 +89,8 @@ fn hostile_grammars_end_with_a_reason() {
         ),
         ("anyOf", chain(&|n| format!("{{\"anyOf\":[{}]}}", to(n)), 5000)),
         ("items", chain(&|n| format!("{{\"items\":{}}}", to(n)), 5000)),
-        ("rules", Grammar::Lark(format!("start: r0\n{rules}r5000: \"a\""))),
-        ("terminals", Grammar::Lark(format!("start: T0\n{terminals}T5000: \"a\""))),
+        ("rules", Grammar::Lark(format!("start: r0\n{rules}\nr5000: \"a\""))),
+        ("terminals", Grammar::Lark(format!("start: T0\n{terminals}\nT5000: \"a\""))),
         ("regex", Grammar::Regex("a?".repeat(50_000))),
         ("multipleOf", schema(r#"{"type":"integer","multipleOf":100000007}"#)),
         ("patterns", schema(&format!("{{\"type\":\"string\",\"allOf\":[{}]}}", patterns.join(",")))),
