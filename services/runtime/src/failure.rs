@@ -68,6 +68,11 @@ pub fn of_grammar(field: &str, error: millm_sandbox::Error) -> ServiceError {
     }
 }
 
+/// The same, found out in the middle of an answer.
+pub fn of_held(field: &str, why: &str) -> ServiceError {
+    ServiceError::invalid_argument(field, format!("cannot be held: {why}"))
+}
+
 /// A tokenizer that cannot be built.
 pub fn of_opening(error: millm_sandbox::Error) -> ServiceError {
     match error {
@@ -88,10 +93,10 @@ pub fn of_panic(error: JoinError) -> ServiceError {
 }
 
 /// A text that could not be cut into tokens.
-pub fn of_text(error: millm_sandbox::Error) -> ServiceError {
+pub fn of_text(field: &str, error: millm_sandbox::Error) -> ServiceError {
     match error {
         millm_sandbox::Error::Unavailable(why) => sandbox_unavailable(&why),
-        error => ServiceError::invalid_argument("text", format!("cannot be tokenized: {error}")),
+        error => ServiceError::invalid_argument(field, format!("cannot be tokenized: {error}")),
     }
 }
 

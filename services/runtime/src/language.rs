@@ -66,14 +66,19 @@ impl Language {
         held.map(Held).map_err(|error| failure::of_grammar(field, error))
     }
 
-    /// Ids that the model knows, all of them.
+    /// Ids that the model knows, all of them. `field` names the text in errors.
     ///
-    /// Errors: INVALID_ARGUMENT for `text`, INVALID_MODEL_FILE, SERVICE_UNAVAILABLE, QUEUE_FULL.
-    pub async fn encode(&self, text: String, add_special: bool) -> Result<Vec<u32>, ServiceError> {
+    /// Errors: INVALID_ARGUMENT, INVALID_MODEL_FILE, SERVICE_UNAVAILABLE, QUEUE_FULL.
+    pub async fn encode(
+        &self,
+        field: &str,
+        text: String,
+        add_special: bool,
+    ) -> Result<Vec<u32>, ServiceError> {
         let _turn = prompt_turn(text.len()).await?;
         let sandboxed = Arc::clone(&self.sandboxed);
         let ids = blocking(move || sandboxed.encode(text, add_special)).await?;
-        self.known(ids.map_err(failure::of_text)?)
+        self.known(ids.map_err(|error| failure::of_text(field, error))?)
     }
 
     /// The conversation as the model was taught it.

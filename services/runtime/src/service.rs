@@ -110,7 +110,7 @@ impl RuntimeService for Service {
     ) -> Result<Response<TokenizeResponse>, Status> {
         let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
         let language = Arc::clone(&self.claim(&model).await?.resident.language);
-        let token_ids = language.encode(text, add_special_tokens).await?;
+        let token_ids = language.encode("text", text, add_special_tokens).await?;
         Ok(Response::new(TokenizeResponse { token_ids }))
     }
 

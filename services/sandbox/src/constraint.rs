@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
-use crate::fork::{Fork, Parent};
+use crate::fork::{Fork, Parent, is_timeout};
 use crate::limits::{self, Budget};
 use crate::wire::Step;
 use crate::{Error, TooMuch};
@@ -41,12 +41,13 @@ pub enum Next<'a> {
 }
 
 impl Constraint {
-    pub(crate) fn begin(parent: &Arc<Parent>) -> Result<Self, Error> {
+    /// A fork of a compiled grammar, and which tokens an answer may begin with.
+    pub(crate) fn begin(parent: &Arc<Parent>, mask: Vec<u32>) -> Result<Self, Error> {
         let fork = parent.fork().map_err(|error| Error::Unavailable(error.to_string()))?;
         Ok(Self {
             fork: Some(fork),
             buffer: Vec::new(),
-            mask: None,
+            mask: Some(mask),
             complete: Some(false),
             asked: Instant::now(),
         })
@@ -148,6 +149,11 @@ impl Constraint {
 
     fn fail(&mut self, error: &io::Error) -> Error {
         let Some(fork) = self.fork.take() else { return ended() };
+        if is_timeout(error) {
+            // Computing would have ended it by now: it is stopped.
+            fork.give_up();
+            return Error::Unavailable("it does not answer".to_owned());
+        }
         match fork.post_mortem(error, BUDGET) {
             Error::TooMuch(TooMuch::Time(most)) => {
                 Error::Refused(format!("a single token takes more than {} s of computing", most.as_secs()))

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,8 +19,10 @@ use crate::{Error, Sandbox, TooMuch, allocator, helper};
 #[derive(Debug)]
 pub(crate) struct Parent {
     control: Mutex<UnixStream>,
-    /// An order was not answered in time: what comes now may be its answer.
+    /// It is gone, or an order was not answered in time: what comes now may be its answer.
     is_lost: AtomicBool,
+    /// How many forks there have been: their numbers.
+    forks: AtomicI32,
     origin: Origin,
 }
 
@@ -29,14 +31,14 @@ enum Origin {
     /// A program of its own, with a process group of its own.
     Started(Mutex<Child>),
     /// A fork of another.
-    Forked(#[expect(dead_code, reason = "held, so that it lives as long")] Fork),
+    Forked(Fork),
 }
 
 /// A fork at work, and the socket to it. Dropping it ends it, without waiting for that.
 #[derive(Debug)]
 pub(crate) struct Fork {
     pub socket: UnixStream,
-    process: i32,
+    number: i32,
     parent: Option<Arc<Parent>>,
 }
 
@@ -60,7 +62,12 @@ impl Parent {
         unsafe { command.pre_exec(limits::before_exec) };
         let child = command.spawn()?;
         let origin = Origin::Started(Mutex::new(child));
-        Ok(Self { control: Mutex::new(ours), is_lost: AtomicBool::new(false), origin })
+        Ok(Self {
+            control: Mutex::new(ours),
+            is_lost: AtomicBool::new(false),
+            forks: AtomicI32::new(0),
+            origin,
+        })
     }
 
     /// A fork that can be forked itself: its socket is for orders from now on.
@@ -68,7 +75,12 @@ impl Parent {
         let control = fork.socket.try_clone()?;
         control.set_read_timeout(Some(limits::CONTROL))?;
         let origin = Origin::Forked(fork);
-        Ok(Self { control: Mutex::new(control), is_lost: AtomicBool::new(false), origin })
+        Ok(Self {
+            control: Mutex::new(control),
+            is_lost: AtomicBool::new(false),
+            forks: AtomicI32::new(0),
+            origin,
+        })
     }
 
     /// Talks to it: an order and its answer, or the first frames.
@@ -87,26 +99,22 @@ impl Parent {
         })
     }
 
+    /// A fork, which may take milliseconds to be there; what is said to it meanwhile waits in its socket.
     pub fn fork(self: &Arc<Self>) -> io::Result<Fork> {
         let (ours, theirs) = UnixStream::pair()?;
-        let process = self.with_control(|control| {
-            crate::wire::order_fork(control, &theirs)?;
-            number(control)
-        })?;
-        if process <= 0 {
-            return Err(io::Error::other("the system gives no more processes"));
-        }
         ours.set_read_timeout(Some(limits::ANSWER))?;
         ours.set_write_timeout(Some(limits::ANSWER))?;
-        Ok(Fork { socket: ours, process, parent: Some(Arc::clone(self)) })
+        let number = self.forks.fetch_add(1, Ordering::Relaxed);
+        self.with_control(|control| crate::wire::order_fork(control, number, &theirs))?;
+        Ok(Fork { socket: ours, number, parent: Some(Arc::clone(self)) })
     }
 
     /// Ends a fork, or finds it ended, and says how, and for how long it computed.
-    fn end(&self, process: i32) -> io::Result<(ExitStatus, Duration)> {
+    fn end(&self, fork: i32) -> io::Result<(ExitStatus, Duration)> {
         let deadline = Instant::now() + limits::CONTROL;
         loop {
             let [ended, status, computed] = self.with_control(|control| {
-                crate::wire::order_end(control, process)?;
+                crate::wire::order_end(control, fork)?;
                 Ok([number(control)?, number(control)?, number(control)?])
             })?;
             if ended != 0 {
@@ -119,9 +127,17 @@ impl Parent {
         }
     }
 
-    fn forget(&self, process: i32) {
+    fn forget(&self, fork: i32) {
         // Where that fails, all is ended anyway.
-        let _ = self.with_control(|control| crate::wire::order_forget(control, process));
+        let _ = self.with_control(|control| crate::wire::order_forget(control, fork));
+    }
+
+    /// Ends the helper that this is, or is a fork of, with all that came of it.
+    fn abandon(&self) {
+        match &self.origin {
+            Origin::Started(_) => drop(self.kill()),
+            Origin::Forked(fork) => fork.parent.iter().for_each(|parent| parent.abandon()),
+        }
     }
 
     /// Ends a helper with all that came of it, and says how it ended; `None` for a fork, whose parent knows.
@@ -168,13 +184,24 @@ impl Fork {
     /// What became of a process that did not answer, or answered with `error`, while it had this budget.
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
-        match parent.end(self.process) {
+        match parent.end(self.number) {
             Ok((_, computed)) if is_timeout(error) && computed > limits::BUSY => {
                 Error::TooMuch(TooMuch::Clock(limits::ANSWER))
             }
             Ok(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),
             Ok((status, _)) => why(status, budget),
-            Err(error) => Error::Unavailable(error.to_string()),
+            Err(error) => {
+                // It is stopped itself, or gone: whoever comes next has another.
+                parent.abandon();
+                Error::Unavailable(error.to_string())
+            }
+        }
+    }
+
+    /// Ends it when it has not answered, without waiting for that.
+    pub fn give_up(mut self) {
+        if let Some(parent) = self.parent.take() {
+            bury(Dropped { parent, number: self.number, is_stuck: true });
         }
     }
 }
@@ -195,29 +222,45 @@ pub(crate) fn why(status: ExitStatus, budget: Budget) -> Error {
     }
 }
 
+/// A fork that nobody needs any more.
+struct Dropped {
+    parent: Arc<Parent>,
+    number: i32,
+    /// It did not answer, so perhaps its parent does not either.
+    is_stuck: bool,
+}
+
+impl Dropped {
+    fn bury(self) {
+        let Self { parent, number, is_stuck } = self;
+        if !is_stuck {
+            parent.forget(number);
+        } else if parent.end(number).is_err() {
+            parent.abandon();
+        }
+    }
+}
+
 /// Whoever drops a fork must not wait for its parent to be ready to hear of it: an engine's thread drops them between
 /// steps.
-static UNDERTAKER: OnceLock<Option<Sender<Dropped>>> = OnceLock::new();
-
-/// A fork's parent, and its number.
-type Dropped = (Arc<Parent>, i32);
-
-fn undertaker() -> Option<&'static Sender<Dropped>> {
+fn bury(dropped: Dropped) {
+    static UNDERTAKER: OnceLock<Option<Sender<Dropped>>> = OnceLock::new();
     let start = || {
-        let (sender, dropped) = channel::<Dropped>();
-        let bury = move || dropped.iter().for_each(|(parent, process)| parent.forget(process));
+        let (sender, all) = channel::<Dropped>();
+        let bury = move || all.into_iter().for_each(Dropped::bury);
         let thread = std::thread::Builder::new().name("millm-sandbox".to_owned()).spawn(bury);
         thread.ok().map(|_| sender)
     };
-    UNDERTAKER.get_or_init(start).as_ref()
+    match UNDERTAKER.get_or_init(start) {
+        Some(undertaker) => drop(undertaker.send(dropped)),
+        None => dropped.bury(),
+    }
 }
 
 impl Drop for Fork {
     fn drop(&mut self) {
-        let Some(parent) = self.parent.take() else { return };
-        match undertaker() {
-            Some(undertaker) => drop(undertaker.send((parent, self.process))),
-            None => parent.forget(self.process),
+        if let Some(parent) = self.parent.take() {
+            bury(Dropped { parent, number: self.number, is_stuck: false });
         }
     }
 }

@@ -4,20 +4,22 @@
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::constraint::Constraint;
-use crate::fork::Parent;
+use crate::fork::{Fork, Parent};
 use crate::grammar::Grammar;
 use crate::language::Helper;
 use crate::limits;
 use crate::wire::{self, Compiled, Opening};
 use crate::{Error, Sandbox, TooMuch};
 
-/// Compiled grammars that are kept, whether in use or not, and their memory together.
-const KEPT: usize = 32;
-const KEPT_BYTES: usize = 64 << 20;
+/// Memory of the compiled grammars that are kept for the next request.
+const KEPT_BYTES: usize = 48 << 20;
+/// What a process takes beside what its grammar does: tables of pages, and pages that it shared before it wrote to them.
+const PROCESS_BYTES: usize = 3 << 20;
 /// Refusals that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -40,14 +42,32 @@ pub struct Grammars {
     sandbox: Sandbox,
     tokens: Box<Tokens>,
     helper: OnceLock<Result<Helper, String>>,
+    /// A fork that waits for the next grammar.
+    spare: Mutex<Option<Fork>>,
     known: Mutex<Known>,
 }
 
 /// Both with the newest last.
 #[derive(Default)]
 struct Known {
-    compiled: VecDeque<(Key, Arc<Parent>, usize)>,
+    compiled: VecDeque<(Key, Arc<Ready>)>,
     refused: VecDeque<(Key, Refusal)>,
+}
+
+/// A compiled grammar.
+#[derive(Debug)]
+struct Ready {
+    parent: Arc<Parent>,
+    /// Memory that it holds.
+    bytes: usize,
+    /// Which tokens an answer may begin with.
+    mask: Vec<u32>,
+}
+
+impl Ready {
+    fn begin(&self) -> Result<Constraint, Error> {
+        Constraint::begin(&self.parent, self.mask.clone())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -68,7 +88,13 @@ impl From<Refusal> for Error {
 impl Grammars {
     /// `tokens` is asked when the first grammar comes, and a helper is started then.
     pub fn new(sandbox: Sandbox, tokens: impl Fn() -> TokenTable + Send + Sync + 'static) -> Self {
-        Self { sandbox, tokens: Box::new(tokens), helper: OnceLock::new(), known: Mutex::default() }
+        Self {
+            sandbox,
+            tokens: Box::new(tokens),
+            helper: OnceLock::new(),
+            spare: Mutex::default(),
+            known: Mutex::default(),
+        }
     }
 
     /// One answer's way through a grammar. Blocks: milliseconds for a usual grammar, at most seconds.
@@ -78,16 +104,16 @@ impl Grammars {
     pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, Error> {
         grammar.check().map_err(|error| Error::Refused(error.0))?;
         let key = key(grammar);
-        if let Some(parent) = self.known(&key)? {
-            match Constraint::begin(&parent) {
-                Ok(constraint) => return Ok(constraint),
-                // It was killed: it is compiled again.
-                Err(error) => tracing::warn!("a compiled grammar is gone: {error}"),
-            }
-            self.lock().compiled.retain(|(known, ..)| *known != key);
-        }
-        let parent = self.compile(key, grammar)?;
-        Constraint::begin(&parent)
+        let ready = match self.known(&key)? {
+            Some(ready) => ready,
+            None => self.compile(key, grammar)?,
+        };
+        ready.begin().or_else(|error| {
+            // It was killed: it is compiled again.
+            tracing::warn!("a compiled grammar is gone: {error}");
+            self.lock().compiled.retain(|(known, _)| *known != key);
+            self.compile(key, grammar)?.begin()
+        })
     }
 
     /// Whether this one needs no compiling: it is compiled, or known to be refused.
@@ -99,35 +125,46 @@ impl Grammars {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn known(&self, key: &Key) -> Result<Option<Arc<Parent>>, Error> {
+    fn known(&self, key: &Key) -> Result<Option<Arc<Ready>>, Error> {
         let mut known = self.lock();
         if let Some((_, refusal)) = known.refused.iter().find(|(known, _)| known == key) {
             return Err(refusal.clone().into());
         }
-        let Some(at) = known.compiled.iter().position(|(known, ..)| known == key) else { return Ok(None) };
+        let Some(at) = known.compiled.iter().position(|(known, _)| known == key) else { return Ok(None) };
         let Some(found) = known.compiled.remove(at) else { return Ok(None) };
-        let parent = Arc::clone(&found.1);
+        let ready = Arc::clone(&found.1);
         known.compiled.push_back(found);
-        Ok(Some(parent))
+        Ok(Some(ready))
     }
 
-    fn compile(&self, key: Key, grammar: &Grammar) -> Result<Arc<Parent>, Error> {
-        let fork = self.helper()?.fork()?;
-        let talk = wire::send(&fork.socket, grammar).and_then(|()| wire::receive::<Compiled>(&fork.socket));
-        let refusal = match talk {
-            Ok(Compiled::Ready { bytes }) => {
-                let parent = Parent::of(fork).map_err(|error| Error::Unavailable(error.to_string()))?;
-                let parent = Arc::new(parent);
-                self.keep(key, &parent, bytes);
-                return Ok(parent);
-            }
-            Ok(Compiled::Refused(why)) => Refusal::Wrong(why),
-            Err(error) => match fork.post_mortem(&error, limits::GRAMMAR) {
-                // Another time it may be done.
-                error @ Error::TooMuch(TooMuch::Clock(_)) => return Err(error),
-                Error::TooMuch(limit) => Refusal::TooMuch(limit),
-                other => return Err(other),
+    fn compile(&self, key: Key, grammar: &Grammar) -> Result<Arc<Ready>, Error> {
+        let (helper, begin) = (self.helper()?, Instant::now());
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let compiled = match spare {
+            // It may have been killed while it waited.
+            Some(spare) => match compile(spare, grammar) {
+                Err(Error::Unavailable(_)) if begin.elapsed() < limits::CONTROL => {
+                    compile(helper.fork()?, grammar)
+                }
+                compiled => compiled,
             },
+            None => compile(helper.fork()?, grammar),
+        };
+        // The next grammar need not wait for a fork.
+        if let Ok(fork) = helper.fork() {
+            *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(fork);
+        }
+        let refusal = match compiled {
+            Ok(ready) => {
+                let ready = Arc::new(ready);
+                self.keep(key, &ready);
+                return Ok(ready);
+            }
+            Err(Error::Refused(why)) => Refusal::Wrong(why),
+            // Another time it may be done.
+            Err(error @ Error::TooMuch(TooMuch::Clock(_))) => return Err(error),
+            Err(Error::TooMuch(limit)) => Refusal::TooMuch(limit),
+            Err(other) => return Err(other),
         };
         let mut known = self.lock();
         known.refused.push_back((key, refusal.clone()));
@@ -137,16 +174,16 @@ impl Grammars {
         Err(refusal.into())
     }
 
-    fn keep(&self, key: Key, parent: &Arc<Parent>, bytes: usize) {
+    fn keep(&self, key: Key, ready: &Arc<Ready>) {
         let mut known = self.lock();
-        if bytes > KEPT_BYTES / 2 {
+        if ready.bytes > KEPT_BYTES / 2 {
             return;
         }
         // Two requests may have compiled it at once.
-        known.compiled.retain(|(known, ..)| *known != key);
-        known.compiled.push_back((key, Arc::clone(parent), bytes));
-        let total = |known: &Known| known.compiled.iter().map(|(.., bytes)| bytes).sum::<usize>();
-        while known.compiled.len() > KEPT || total(&known) > KEPT_BYTES {
+        known.compiled.retain(|(known, _)| *known != key);
+        known.compiled.push_back((key, Arc::clone(ready)));
+        let total = |known: &Known| known.compiled.iter().map(|(_, ready)| ready.bytes).sum::<usize>();
+        while total(&known) > KEPT_BYTES {
             known.compiled.pop_front();
         }
     }
@@ -158,6 +195,18 @@ impl Grammars {
             Helper::new(&self.sandbox, &opening).map_err(|error| error.to_string())
         });
         helper.as_ref().map_err(|why| Error::Unavailable(why.clone()))
+    }
+}
+
+/// Has a fork of the helper compile a grammar.
+fn compile(fork: Fork, grammar: &Grammar) -> Result<Ready, Error> {
+    match wire::send(&fork.socket, grammar).and_then(|()| wire::receive::<Compiled>(&fork.socket)) {
+        Ok(Compiled::Ready { bytes, mask }) => {
+            let parent = Parent::of(fork).map_err(|error| Error::Unavailable(error.to_string()))?;
+            Ok(Ready { parent: Arc::new(parent), bytes: bytes + PROCESS_BYTES, mask })
+        }
+        Ok(Compiled::Refused(why)) => Err(Error::Refused(why)),
+        Err(error) => Err(fork.post_mortem(&error, limits::GRAMMAR)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! piece of work within a budget and ends. A compiled grammar is a fork that is forked again, once for each answer. So
 //! what a stranger's input can ruin is one fork, and building is paid for once.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,6 +23,13 @@ use crate::wire::{self, Chat, Compiled, Done, Opened, Opening, Order, Refused, S
 
 /// The argument that makes `millm` a helper.
 pub const ARGUMENT: &str = "sandbox";
+
+/// A schema as they usually are.
+const WARMING: &str = r#"{"type": "object", "properties": {
+    "text": {"type": "string", "maxLength": 9}, "whole": {"type": "integer", "minimum": 0, "maximum": 99},
+    "number": {"type": "number"}, "flag": {"type": "boolean"}, "choice": {"enum": ["a", "b"]},
+    "list": {"type": "array", "items": {"type": "string"}, "maxItems": 3}
+}, "required": ["text", "whole"], "additionalProperties": false}"#;
 
 /// Niceness of forks that work on a prompt, and of threads that compile a grammar.
 const PROMPT_NICE: i32 = 5;
@@ -85,10 +93,12 @@ trait Program {
 
 /// Obeys orders until the server is gone.
 fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
-    let (mut forks, mut forgotten) = (Vec::new(), Vec::new());
+    // By the server's numbers.
+    let mut forks: BTreeMap<i32, libc::pid_t> = BTreeMap::new();
+    let mut forgotten = Vec::new();
     while let Some(order) = wire::next_order(control)? {
         match order {
-            Order::Fork(socket) => {
+            Order::Fork(number, socket) => {
                 // SAFETY: this process has one thread, so its child has all there is of it.
                 match unsafe { libc::fork() } {
                     0 => {
@@ -98,34 +108,27 @@ fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
                         // SAFETY: ends the process without running what the parent has registered for its own end.
                         unsafe { libc::_exit(i32::from(ended.is_err())) }
                     }
-                    process => {
-                        if process > 0 {
-                            forks.push(process);
-                        }
-                        answer(control, process)?;
-                    }
+                    process if process > 0 => drop(forks.insert(number, process)),
+                    // The socket is closed, which says it.
+                    _ => {}
                 }
             }
             Order::Keep => {
                 program.keep();
                 answer(control, 0)?;
             }
-            Order::End(process) => {
-                // Nothing but its own forks.
-                let ended = if forks.contains(&process) { end(process) } else { Some((0, 0)) };
+            Order::End(number) => {
+                let ended = forks.get(&number).map_or(Some((0, 0)), |process| end(*process));
                 if ended.is_some() {
-                    forks.retain(|fork| *fork != process);
+                    forks.remove(&number);
                 }
                 let (status, computed) = ended.unwrap_or((0, 0));
                 for number in [i32::from(ended.is_some()), status, computed] {
                     answer(control, number)?;
                 }
             }
-            Order::Forget(process) => {
-                if forks.contains(&process) {
-                    forks.retain(|fork| *fork != process);
-                    forgotten.push(process);
-                }
+            Order::Forget(number) => {
+                forgotten.extend(forks.remove(&number));
                 forgotten.retain(|process| end(*process).is_none());
             }
         }
@@ -167,17 +170,24 @@ struct Language {
 }
 
 impl Program for Language {
-    /// One task, within its budget.
+    /// Tasks one after the other, each within its budget.
     fn work(self, socket: &UnixStream) -> io::Result<()> {
         limits::yield_to_others(PROMPT_NICE);
-        let task: Task = wire::receive(socket)?;
-        limits::begin(task.budget());
-        let done = match task {
-            Task::TryTemplate => ChatTemplate::of(&self.files).map(|found| Done::Template(found.is_some())),
-            Task::Encode { text, add_special } => self.tokenizer.encode(&text, add_special).map(Done::Tokens),
-            Task::Chat(chat) => self.chat(&chat).map(Done::Tokens),
-        };
-        wire::send(socket, &done.unwrap_or_else(|error| Done::Refused(error.into())))
+        loop {
+            let task: Task = wire::receive(socket)?;
+            limits::begin(task.budget());
+            let done = match task {
+                Task::TryTemplate => {
+                    ChatTemplate::of(&self.files).map(|found| Done::Template(found.is_some()))
+                }
+                Task::Encode { text, add_special } => {
+                    self.tokenizer.encode(&text, add_special).map(Done::Tokens)
+                }
+                Task::Chat(chat) => self.chat(&chat).map(Done::Tokens),
+            };
+            limits::time(Duration::ZERO);
+            wire::send(socket, &done.unwrap_or_else(|error| Done::Refused(error.into())))?;
+        }
     }
 
     fn keep(&mut self) {
@@ -220,23 +230,26 @@ impl Program for Matcher {
 
 /// Compiles the grammar that comes over `socket`; then that socket is for orders, and forks hold answers to it.
 fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
-    let grammar: Grammar = wire::receive(socket)?;
-    limits::begin(limits::GRAMMAR);
-    let before = allocator::left();
     // On a thread of its own: its rank cannot be raised again, and answers are to be worked on with the usual one.
-    let compiled = std::thread::scope(|scope| {
-        let compiling = || {
+    let (compiled, bytes) = std::thread::scope(|scope| {
+        let compiling = || -> io::Result<_> {
             limits::yield_to_others(COMPILE_NICE);
-            vocabulary.compile(&grammar)
+            // While nobody waits: a fork's memory is its own only once it has been written to.
+            drop(vocabulary.compile(&Grammar::JsonSchema(WARMING.to_owned())));
+            let grammar: Grammar = wire::receive(socket)?;
+            limits::begin(limits::GRAMMAR);
+            let before = allocator::left();
+            let compiled = vocabulary.compile(&grammar);
+            Ok((compiled, before.saturating_sub(allocator::left())))
         };
         let thread = std::thread::Builder::new().stack_size(limits::STACK).spawn_scoped(scope, compiling)?;
-        thread.join().map_err(|_| io::Error::other("compiling panicked"))
+        thread.join().map_err(|_| io::Error::other("compiling panicked"))?
     })?;
     limits::time(Duration::ZERO);
     match compiled {
         Err(error) => wire::send(socket, &Compiled::Refused(error.to_string())),
         Ok(matcher) => {
-            wire::send(socket, &Compiled::Ready { bytes: before.saturating_sub(allocator::left()) })?;
+            wire::send(socket, &Compiled::Ready { bytes, mask: matcher.mask().to_vec() })?;
             serve(socket, matcher)
         }
     }
@@ -245,7 +258,6 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
 /// Follows one answer: each token that comes is accepted, and what may come next is sent.
 fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
     limits::begin(Budget { memory: limits::STEPS_MEMORY, cpu: Duration::ZERO });
-    socket.write_all(&Step::mask(matcher.mask()))?;
     let mut token = [0; 4];
     while socket.read_exact(&mut token).is_ok() {
         limits::time(limits::STEP);

@@ -1,10 +1,12 @@
-//! The server's end of a model's language: a helper that has its tokenizer and chat template, forked for each prompt.
+//! The server's end of a model's language: a helper that has its tokenizer and chat template, and forks of it, each of
+//! which works on one prompt after the other.
 
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use millm_model::TokenizerFiles;
 
@@ -14,13 +16,15 @@ use crate::tokenizer::Detokenizer;
 use crate::wire::{self, Chat, Done, Opened, Opening, Task};
 use crate::{Error, Sandbox};
 
-/// A model's tokenizer and chat template. Shared between threads; each call works in a process of its own.
+/// A model's tokenizer and chat template. Shared between threads; each call works in another process.
 #[derive(Debug)]
 pub struct Language {
     helper: Helper,
     detokenizer: Detokenizer,
     /// Whether there is a template, or why it cannot be used.
     template: Result<bool, String>,
+    /// Idle ones.
+    workers: Mutex<Vec<Worker>>,
 }
 
 impl Language {
@@ -40,7 +44,7 @@ impl Language {
             return Err(Error::Unavailable("it answered something else".to_owned()));
         };
         detokenizer.check()?;
-        let mut language = Self { helper, detokenizer, template: Ok(false) };
+        let mut language = Self { helper, detokenizer, template: Ok(false), workers: Mutex::default() };
         language.template = match language.run(&Task::TryTemplate) {
             Ok(Done::Template(found)) => Ok(found),
             Ok(_) => Err("it answered something else".to_owned()),
@@ -50,6 +54,8 @@ impl Language {
         };
         if language.has_template() == Ok(true) {
             language.helper.keep_from_now_on()?;
+            // Forks from before do not have it.
+            language.workers().clear();
         }
         Ok(language)
     }
@@ -85,14 +91,50 @@ impl Language {
         }
     }
 
+    /// Has an idle worker do it, or a new one. One that was idle may have been killed meanwhile: then it is done again.
     fn run(&self, task: &Task) -> Result<Done, Error> {
-        let fork = self.helper.fork()?;
-        match wire::send(&fork.socket, task).and_then(|()| wire::receive(&fork.socket)) {
-            Ok(Done::Refused(refused)) => Err(Error::Model(refused.into())),
-            Ok(done) => Ok(done),
-            Err(error) => Err(fork.post_mortem(&error, task.budget())),
+        let idle = self.workers().pop();
+        let begin = Instant::now();
+        match idle.map(|worker| self.run_in(worker, task)) {
+            Some(Err(Error::Unavailable(_))) if begin.elapsed() < limits::CONTROL => {}
+            Some(outcome) => return outcome,
+            None => {}
+        }
+        self.run_in(Worker { fork: self.helper.fork()?, done: 0 }, task)
+    }
+
+    fn run_in(&self, mut worker: Worker, task: &Task) -> Result<Done, Error> {
+        let socket = &worker.fork.socket;
+        let done: Done = match wire::send(socket, task).and_then(|()| wire::receive(socket)) {
+            Ok(done) => done,
+            Err(error) => return Err(worker.fork.post_mortem(&error, task.budget())),
+        };
+        worker.done += 1;
+        let mut workers = self.workers();
+        if workers.len() < IDLE && worker.done < TASKS {
+            workers.push(worker);
+        }
+        match done {
+            Done::Refused(refused) => Err(Error::Model(refused.into())),
+            done => Ok(done),
         }
     }
+
+    fn workers(&self) -> std::sync::MutexGuard<'_, Vec<Worker>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Workers that are kept for the next prompt.
+const IDLE: usize = 2;
+/// Tasks of one worker: what libraries remember from one to the next stays bounded.
+const TASKS: usize = 200;
+
+/// A fork that does one task after the other.
+#[derive(Debug)]
+struct Worker {
+    fork: Fork,
+    done: usize,
 }
 
 /// A helper that is started again when it is gone. What it is opened with lies in a file without a name, not in memory.

@@ -49,7 +49,7 @@ pub(crate) const BUSY: Duration = Duration::from_millis(250);
 /// The same for building a tokenizer, beside which loads have other work.
 pub(crate) const OPENING: Duration = Duration::from_secs(30);
 /// For what takes microseconds: a fork, a kill.
-pub(crate) const CONTROL: Duration = Duration::from_secs(2);
+pub(crate) const CONTROL: Duration = Duration::from_millis(900);
 
 /// Caps what this process allocates from now on, and ends it by `SIGPROF` when it computes for longer.
 pub(crate) fn begin(budget: Budget) {

@@ -98,7 +98,12 @@ pub(crate) enum Done {
 /// The answer to a [`crate::Grammar`]; after [`Compiled::Ready`] the process is forked for each answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Compiled {
-    Ready { bytes: usize },
+    Ready {
+        /// Memory that it holds.
+        bytes: usize,
+        /// Which tokens an answer may begin with.
+        mask: Vec<u32>,
+    },
     Refused(String),
 }
 
@@ -159,8 +164,8 @@ pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Resul
 /// An order to a process that can be forked.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Fork; the fork talks over this socket. Answered with its process id.
-    Fork(OwnedFd),
+    /// Fork; the fork is called by this number and talks over this socket, which is closed when there is none. Not answered.
+    Fork(i32, OwnedFd),
     /// Kill a fork and say how it ended, or that it has not ended yet.
     End(i32),
     /// Kill a fork; nobody wants to know more. Not answered.
@@ -174,26 +179,26 @@ const END: u8 = b'E';
 const FORGET: u8 = b'G';
 const KEEP: u8 = b'K';
 
-pub(crate) fn order_fork(control: &UnixStream, socket: impl AsFd) -> io::Result<()> {
+pub(crate) fn order_fork(mut control: &UnixStream, number: i32, socket: impl AsFd) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut with = SendAncillaryBuffer::new(&mut space);
     let sockets = [socket.as_fd()];
     with.push(SendAncillaryMessage::ScmRights(&sockets));
     sendmsg(control, &[IoSlice::new(&[FORK])], &mut with, SendFlags::empty())?;
-    Ok(())
+    control.write_all(&number.to_le_bytes())
 }
 
-pub(crate) fn order_end(control: &UnixStream, process: i32) -> io::Result<()> {
-    order(control, END, process)
+pub(crate) fn order_end(control: &UnixStream, fork: i32) -> io::Result<()> {
+    order(control, END, fork)
 }
 
-pub(crate) fn order_forget(control: &UnixStream, process: i32) -> io::Result<()> {
-    order(control, FORGET, process)
+pub(crate) fn order_forget(control: &UnixStream, fork: i32) -> io::Result<()> {
+    order(control, FORGET, fork)
 }
 
-fn order(mut control: &UnixStream, kind: u8, process: i32) -> io::Result<()> {
+fn order(mut control: &UnixStream, kind: u8, fork: i32) -> io::Result<()> {
     let mut order = [kind, 0, 0, 0, 0];
-    order[1..].copy_from_slice(&process.to_le_bytes());
+    order[1..].copy_from_slice(&fork.to_le_bytes());
     control.write_all(&order)
 }
 
@@ -215,21 +220,23 @@ pub(crate) fn next_order(mut control: &UnixStream) -> io::Result<Option<Order>> 
     if got.bytes == 0 {
         return Ok(None);
     }
+    if kind[0] == KEEP {
+        return Ok(Some(Order::Keep));
+    }
+    let mut fork = [0; 4];
+    control.read_exact(&mut fork)?;
+    let fork = i32::from_le_bytes(fork);
     match kind[0] {
         FORK => {
             let socket = with.drain().find_map(|message| match message {
                 RecvAncillaryMessage::ScmRights(mut sockets) => sockets.next(),
                 _ => None,
             });
-            socket.map(|socket| Some(Order::Fork(socket))).ok_or_else(|| io::Error::other("no socket came"))
+            let socket = socket.ok_or_else(|| io::Error::other("no socket came"))?;
+            Ok(Some(Order::Fork(fork, socket)))
         }
-        kind @ (END | FORGET) => {
-            let mut process = [0; 4];
-            control.read_exact(&mut process)?;
-            let process = i32::from_le_bytes(process);
-            Ok(Some(if kind == END { Order::End(process) } else { Order::Forget(process) }))
-        }
-        KEEP => Ok(Some(Order::Keep)),
+        END => Ok(Some(Order::End(fork))),
+        FORGET => Ok(Some(Order::Forget(fork))),
         _ => Err(io::Error::other("an unknown order")),
     }
 }

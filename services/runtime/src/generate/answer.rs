@@ -9,13 +9,15 @@ use millm_proto::runtime::v1::{FinishReason, GenerateEnd, GenerateResponse, Gene
 use millm_sandbox::TextDecoder;
 
 use super::stop::{Step, StopMatcher};
-use crate::language::Language;
+use crate::{failure, language::Language};
 
 /// One answer as it is made.
 pub struct Answer {
     language: Arc<Language>,
     decoder: TextDecoder,
     stops: StopMatcher,
+    /// What the caller calls the answer's constraint.
+    constraint: String,
     /// Until it is sent.
     start: Option<GenerateStart>,
     asked: Instant,
@@ -28,12 +30,18 @@ pub struct Answer {
 
 impl Answer {
     /// `start` without the prompt's log probabilities; times count from `asked`.
-    pub fn new(language: Arc<Language>, stop: Vec<String>, start: GenerateStart, asked: Instant) -> Self {
+    pub fn new(
+        language: Arc<Language>,
+        (stop, constraint): (Vec<String>, String),
+        start: GenerateStart,
+        asked: Instant,
+    ) -> Self {
         let decoder = language.detokenizer().decoder();
         Self {
             decoder,
             language,
             stops: StopMatcher::new(stop),
+            constraint,
             prompt_tokens: start.prompt_token_ids.len(),
             start: Some(start),
             asked,
@@ -63,7 +71,7 @@ impl Answer {
                     EndReason::Length => FinishReason::Length,
                     EndReason::Cancelled => FinishReason::Cancelled,
                     EndReason::Unsatisfiable(why) => {
-                        return Err(ServiceError::invalid_argument("constraint", why));
+                        return Err(failure::of_held(&self.constraint, &why));
                     }
                     EndReason::ConstraintLost(why) => {
                         tracing::warn!("a constraint is lost: {why}");

@@ -41,7 +41,8 @@ pub async fn generate(
     let language = Arc::clone(&resident.language);
     let sampling =
         sampling::merge(request.sampling.unwrap_or_default(), &language.defaults, language.vocabulary)?;
-    let constraint = constraint::read(&language, request.constraint).await?;
+    let field = constraint::field(request.constraint.as_ref());
+    let constraint = constraint::read(&language, request.constraint, &field).await?;
     let context = resident.context_length as usize;
     let prompt = prompt::tokens(&language, request.prompt, context).await?;
 
@@ -75,7 +76,7 @@ pub async fn generate(
     // From here on the stream must not keep the model in memory.
     drop(resident);
 
-    let mut answer = Answer::new(language, request.stop, start, asked);
+    let mut answer = Answer::new(language, (request.stop, field), start, asked);
     Ok(try_stream! {
         while !answer.ended() {
             let Some(event) = events.recv().await else {

@@ -23,7 +23,7 @@ pub async fn tokens(
         }
         Prompt::Text(text) => {
             check_length(text.len(), language, context)?;
-            language.encode(text, true).await?
+            language.encode("prompt", text, true).await?
         }
         Prompt::Messages(messages) => {
             let contents = messages.messages.iter().map(|message| message.content.len()).sum();

@@ -9,7 +9,7 @@ const MAX_BYTES: usize = 256 << 10;
 /// Levels of brackets in a regular expression or a rule; serde_json holds JSON to 127.
 const MAX_NESTING: usize = 250;
 /// Beyond it neighbouring whole numbers are one and the same `f64`.
-const MAX_NUMBER: f64 = 9_007_199_254_740_992.0;
+const MAX_WHOLE: u64 = 1 << 53;
 
 /// Keywords whose numbers bound an answer.
 const BOUNDS: [&str; 11] = [
@@ -76,7 +76,11 @@ fn schema_numbers(schema: &Value, path: &str) -> Result<(), String> {
 }
 
 fn is_exact(number: &serde_json::Number) -> bool {
-    number.as_f64().is_some_and(|bound| bound.abs() <= MAX_NUMBER)
+    match (number.as_i64(), number.as_u64()) {
+        (Some(whole), _) => whole.unsigned_abs() <= MAX_WHOLE,
+        (None, Some(_)) => false,
+        (None, None) => number.as_f64().is_some_and(|bound| bound.abs() <= MAX_WHOLE as f64),
+    }
 }
 
 /// Schemas within a Lark grammar stand behind `%json`.
@@ -124,6 +128,9 @@ mod tests {
         assert_eq!(found, "#/minimum is -9223372036854775808; at most ±2^53 can be held exactly");
         let found = schema(r#"{"properties": {"a": {"anyOf": [{"multipleOf": 1e300}]}}}"#);
         assert_eq!(found, "#/properties/a/anyOf/multipleOf is 1e+300; at most ±2^53 can be held exactly");
+        for inexact in ["9007199254740993", "-9007199254740993", "18446744073709551615", "1e16"] {
+            assert_ne!(schema(&format!("{{\"maximum\": {inexact}}}")), "", "{inexact}");
+        }
         for fine in [
             r#"{"minimum": -9007199254740992, "maximum": 9007199254740992}"#,
             r#"{"properties": {"minimum": {"type": "string"}}}"#,
