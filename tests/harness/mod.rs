@@ -1,28 +1,37 @@
 //! What the black-box tests stand on: the real `millm` binary in one process or four, a fake hub with the
 //! models that the tests ask for, and the clients that people use: REST, gRPC and the command line.
 
+pub mod asking;
 mod cli;
 mod dice;
 mod downloads;
+pub mod grpc_web;
 mod hub;
 mod journal;
+mod local;
 mod process;
+mod process_tree;
 mod published;
 mod rest;
 mod server;
 mod shards;
+mod verdict;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use asking::{TINY, everyday, generate, generate_over_web, greedy, post};
 pub use cli::Cli;
 pub use dice::{Dice, number_from};
 pub use downloads::quick;
 pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
 pub use journal::{LOOKED_AT, ON_THE_LINE, asked, assert_covered, bytes_sent, fetches};
+pub use local::LocalModel;
+pub use process_tree::{ProcessTree, Seen};
 pub use published::{Published, files_below};
 pub use rest::Rest;
 pub use server::{Layout, Options, Role, Server, is_final};
+pub use verdict::{Judged, Verdict, judge_status};
 
 /// Longer than anything takes on a slow machine: what comes later is a hang.
 pub const DEADLINE: Duration = Duration::from_secs(120);

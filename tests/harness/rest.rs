@@ -77,6 +77,19 @@ impl Rest {
         self.client.post(format!("{}{path}", self.url)).json(body).send().await.expect("an answer")
     }
 
+    /// A body as it stands. An error is a connection that broke.
+    pub async fn send(&self, path: &str, body: Vec<u8>) -> Result<Answer, reqwest::Error> {
+        let request = self.client.post(format!("{}{path}", self.url));
+        let answer = request.header("content-type", "application/json").body(body).send().await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        Ok(Answer { status, json: serde_json::from_str(&text).unwrap_or(Value::Null), text })
+    }
+
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     async fn call(
         &self,
         method: Method,

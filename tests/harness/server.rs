@@ -22,7 +22,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use super::process::{Launch, Process};
-use super::{Cli, DEADLINE, Rest, within};
+use super::{Cli, DEADLINE, ProcessTree, Rest, within};
 
 /// How the roles are spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +157,11 @@ impl Server {
 
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())
+    }
+
+    /// The process of a role and what descends from it.
+    pub fn process_tree(&self, role: Role) -> ProcessTree {
+        ProcessTree::of(self.processes[&self.home_of(role)].id())
     }
 
     /// The command lines of all processes.

@@ -7,6 +7,7 @@ mod arrival;
 mod batching;
 mod doctor;
 mod faults;
+mod hostile;
 mod lifecycle;
 mod looking;
 mod refusals;

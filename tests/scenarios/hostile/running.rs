@@ -1,0 +1,113 @@
+//! Answers that run beside hostile inputs: none breaks, each is what it is alone.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use futures::future::{join, join_all};
+use millm_proto::runtime::v1::generate_request::Prompt;
+use millm_proto::runtime::v1::{GenerateRequest, constraint::Kind};
+
+use super::batch::{Batch, Wanted, held};
+use crate::harness::{Server, Tiny, generate, greedy, within};
+use crate::hostile_inputs::{grammars, schemas};
+
+pub const ANSWERS: usize = 8;
+const TOKENS: u32 = 1_000;
+/// Clients that ask with hostile inputs meanwhile.
+const DISTURBERS: usize = 3;
+
+/// The n-th answer's request: a prompt of its own, long whatever the model would say.
+fn request(n: usize, references: &[Tiny]) -> GenerateRequest {
+    let prompt = Prompt::Text(references[n].prompt.clone());
+    GenerateRequest { ignore_eos: true, ..greedy(prompt, TOKENS) }
+}
+
+/// Token ids of a whole answer. An answer that breaks or ends early says so.
+async fn answer(server: &Server, request: GenerateRequest) -> Result<Vec<u32>, String> {
+    let mut stream =
+        server.runtime().generate(request).await.map_err(|status| status.to_string())?.into_inner();
+    let (mut ids, mut ended) = (Vec::new(), false);
+    while let Some(message) =
+        stream.message().await.map_err(|status| format!("after {}: {status}", ids.len()))?
+    {
+        ids.extend(message.token_ids);
+        ended |= message.end.is_some();
+    }
+    if ended { Ok(ids) } else { Err(format!("no end after {} tokens", ids.len())) }
+}
+
+/// All answers at once: what they are, and tokens per second.
+pub async fn answers(server: &Server) -> (Vec<Result<Vec<u32>, String>>, f64) {
+    let references = Tiny::references();
+    let started = Instant::now();
+    let all = join_all((0..ANSWERS).map(|n| answer(server, request(n, &references))));
+    let all = within("the answers", all).await;
+    let tokens: usize = all.iter().flatten().map(Vec::len).sum();
+    (all, tokens as f64 / started.elapsed().as_secs_f64())
+}
+
+/// Panics unless each is the one it was.
+pub fn assert_same(before: &[Result<Vec<u32>, String>], now: &[Result<Vec<u32>, String>]) {
+    for (n, (before, now)) in before.iter().zip(now).enumerate() {
+        assert!(now.is_ok() && before == now, "answer {n}: {now:?} instead of {before:?}");
+        assert_eq!(now.as_ref().map(Vec::len), Ok(TOKENS as usize), "answer {n}");
+    }
+}
+
+/// One of each kind of harm, again and again.
+fn hostile() -> Vec<(String, Kind)> {
+    let schemas = schemas::all().into_iter().filter(|(name, _)| {
+        ["650 $refs", "multipleOf 100000007", "twenty patterns in allOf", "minimum and maximum at -2^63"]
+            .contains(name)
+    });
+    let mut kinds: Vec<(String, Kind)> =
+        schemas.map(|(name, schema)| (name.to_owned(), Kind::JsonSchema(schema.to_string()))).collect();
+    kinds.push(("20000 times a?".to_owned(), Kind::Regex("a?".repeat(20_000))));
+    let larks = grammars::larks().into_iter().take(5);
+    kinds.extend(larks.map(|(name, lark)| (name.to_owned(), Kind::Grammar(lark))));
+    kinds
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_answers_beside_hostile_inputs() {
+    let mut batch = Batch::start().await;
+    let (before, alone) = answers(&batch.server).await;
+    let single = answer(&batch.server, request(3, &Tiny::references())).await;
+    assert_eq!(single, before[3], "an answer is the same in company");
+
+    let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let kinds = hostile();
+    let server = &batch.server;
+    let disturb = async |first: usize| {
+        for (name, kind) in kinds.iter().cycle().skip(first) {
+            if done.load(Ordering::Relaxed) {
+                return;
+            }
+            let judged = within(name, generate(server, held(kind.clone()))).await;
+            let verdict = judged.unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert!(Wanted::TakenOrRefused("constraint").accepts(&verdict), "{name}: {verdict}");
+            asked.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let beside = async {
+        let all = answers(server).await;
+        done.store(true, Ordering::Relaxed);
+        all
+    };
+    let disturbing = join_all((0..DISTURBERS).map(|n| disturb(3 * n)));
+    let ((now, speed), _) = join(beside, disturbing).await;
+    assert_same(&before, &now);
+    let asked = asked.into_inner();
+    assert!(asked > 0, "nothing was asked beside the answers");
+    println!(
+        "{asked} hostile inputs; {speed:.0} tokens/s beside them, {alone:.0} without: {:.2}",
+        speed / alone
+    );
+    let last = hostile().remove(0).1;
+    batch
+        .check("after it all", &Wanted::TakenOrRefused("constraint"), async |server| {
+            generate(server, held(last)).await
+        })
+        .await;
+    batch.end().await;
+}
