@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 BIN := target/debug
 FUZZ_SECONDS ?= 3600
 
-.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz clients browser clean
+.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz fuzz-minute clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ help: ## What can be made
 demo: build ## Pull, quantize, load and ask the tiny model, from a fake hub
 	@tests/tools/demo.sh
 
-test: tools fmt typos buf deny clippy build unit web-test clients browser ## Every check
+test: tools fmt typos buf deny clippy build unit fuzz-minute web-test clients browser ## Every check
 	@echo "make test: everything passed"
 
 run: build ## Serve on http://127.0.0.1:8000
@@ -71,7 +71,10 @@ clippy: ## Lints
 	cargo clippy --workspace --all-targets -- -D warnings
 
 unit: build ## Rust tests: crates, store on both databases, black-box
-	cargo nextest run --workspace --no-fail-fast
+	cargo nextest run --workspace --no-fail-fast -E 'not binary(fuzz)'
+
+fuzz-minute: build ## Every fuzz target for a minute, all at once, through the real server
+	MILLM_FUZZ_SECONDS=60 cargo nextest run -p millm-tests -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
 
 cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
 	tests/tools/cuda.sh cargo build --features cuda
@@ -82,9 +85,9 @@ cuda-test: ## The device's numbers, on the first GPU
 release-check: test ## Every check, and that the build for GPUs compiles: what a release must pass
 	tests/tools/cuda.sh cargo check --features cuda --all-targets
 
-fuzz: ## Damaged files against every parser, for FUZZ_SECONDS (an hour)
-	MILLM_FUZZ_UNTIL=$$(( $$(date +%s) + $(FUZZ_SECONDS) )) \
-	  cargo nextest run --workspace -E 'binary(hostile)' --test-threads 16 --no-fail-fast
+fuzz: build ## Every parser, and every fuzz target through the real server, for FUZZ_SECONDS (an hour); the corpus grows
+	MILLM_FUZZ_UNTIL=$$(( $$(date +%s) + $(FUZZ_SECONDS) )) MILLM_FUZZ_SECONDS=$(FUZZ_SECONDS) MILLM_FUZZ_SAVE=1 \
+	  cargo nextest run --workspace -E 'binary(hostile) + binary(fuzz)' --test-threads 28 --no-fail-fast
 
 web-test: web/dist/index.html ## The web app's types, lints and tests
 	cd web && npm run lint && npm test

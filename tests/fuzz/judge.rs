@@ -1,0 +1,104 @@
+//! Whether what came back is right: a typed answer, in time, from a server that lives.
+
+use std::time::{Duration, Instant};
+
+use millm_kit::Reason;
+use millm_proto::runtime::v1::GetStatusRequest;
+
+use crate::harness::{Judged, ProcessTree, Server, Verdict};
+
+/// A typed answer comes within this on a machine that has nothing else to do.
+const PROMISE: Duration = Duration::from_secs(5);
+/// Inputs that take this long are worth keeping.
+pub const SLOW: Duration = Duration::from_secs(1);
+
+/// What an input came to.
+#[derive(Debug)]
+pub struct Outcome {
+    pub took: Duration,
+    pub end: End,
+}
+
+#[derive(Debug)]
+pub enum End {
+    /// Typed: inputs of one class are alike.
+    Typed(Verdict),
+    /// The answer is being generated: it is long, not late.
+    Generating,
+    Wrong(String),
+}
+
+impl Outcome {
+    pub fn class(&self) -> String {
+        match &self.end {
+            End::Typed(verdict) => class(verdict),
+            End::Generating => "generating".to_owned(),
+            End::Wrong(why) => format!("wrong: {}", why.chars().take(60).collect::<String>()),
+        }
+    }
+
+    pub fn is_wrong(&self) -> bool {
+        matches!(self.end, End::Wrong(_))
+    }
+}
+
+/// Status, reason and the first words, without what is the input's own.
+fn class(verdict: &Verdict) -> String {
+    let Some(reason) = verdict.reason else { return "200".to_owned() };
+    let letter = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    let words = verdict.message.split_whitespace().filter(|word| !word.contains(['\'', '"', '`']));
+    let words: Vec<String> = words.take(6).map(|word| word.chars().map(letter).collect()).collect();
+    format!("{} {} {} {}", verdict.status, reason.name(), verdict.field, words.join(" "))
+}
+
+/// Waits for an answer as long as is right, and looks at it and at the server.
+pub async fn judge(server: &Server, tree: &ProcessTree, asked: impl Future<Output = Judged>) -> Outcome {
+    let (started, patience) = (Instant::now(), patience());
+    let judged = tokio::time::timeout(patience, asked).await;
+    let took = started.elapsed();
+    let end = if !tree.is_alive() {
+        End::Wrong("it ended the server".to_owned())
+    } else {
+        match judged {
+            Ok(judged) => typed(judged),
+            Err(_) if is_generating(server).await => gone(server).await,
+            Err(_) => End::Wrong(format!("nothing within {:.0} s", patience.as_secs_f64())),
+        }
+    };
+    Outcome { took, end }
+}
+
+fn typed(judged: Judged) -> End {
+    match judged {
+        Ok(verdict) if matches!(verdict.reason, Some(Reason::Internal | Reason::ModelLoadFailed)) => {
+            End::Wrong(format!("an error of the server's own: {verdict}"))
+        }
+        Ok(verdict) => End::Typed(verdict),
+        Err(why) => End::Wrong(format!("no typed answer: {why}")),
+    }
+}
+
+async fn is_generating(server: &Server) -> bool {
+    let status = server.runtime().get_status(GetStatusRequest {}).await.expect("a status").into_inner();
+    status.models.iter().any(|model| model.running_requests > 0)
+}
+
+/// The client has left: so must its work. Bounded; the status is asked as it changes.
+async fn gone(server: &Server) -> End {
+    let started = Instant::now();
+    while is_generating(server).await {
+        if started.elapsed() > patience() {
+            return End::Wrong("it goes on after the client has left".to_owned());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    End::Generating
+}
+
+/// The promise, times as many as share a core.
+fn patience() -> Duration {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    PROMISE.mul_f64((1.0 + load / cores as f64).max(1.0))
+}
