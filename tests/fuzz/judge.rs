@@ -45,9 +45,8 @@ impl Outcome {
 /// Status, reason and the first words, without what is the input's own.
 fn class(verdict: &Verdict) -> String {
     let Some(reason) = verdict.reason else { return "200".to_owned() };
-    let letter = |c: char| if c.is_ascii_digit() { '0' } else { c };
-    let words = verdict.message.split_whitespace().filter(|word| !word.contains(['\'', '"', '`']));
-    let words: Vec<String> = words.take(6).map(|word| word.chars().map(letter).collect()).collect();
+    let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphabetic() || "-,.:_".contains(c));
+    let words: Vec<&str> = verdict.message.split_whitespace().filter(is_plain).take(6).collect();
     format!("{} {} {} {}", verdict.status, reason.name(), verdict.field, words.join(" "))
 }
 

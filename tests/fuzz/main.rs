@@ -13,6 +13,7 @@ mod harness;
 mod hostile_inputs;
 
 mod corpus;
+mod json_tree;
 mod judge;
 mod mutator;
 mod runner;

@@ -55,9 +55,11 @@ impl From<&ServiceError> for Verdict {
     }
 }
 
-/// A gRPC status. What carries no details comes from no service of ours: a connection that broke.
+/// A gRPC status. A message that cannot be read has a code and no details (`kit::wire`); whatever else has none comes
+/// from no service of ours: a connection that broke.
 pub fn judge_status(status: &Status) -> Judged {
-    if status.details().is_empty() && status.code() != Code::Unimplemented {
+    let may_be_bare = [Code::Unimplemented, Code::InvalidArgument, Code::ResourceExhausted];
+    if status.details().is_empty() && !may_be_bare.contains(&status.code()) {
         return Err(format!("{:?}: {}", status.code(), status.message()));
     }
     Ok(Verdict::from(&ServiceError::from(status)))

@@ -7,7 +7,7 @@ use futures::future::{join, join_all};
 use millm_proto::runtime::v1::generate_request::Prompt;
 use millm_proto::runtime::v1::{GenerateRequest, constraint::Kind};
 
-use super::batch::{Batch, Wanted, held};
+use super::batch::{Batch, Wanted, held, is_starved};
 use crate::harness::{Server, Tiny, generate, greedy, within};
 use crate::hostile_inputs::{grammars, schemas};
 
@@ -83,9 +83,11 @@ async fn eight_answers_beside_hostile_inputs() {
             if done.load(Ordering::Relaxed) {
                 return;
             }
+            let started = Instant::now();
             let judged = within(name, generate(server, held(kind.clone()))).await;
             let verdict = judged.unwrap_or_else(|why| panic!("{name}: {why}"));
-            assert!(Wanted::TakenOrRefused("constraint").accepts(&verdict), "{name}: {verdict}");
+            let is_right = Wanted::TakenOrRefused("constraint").accepts(&verdict);
+            assert!(is_right || is_starved(&verdict, started.elapsed()), "{name}: {verdict}");
             asked.fetch_add(1, Ordering::Relaxed);
         }
     };
