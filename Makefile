@@ -74,7 +74,7 @@ unit: build ## Rust tests: crates, store on both databases, black-box
 	cargo nextest run --workspace --no-fail-fast -E 'not binary(fuzz)'
 
 fuzz-minute: build ## Every fuzz target for a minute, all at once, through the real server
-	MILLM_FUZZ_SECONDS=60 cargo nextest run -p millm-tests -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
+	MILLM_FUZZ_SECONDS=60 cargo nextest run --workspace -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
 
 cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
 	tests/tools/cuda.sh cargo build --features cuda
