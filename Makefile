@@ -32,7 +32,8 @@ bench: build tools ## The figures: start time, memory, quantizing, batching
 	@$(PY) tests/tools/bench.py
 
 soak: build ## Downloads under faults and kill -9, for longer than `make test` has time
-	MILLM_KILLS=50 MILLM_ROUNDS=300 cargo nextest run --workspace --no-capture -E 'test(/faults::(kills|mixed)::/)'
+	MILLM_KILLS=50 MILLM_ROUNDS=300 MILLM_CROWD=1000 \
+	  cargo nextest run --workspace --no-capture -E 'test(/faults::(kills|mixed)::|hostile::crowd::/)'
 
 bench-download: build tools ## 2 GiB from the fake hub, beside curl and the Python client
 	@$(PY) tests/tools/bench_download.py

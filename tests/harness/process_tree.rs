@@ -140,12 +140,24 @@ fn processes() -> impl Iterator<Item = u32> {
 fn stat(id: u32) -> Option<Seen> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+    let runs = || threads(id).any(|thread| thread.contains(") R "));
     Some(Seen {
         id,
-        state: fields.first()?.chars().next()?,
+        // Of all its threads.
+        state: fields
+            .first()?
+            .chars()
+            .next()
+            .map(|state| if state == 'S' && runs() { 'R' } else { state })?,
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
+}
+
+/// `stat` of each thread.
+fn threads(id: u32) -> impl Iterator<Item = String> {
+    let all = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
+    all.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok())
 }
 
 fn is_helper(id: u32) -> bool {

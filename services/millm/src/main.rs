@@ -29,7 +29,7 @@ use client::Server;
 fn main() -> ExitCode {
     // The server's own helper: before anything else of the program runs.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == millm_sandbox::helper::ARGUMENT) {
-        return millm_sandbox::helper::main();
+        return millm_sandbox::helper::main(memory::give_back);
     }
     let cli = Cli::parse();
     let json = cli.json;

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::limits::{self, Budget};
-use crate::{Error, Sandbox, TooMuch, allocator, helper};
+use crate::{Error, Sandbox, TooMuch, allocator, helper, wire};
 
 /// A process that forks when it is told to. Dropping it ends it and all that came of it.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub(crate) struct Parent {
     control: Mutex<UnixStream>,
     /// It is gone, or an order was not answered in time: what comes now may be its answer.
     is_lost: AtomicBool,
+    /// Whether it forks no more.
+    is_retired: AtomicBool,
     /// How many forks there have been: their numbers.
     forks: AtomicI32,
     origin: Origin,
@@ -65,6 +69,7 @@ impl Parent {
         Ok(Self {
             control: Mutex::new(ours),
             is_lost: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             forks: AtomicI32::new(0),
             origin,
         })
@@ -78,6 +83,7 @@ impl Parent {
         Ok(Self {
             control: Mutex::new(control),
             is_lost: AtomicBool::new(false),
+            is_retired: AtomicBool::new(false),
             forks: AtomicI32::new(0),
             origin,
         })
@@ -94,18 +100,21 @@ impl Parent {
 
     pub fn keep(&self) -> io::Result<()> {
         self.with_control(|control| {
-            crate::wire::order_keep(control)?;
+            wire::order_keep(control)?;
             number(control).map(drop)
         })
     }
 
     /// A fork, which may take milliseconds to be there; what is said to it meanwhile waits in its socket.
     pub fn fork(self: &Arc<Self>) -> io::Result<Fork> {
+        if self.is_retired.load(Ordering::Relaxed) {
+            return Err(io::Error::other("one of its forks did not answer"));
+        }
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(limits::ANSWER))?;
         ours.set_write_timeout(Some(limits::ANSWER))?;
         let number = self.forks.fetch_add(1, Ordering::Relaxed);
-        self.with_control(|control| crate::wire::order_fork(control, number, &theirs))?;
+        self.with_control(|control| wire::order_fork(control, number, &theirs))?;
         Ok(Fork { socket: ours, number, parent: Some(Arc::clone(self)) })
     }
 
@@ -114,7 +123,7 @@ impl Parent {
         let deadline = Instant::now() + limits::CONTROL;
         loop {
             let [ended, status, computed] = self.with_control(|control| {
-                crate::wire::order_end(control, fork)?;
+                wire::order_end(control, fork)?;
                 Ok([number(control)?, number(control)?, number(control)?])
             })?;
             if ended != 0 {
@@ -129,14 +138,21 @@ impl Parent {
 
     fn forget(&self, fork: i32) {
         // Where that fails, all is ended anyway.
-        let _ = self.with_control(|control| crate::wire::order_forget(control, fork));
+        let _ = self.with_control(|control| wire::order_forget(control, fork));
     }
 
-    /// Ends the helper that this is, or is a fork of, with all that came of it.
+    /// Ends it when it does not answer, with all that came of it.
     fn abandon(&self) {
+        self.is_lost.store(true, Ordering::Relaxed);
         match &self.origin {
             Origin::Started(_) => drop(self.kill()),
-            Origin::Forked(fork) => fork.parent.iter().for_each(|parent| parent.abandon()),
+            Origin::Forked(fork) => {
+                let Some(parent) = &fork.parent else { return };
+                // Its forks end with their sockets. Where its own parent does not answer either, that goes too.
+                if parent.end(fork.number).is_err() {
+                    parent.abandon();
+                }
+            }
         }
     }
 
@@ -181,6 +197,23 @@ fn number(mut control: &UnixStream) -> io::Result<i32> {
 }
 
 impl Fork {
+    /// Asks a fork that waits for something to do. It says within `patience` that it has heard.
+    pub fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        question: &Q,
+        patience: Duration,
+    ) -> Result<A, Silence> {
+        let heard = || -> io::Result<bool> {
+            self.socket.set_read_timeout(Some(patience))?;
+            wire::send(&self.socket, question)?;
+            let heard = wire::receive(&self.socket)?;
+            self.socket.set_read_timeout(Some(limits::ANSWER))?;
+            Ok(heard)
+        };
+        heard().map_err(Silence::Unheard)?;
+        wire::receive(&self.socket).map_err(Silence::Unanswered)
+    }
+
     /// What became of a process that did not answer, or answered with `error`, while it had this budget.
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
@@ -198,11 +231,27 @@ impl Fork {
         }
     }
 
-    /// Ends it when it has not answered, without waiting for that.
+    /// Ends it when it has not answered, without waiting for that. Its parent, which may be stopped too, forks no more.
     pub fn give_up(mut self) {
         if let Some(parent) = self.parent.take() {
+            parent.is_retired.store(true, Ordering::Relaxed);
             bury(Dropped { parent, number: self.number, is_stuck: true });
         }
+    }
+}
+
+/// Why a fork gave no answer.
+#[derive(Debug)]
+pub(crate) enum Silence {
+    /// It was gone or stopped before it was asked.
+    Unheard(io::Error),
+    Unanswered(io::Error),
+}
+
+impl Silence {
+    pub fn error(self) -> io::Error {
+        let (Self::Unheard(error) | Self::Unanswered(error)) = self;
+        error
     }
 }
 

@@ -4,22 +4,22 @@
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::constraint::Constraint;
-use crate::fork::{Fork, Parent};
+use crate::fork::{Fork, Parent, Silence};
 use crate::grammar::Grammar;
 use crate::language::Helper;
 use crate::limits;
-use crate::wire::{self, Compiled, Opening};
+use crate::wire::{Compiled, Opening};
 use crate::{Error, Sandbox, TooMuch};
 
 /// Memory of the compiled grammars that are kept for the next request.
-const KEPT_BYTES: usize = 48 << 20;
+const KEPT_BYTES: usize = 32 << 20;
 /// What a process takes beside what its grammar does: tables of pages, and pages that it shared before it wrote to them.
-const PROCESS_BYTES: usize = 3 << 20;
+const PROCESS_BYTES: usize = 2 << 20;
 /// Refusals that are remembered.
 const REMEMBERED: usize = 1024;
 
@@ -138,17 +138,22 @@ impl Grammars {
     }
 
     fn compile(&self, key: Key, grammar: &Grammar) -> Result<Arc<Ready>, Error> {
-        let (helper, begin) = (self.helper()?, Instant::now());
+        let helper = self.helper()?;
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let compiled = match spare {
-            // It may have been killed while it waited.
-            Some(spare) => match compile(spare, grammar) {
-                Err(Error::Unavailable(_)) if begin.elapsed() < limits::CONTROL => {
-                    compile(helper.fork()?, grammar)
+        let compiled = match spare.map(|spare| compile(spare, grammar, limits::HEARD)) {
+            Some(Ok(compiled)) => compiled,
+            // There is none, or it is gone or stopped.
+            Some(Err(_)) | None => match compile(helper.fork()?, grammar, limits::FORKED) {
+                Ok(compiled) => compiled,
+                // The helper is gone or stopped: another is started.
+                Err((fork, error)) => {
+                    fork.post_mortem(&error, limits::GRAMMAR);
+                    match compile(helper.fork()?, grammar, limits::FORKED) {
+                        Ok(compiled) => compiled,
+                        Err((fork, error)) => Err(fork.post_mortem(&error, limits::GRAMMAR)),
+                    }
                 }
-                compiled => compiled,
             },
-            None => compile(helper.fork()?, grammar),
         };
         // The next grammar need not wait for a fork.
         if let Ok(fork) = helper.fork() {
@@ -198,15 +203,20 @@ impl Grammars {
     }
 }
 
-/// Has a fork of the helper compile a grammar.
-fn compile(fork: Fork, grammar: &Grammar) -> Result<Ready, Error> {
-    match wire::send(&fork.socket, grammar).and_then(|()| wire::receive::<Compiled>(&fork.socket)) {
-        Ok(Compiled::Ready { bytes, mask }) => {
-            let parent = Parent::of(fork).map_err(|error| Error::Unavailable(error.to_string()))?;
-            Ok(Ready { parent: Arc::new(parent), bytes: bytes + PROCESS_BYTES, mask })
-        }
-        Ok(Compiled::Refused(why)) => Err(Error::Refused(why)),
-        Err(error) => Err(fork.post_mortem(&error, limits::GRAMMAR)),
+/// Has a fork of the helper compile a grammar; it comes back when it has not heard.
+fn compile(
+    fork: Fork,
+    grammar: &Grammar,
+    patience: Duration,
+) -> Result<Result<Ready, Error>, (Fork, std::io::Error)> {
+    match fork.ask(grammar, patience) {
+        Ok(Compiled::Ready { bytes, mask }) => Ok(match Parent::of(fork) {
+            Ok(parent) => Ok(Ready { parent: Arc::new(parent), bytes: bytes + PROCESS_BYTES, mask }),
+            Err(error) => Err(Error::Unavailable(error.to_string())),
+        }),
+        Ok(Compiled::Refused(why)) => Ok(Err(Error::Refused(why))),
+        Err(Silence::Unheard(error)) => Err((fork, error)),
+        Err(Silence::Unanswered(error)) => Ok(Err(fork.post_mortem(&error, limits::GRAMMAR))),
     }
 }
 

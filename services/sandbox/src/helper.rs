@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use millm_model::gguf::Metadata;
@@ -31,12 +32,25 @@ const WARMING: &str = r#"{"type": "object", "properties": {
     "list": {"type": "array", "items": {"type": "string"}, "maxItems": 3}
 }, "required": ["text", "whole"], "additionalProperties": false}"#;
 
+/// Of a worker, beyond what it began with.
+const WORKER_MEMORY: usize = 32 << 20;
+
 /// Niceness of forks that work on a prompt, and of threads that compile a grammar.
 const PROMPT_NICE: i32 = 5;
 const COMPILE_NICE: i32 = 10;
 
-/// Runs until the server closes the socket.
-pub fn main() -> ExitCode {
+/// Returns what the allocator keeps to the system.
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+fn give_back() {
+    if let Some(give_back) = GIVE_BACK.get() {
+        give_back();
+    }
+}
+
+/// Runs until the server closes the socket. `give_back` returns to the system what the allocator keeps of freed memory.
+pub fn main(give_back: fn()) -> ExitCode {
+    let _ = GIVE_BACK.set(give_back);
     limits::lock_down();
     // SAFETY: the server gave this process a socket as descriptor 0, which nobody else here owns.
     let control = UnixStream::from(unsafe { OwnedFd::from_raw_fd(0) });
@@ -173,8 +187,11 @@ impl Program for Language {
     /// Tasks one after the other, each within its budget.
     fn work(self, socket: &UnixStream) -> io::Result<()> {
         limits::yield_to_others(PROMPT_NICE);
-        loop {
+        let most = limits::peak_memory() + WORKER_MEMORY;
+        // One that had much keeps some of it: another takes its place.
+        while limits::peak_memory() < most {
             let task: Task = wire::receive(socket)?;
+            wire::send(socket, &true)?;
             limits::begin(task.budget());
             let done = match task {
                 Task::TryTemplate => {
@@ -188,6 +205,7 @@ impl Program for Language {
             limits::time(Duration::ZERO);
             wire::send(socket, &done.unwrap_or_else(|error| Done::Refused(error.into())))?;
         }
+        Ok(())
     }
 
     fn keep(&mut self) {
@@ -237,6 +255,7 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
             // While nobody waits: a fork's memory is its own only once it has been written to.
             drop(vocabulary.compile(&Grammar::JsonSchema(WARMING.to_owned())));
             let grammar: Grammar = wire::receive(socket)?;
+            wire::send(socket, &true)?;
             limits::begin(limits::GRAMMAR);
             let before = allocator::left();
             let compiled = vocabulary.compile(&grammar);
@@ -250,6 +269,7 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
         Err(error) => wire::send(socket, &Compiled::Refused(error.to_string())),
         Ok(matcher) => {
             wire::send(socket, &Compiled::Ready { bytes, mask: matcher.mask().to_vec() })?;
+            give_back();
             serve(socket, matcher)
         }
     }

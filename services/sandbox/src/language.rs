@@ -6,11 +6,10 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use millm_model::TokenizerFiles;
 
-use crate::fork::{Fork, Parent, why};
+use crate::fork::{Fork, Parent, Silence, why};
 use crate::limits::{self, Budget};
 use crate::tokenizer::Detokenizer;
 use crate::wire::{self, Chat, Done, Opened, Opening, Task};
@@ -91,24 +90,37 @@ impl Language {
         }
     }
 
-    /// Has an idle worker do it, or a new one. One that was idle may have been killed meanwhile: then it is done again.
+    /// Has an idle worker do it, or a new one.
     fn run(&self, task: &Task) -> Result<Done, Error> {
-        let idle = self.workers().pop();
-        let begin = Instant::now();
-        match idle.map(|worker| self.run_in(worker, task)) {
-            Some(Err(Error::Unavailable(_))) if begin.elapsed() < limits::CONTROL => {}
-            Some(outcome) => return outcome,
-            None => {}
+        while let Some(worker) = self.idle() {
+            match worker.fork.ask(task, limits::HEARD) {
+                Ok(done) => return self.keep(worker, done),
+                // It is replaced.
+                Err(Silence::Unheard(_)) => drop(worker),
+                Err(Silence::Unanswered(error)) => {
+                    return Err(worker.fork.post_mortem(&error, task.budget()));
+                }
+            }
         }
-        self.run_in(Worker { fork: self.helper.fork()?, done: 0 }, task)
+        let mut fork = self.helper.fork()?;
+        let mut outcome = fork.ask(task, limits::FORKED);
+        if let Err(Silence::Unheard(error)) = &outcome {
+            // The helper is gone or stopped: another is started.
+            fork.post_mortem(error, task.budget());
+            fork = self.helper.fork()?;
+            outcome = fork.ask(task, limits::FORKED);
+        }
+        match outcome {
+            Ok(done) => self.keep(Worker { fork, done: 0 }, done),
+            Err(silence) => Err(fork.post_mortem(&silence.error(), task.budget())),
+        }
     }
 
-    fn run_in(&self, mut worker: Worker, task: &Task) -> Result<Done, Error> {
-        let socket = &worker.fork.socket;
-        let done: Done = match wire::send(socket, task).and_then(|()| wire::receive(socket)) {
-            Ok(done) => done,
-            Err(error) => return Err(worker.fork.post_mortem(&error, task.budget())),
-        };
+    fn idle(&self) -> Option<Worker> {
+        self.workers().pop()
+    }
+
+    fn keep(&self, mut worker: Worker, done: Done) -> Result<Done, Error> {
         worker.done += 1;
         let mut workers = self.workers();
         if workers.len() < IDLE && worker.done < TASKS {

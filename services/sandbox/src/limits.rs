@@ -44,6 +44,10 @@ pub(crate) const STEPS_MEMORY: usize = 128 << 20;
 
 /// On the clock, for anything asked of a sandboxed process that keeps to its computing time: longer, and it does not answer.
 pub(crate) const ANSWER: Duration = Duration::from_secs(4);
+/// For one that has waited to say that it has heard. One that has not is replaced.
+pub(crate) const HEARD: Duration = Duration::from_millis(500);
+/// The same for a new one.
+pub(crate) const FORKED: Duration = Duration::from_secs(2);
 /// What computed longer than this was at work when its time was up, and not stopped.
 pub(crate) const BUSY: Duration = Duration::from_millis(250);
 /// The same for building a tokenizer, beside which loads have other work.
@@ -76,6 +80,18 @@ pub(crate) fn yield_to_others(nice: i32) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = nice;
+}
+
+/// The most memory that this process had since it was forked, in bytes.
+pub(crate) fn peak_memory() -> usize {
+    // SAFETY: all of it is plain numbers, and valid for the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    // macOS has bytes here, others have KiB.
+    usage.ru_maxrss.max(0) as usize * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
 /// Before a helper's program starts, in its process.

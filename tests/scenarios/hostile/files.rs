@@ -120,7 +120,7 @@ async fn a_tokenizer_that_multiplies() {
         let mut request = greedy(Prompt::Text(text.to_owned()), 2);
         request.model = HANDLE.to_owned();
         let name = format!("{name}: {text}");
-        batch.check(&name, &Wanted::Typed(&["text"]), async |server| generate(server, request).await).await;
+        batch.check(&name, &Wanted::Typed(&["prompt"]), async |server| generate(server, request).await).await;
     }
     batch.server.remove_local(HANDLE).await.expect("it can be removed");
     batch.end().await;

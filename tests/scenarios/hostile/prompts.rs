@@ -72,7 +72,7 @@ async fn messages_and_texts_over_grpc() {
     let many = Message { role: "user".to_owned(), content: "x".to_owned(), ..Message::default() };
     let many = Messages { messages: vec![many; 200_000], tools_json: String::new() };
     let cases = [
-        ("a text of 4 MB", "text", Prompt::Text(long.clone())),
+        ("a text of 4 MB", "prompt", Prompt::Text(long.clone())),
         ("a message of 4 MB", "messages", message(long.clone())),
         ("calls in calls", "messages", Prompt::Messages(with_calls)),
         ("a million brackets", "tools_json", Prompt::Messages(brackets)),
