@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +25,7 @@ pub use layout::Naming;
 use layout::Place;
 use packed::Scales;
 
-pub use folder::tensors_in as tensors_in_safetensors;
+pub use folder::{check_count, tensors_in as tensors_in_safetensors};
 pub use gguf::tensors_in as tensors_in_gguf;
 
 /// Bounds for the files beside the weights.
@@ -88,7 +89,7 @@ struct Found {
     map: usize,
     range: std::ops::Range<usize>,
     /// For messages.
-    file: String,
+    file: Arc<str>,
     /// Of a tensor of blocks that are stored apart from these.
     scales: Option<Scales>,
 }
@@ -243,8 +244,7 @@ fn keep(
             let why = format!("tensor '{}' ({known_as}) is missing", wanted.name);
             return Err(Error::invalid(weights_file, why));
         };
-        let wrong =
-            |why: String| Error::invalid(tensor.file.clone(), format!("tensor '{}' {why}", wanted.name));
+        let wrong = |why: String| Error::invalid(&*tensor.file, format!("tensor '{}' {why}", wanted.name));
         if tensor.shape != kept.shape {
             return Err(wrong(format!("has shape {:?}, the config asks for {:?}", tensor.shape, kept.shape)));
         }

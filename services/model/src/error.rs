@@ -40,3 +40,9 @@ impl Error {
         Self::Io { path: path.into(), source }
     }
 }
+
+/// What a file says, in a message: names in hostile files have megabytes.
+pub(crate) fn shown(text: &str) -> String {
+    const MOST: usize = 120;
+    text.chars().take(MOST).collect()
+}

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Checkpoint, Found, MAX_CONFIG_BYTES, ModelFile, Naming, Sidecars, infos, packed};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::mapped::{self, Mapped};
-use crate::safetensors::{SafetensorsHeader, ShardIndex, StoredTensor};
+use crate::safetensors::{MAX_MODEL_TENSORS, SafetensorsHeader, ShardIndex, StoredTensor};
 use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
 
@@ -21,6 +22,7 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
         None => vec![whole(folder)?],
     };
     let (mut maps, mut headers) = (Vec::new(), Vec::new());
+    let mut count = 0;
     for shard in &shards {
         let path = folder.join(shard);
         if !path.exists() {
@@ -28,6 +30,8 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
         }
         let (header, map) = read(&path, shard)?;
         files.push(ModelFile { path, size_bytes: map.len() as u64 });
+        count += header.tensors.len();
+        check_count(count)?;
         headers.push(header);
         maps.push(map);
     }
@@ -49,6 +53,15 @@ pub fn tensors_in(
     infos(spec, Naming::HuggingFace, &found, named(shards, index))
 }
 
+/// Whether so many tensors may be in the files of one model: to be asked as headers are read, before the next one is.
+pub fn check_count(tensors: usize) -> Result<()> {
+    if tensors <= MAX_MODEL_TENSORS {
+        return Ok(());
+    }
+    let why = format!("{tensors} tensors are in its files, the most of a model are {MAX_MODEL_TENSORS}");
+    Err(Error::invalid(ShardIndex::FILE, why))
+}
+
 /// The file that is at fault when a tensor is missing.
 fn named<'a>(shards: &'a [String], index: Option<&ShardIndex>) -> &'a str {
     match (index, shards) {
@@ -63,19 +76,22 @@ fn gather(
     headers: Vec<SafetensorsHeader>,
     index: Option<&ShardIndex>,
 ) -> Result<Vec<Found>> {
-    let (mut found, mut shard_of) = (Vec::new(), HashMap::new());
+    check_count(headers.iter().map(|header| header.tensors.len()).sum())?;
+    let mut found = Vec::new();
     for (place, (shard, header)) in shards.iter().zip(headers).enumerate() {
-        for tensor in header.tensors {
-            if let Some(first) = shard_of.insert(tensor.name.clone(), place) {
-                let why = format!("tensor '{}' is in {} too", tensor.name, shards[first]);
-                return Err(Error::invalid(shard, why));
-            }
-            found.push(as_found(tensor, place, shard));
+        let shard: Arc<str> = Arc::from(shard.as_str());
+        found.extend(header.tensors.into_iter().map(|tensor| as_found(tensor, place, &shard)));
+    }
+    let mut shard_of = HashMap::new();
+    for tensor in &found {
+        if let Some(first) = shard_of.insert(tensor.name.as_str(), tensor.map) {
+            let why = format!("tensor '{}' is in {} too", shown(&tensor.name), shards[first]);
+            return Err(Error::invalid(&*tensor.file, why));
         }
     }
     for (tensor, place) in index.iter().flat_map(|index| &index.tensors) {
-        if shard_of.get(tensor) != Some(place) {
-            let why = format!("tensor '{tensor}' is not in it, {} says so", ShardIndex::FILE);
+        if shard_of.get(tensor.as_str()) != Some(place) {
+            let why = format!("tensor '{}' is not in it, {} says so", shown(tensor), ShardIndex::FILE);
             return Err(Error::invalid(&*shards[*place], why));
         }
     }
@@ -117,7 +133,7 @@ fn read(path: &Path, shard: &str) -> Result<(SafetensorsHeader, Mapped)> {
     Ok((header, map))
 }
 
-fn as_found(tensor: StoredTensor, map: usize, shard: &str) -> Found {
+fn as_found(tensor: StoredTensor, map: usize, shard: &Arc<str>) -> Found {
     Found {
         name: tensor.name,
         ty: tensor.dtype.tensor_type(),
@@ -125,7 +141,7 @@ fn as_found(tensor: StoredTensor, map: usize, shard: &str) -> Found {
         shape: tensor.shape,
         map,
         range: tensor.range.start as usize..tensor.range.end as usize,
-        file: shard.to_owned(),
+        file: Arc::clone(shard),
         scales: None,
     }
 }

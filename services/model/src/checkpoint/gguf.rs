@@ -1,6 +1,7 @@
 //! A checkpoint in one GGUF file.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{Checkpoint, Found, ModelFile, Naming, Sidecars, infos};
 use crate::error::{Error, Result};
@@ -47,13 +48,14 @@ pub fn tensors_in(spec: &ModelSpec, name: &str, header: &GgufHeader) -> Result<V
 
 fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
     let tensors = header.tensors.iter().map(|tensor| Found {
+    let file: Arc<str> = Arc::from(file);
         name: tensor.name.clone(),
         ty: Some(tensor.ty),
         dtype: tensor.ty.name(),
         shape: tensor.shape.clone(),
         map: 0,
         range: tensor.range.start as usize..tensor.range.end as usize,
-        file: file.to_owned(),
+        file: Arc::clone(&file),
         scales: None,
     });
     tensors.collect()

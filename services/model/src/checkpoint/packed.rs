@@ -86,7 +86,7 @@ mod tests {
 
     fn found(name: &str, dtype: &'static str, shape: &[usize]) -> Found {
         let (name, shape, file) = (name.to_owned(), shape.to_vec(), String::new());
-        Found { name, ty: None, dtype, shape, map: 0, range: 3..5, file, scales: None }
+        Found { name, ty: None, dtype, shape, map: 0, range: 3..5, file: file.into(), scales: None }
     }
 
     #[test]

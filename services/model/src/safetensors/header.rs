@@ -1,12 +1,13 @@
 //! The header of one safetensors file: eight bytes of length, JSON, then the data that it describes without
 //! holes or overlap.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
-use serde_json::Value;
+use serde_json::error::Category;
 
-use super::Pairs;
-use crate::error::{Error, Result};
+use super::entries::{self, Entries};
+use crate::error::{Error, Result, shown};
 use crate::headers::Prefix;
 use crate::tensor::{TensorType, elements};
 
@@ -14,7 +15,6 @@ use crate::tensor::{TensorType, elements};
 pub const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 const LENGTH_BYTES: u64 = 8;
-const MAX_DIMENSIONS: usize = 8;
 
 /// Element type as the header says it; only some can be weights (`tensor_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,10 @@ impl Dtype {
         self.name
     }
 
+    pub(super) fn by_name(name: &str) -> Option<Self> {
+        DTYPES.iter().find(|known| known.name == name).copied()
+    }
+
     /// The type as weights are read, or `None` for those that the engine does not compute with.
     pub fn tensor_type(self) -> Option<TensorType> {
         match self.name {
@@ -72,13 +76,36 @@ pub struct StoredTensor {
     pub range: Range<u64>,
 }
 
+impl StoredTensor {
+    /// `offsets` count from `data_start`, where the file's data begins.
+    pub(super) fn new(
+        name: String,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        [start, end]: [usize; 2],
+        data_start: u64,
+    ) -> Result<Self, String> {
+        let bits = elements(&shape)
+            .and_then(|count| count.checked_mul(dtype.bits))
+            .ok_or("size of the shape overflows")?;
+        if !bits.is_multiple_of(8) {
+            return Err(format!("{bits} bits are not whole bytes"));
+        }
+        let held = end.checked_sub(start).ok_or("data_offsets end before they start")? as u64;
+        if held != bits / 8 {
+            return Err(format!("data_offsets hold {held} bytes, the shape {shape:?} needs {}", bits / 8));
+        }
+        let place = |offset: usize| data_start.checked_add(offset as u64).ok_or("data_offsets overflow");
+        Ok(Self { name, dtype, shape, range: place(start)?..place(end)? })
+    }
+}
+
 /// A header in which everything fits: names are unique, sizes are those of the shapes, and the ranges tile the
-/// file to its last byte.
+/// file to its last byte. `__metadata__` is checked and not kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SafetensorsHeader {
     /// In the order of their bytes.
     pub tensors: Vec<StoredTensor>,
-    pub metadata: Vec<(String, String)>,
 }
 
 impl SafetensorsHeader {
@@ -107,97 +134,44 @@ impl SafetensorsHeader {
         if !json.starts_with('{') {
             return Err(invalid("header does not begin with '{'".to_owned()));
         }
-        let Pairs(entries) = serde_json::from_str::<Pairs<Value>>(json)
-            .map_err(|error| invalid(format!("header is not JSON: {error}")))?;
-        let header = Self::from_entries(entries, data_start).map_err(invalid)?;
+        let header = Self::from_json(json, data_start).map_err(invalid)?;
         header.check_tiling(data_start, file_len).map_err(invalid)?;
         Ok(Prefix::Complete(header))
     }
 
-    fn from_entries(entries: Vec<(String, Value)>, data_start: u64) -> Result<Self, String> {
-        let mut header = Self { tensors: Vec::new(), metadata: Vec::new() };
-        let mut seen = std::collections::HashSet::new();
-        for (name, value) in entries {
-            if !seen.insert(name.clone()) {
-                return Err(format!("'{}' is in the header twice", shown(&name)));
-            }
-            if name == "__metadata__" {
-                header.metadata = metadata(&value)?;
-            } else {
-                let tensor = stored(&name, &value, data_start)
-                    .map_err(|why| format!("tensor '{}': {why}", shown(&name)))?;
-                header.tensors.push(tensor);
-            }
-        }
-        header.tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
-        Ok(header)
+    fn from_json(json: &str, data_start: u64) -> Result<Self, String> {
+        let mut entries = Entries::new(data_start);
+        entries::read(json, &mut entries).map_err(|error| match error.classify() {
+            Category::Data => format!("{}{error}", entries.place()),
+            _ => format!("header is not JSON: {error}"),
+        })?;
+        let mut tensors = entries.tensors;
+        tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+        Ok(Self { tensors })
     }
 
     fn check_tiling(&self, data_start: u64, file_len: u64) -> Result<(), String> {
         let mut end = data_start;
         for tensor in &self.tensors {
-            let (name, start) = (shown(&tensor.name), tensor.range.start);
+            let start = tensor.range.start;
             match start.cmp(&end) {
-                std::cmp::Ordering::Less => {
+                Ordering::Less => {
+                    let name = shown(&tensor.name);
                     return Err(format!("tensor '{name}' overlaps the one before it at byte {start}"));
                 }
-                std::cmp::Ordering::Greater => {
+                Ordering::Greater => {
+                    let name = shown(&tensor.name);
                     return Err(format!("hole of {} bytes before tensor '{name}'", start - end));
                 }
-                std::cmp::Ordering::Equal => end = tensor.range.end,
+                Ordering::Equal => end = tensor.range.end,
             }
         }
         match end.cmp(&file_len) {
-            std::cmp::Ordering::Equal => Ok(()),
-            std::cmp::Ordering::Greater => {
-                Err(format!("data ends at byte {end}, after the file of {file_len}"))
-            }
-            std::cmp::Ordering::Less => Err(format!("{} bytes follow the last tensor", file_len - end)),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(format!("data ends at byte {end}, after the file of {file_len}")),
+            Ordering::Less => Err(format!("{} bytes follow the last tensor", file_len - end)),
         }
     }
-}
-
-/// Names in messages are cut: they may be a hundred megabytes long.
-fn shown(name: &str) -> String {
-    name.chars().take(120).collect()
-}
-
-fn metadata(value: &Value) -> Result<Vec<(String, String)>, String> {
-    let wrong = || "__metadata__ is not an object of strings".to_owned();
-    let map = value.as_object().ok_or_else(wrong)?;
-    map.iter().map(|(key, value)| Ok((key.clone(), value.as_str().ok_or_else(wrong)?.to_owned()))).collect()
-}
-
-fn stored(name: &str, value: &Value, data_start: u64) -> Result<StoredTensor, String> {
-    let entry = value.as_object().ok_or("is not an object")?;
-    let dtype = entry.get("dtype").and_then(Value::as_str).ok_or("has no dtype")?;
-    let dtype = *DTYPES
-        .iter()
-        .find(|known| known.name == dtype)
-        .ok_or_else(|| format!("dtype '{}' is unknown", shown(dtype)))?;
-    let shape = numbers(entry.get("shape")).ok_or("has no shape of whole numbers")?;
-    if shape.len() > MAX_DIMENSIONS {
-        return Err(format!("has {} dimensions, at most {MAX_DIMENSIONS} make sense", shape.len()));
-    }
-    let [start, end] = numbers(entry.get("data_offsets"))
-        .and_then(|offsets| <[usize; 2]>::try_from(offsets).ok())
-        .ok_or("has no data_offsets of two whole numbers")?;
-    let bits = elements(&shape)
-        .and_then(|count| count.checked_mul(dtype.bits))
-        .ok_or("size of the shape overflows")?;
-    if !bits.is_multiple_of(8) {
-        return Err(format!("{bits} bits are not whole bytes"));
-    }
-    let held = end.checked_sub(start).ok_or("data_offsets end before they start")? as u64;
-    if held != bits / 8 {
-        return Err(format!("data_offsets hold {held} bytes, the shape {shape:?} needs {}", bits / 8));
-    }
-    let place = |offset: usize| data_start.checked_add(offset as u64).ok_or("data_offsets overflow");
-    Ok(StoredTensor { name: name.to_owned(), dtype, shape, range: place(start)?..place(end)? })
-}
-
-fn numbers(value: Option<&Value>) -> Option<Vec<usize>> {
-    value?.as_array()?.iter().map(|number| number.as_u64().and_then(|n| usize::try_from(n).ok())).collect()
 }
 
 #[cfg(test)]

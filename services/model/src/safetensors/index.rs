@@ -1,17 +1,19 @@
 //! `model.safetensors.index.json`: which of a model's files holds which tensor.
 
-use serde::Deserialize;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 
-use super::Pairs;
-use crate::error::{Error, Result};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::{MAX_MODEL_TENSORS, MAX_NAME_BYTES, Name, Skip, not_text};
+use crate::error::{Error, Result, shown};
 
 /// The file that lists the shards.
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-#[derive(Deserialize)]
-struct Raw {
-    weight_map: Pairs<String>,
-}
+const MAX_SHARDS: usize = 10_000;
+const WEIGHT_MAP: &str = "weight_map";
 
 /// A validated index: shards are plain file names, and each tensor is in one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,42 +26,117 @@ pub struct ShardIndex {
 
 impl ShardIndex {
     pub const FILE: &str = INDEX_FILE;
-    const MOST_SHARDS: usize = 10_000;
 
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |why: String| Error::invalid(INDEX_FILE, why);
-        let raw: Raw = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-        let mut index = Self { shards: Vec::new(), tensors: Vec::new() };
-        let mut place_of = std::collections::HashMap::new();
-        let mut seen = std::collections::HashSet::new();
-        for (tensor, shard) in raw.weight_map.0 {
-            if !is_plain_file_name(&shard) {
-                return Err(invalid(format!(
-                    "shard '{}' is not a plain .safetensors file name",
-                    shown(&shard)
-                )));
+        let mut members = Members::default();
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        deserializer
+            .deserialize_any(&mut members)
+            .and_then(|()| deserializer.end())
+            .map_err(|error| Error::invalid(INDEX_FILE, error.to_string()))?;
+        match members.weight_map {
+            None => Err(Error::invalid(INDEX_FILE, "has no weight_map")),
+            Some(index) if index.shards.is_empty() => {
+                Err(Error::invalid(INDEX_FILE, "weight_map names no tensors"))
             }
-            let place = *place_of.entry(shard.clone()).or_insert_with(|| {
-                index.shards.push(shard);
-                index.shards.len() - 1
-            });
-            if place >= Self::MOST_SHARDS {
-                return Err(invalid(format!("names more than {} shards", Self::MOST_SHARDS)));
-            }
-            if !seen.insert(tensor.clone()) {
-                return Err(invalid(format!("tensor '{}' is in two shards", shown(&tensor))));
-            }
-            index.tensors.push((tensor, place));
+            Some(index) => Ok(index),
         }
-        if index.shards.is_empty() {
-            return Err(invalid("weight_map names no tensors".to_owned()));
+    }
+}
+
+/// The whole file; what else it says is passed over.
+#[derive(Default)]
+struct Members {
+    weight_map: Option<ShardIndex>,
+}
+
+impl<'de> Visitor<'de> for &mut Members {
+    type Value = ();
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("an object with a weight_map")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<(), E> {
+        not_text(&self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(Name { most: usize::MAX })? {
+            if key != WEIGHT_MAP {
+                map.next_value_seed(Skip)?;
+            } else if self.weight_map.replace(map.next_value_seed(WeightMap::default())?).is_some() {
+                return Err(A::Error::custom("weight_map is there twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct WeightMap<'de> {
+    places: HashMap<Cow<'de, str>, usize>,
+    seen: HashSet<Cow<'de, str>>,
+}
+
+impl<'de> DeserializeSeed<'de> for WeightMap<'de> {
+    type Value = ShardIndex;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ShardIndex, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for WeightMap<'de> {
+    type Value = ShardIndex;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a weight_map of tensors and the files they are in")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<ShardIndex, E> {
+        not_text(&self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<ShardIndex, A::Error> {
+        let mut index = ShardIndex { shards: Vec::new(), tensors: Vec::new() };
+        while let Some(tensor) = map.next_key_seed(Name { most: MAX_NAME_BYTES })? {
+            if index.tensors.len() == MAX_MODEL_TENSORS {
+                let why = format!("names more than {MAX_MODEL_TENSORS} tensors, the most of a model");
+                return Err(A::Error::custom(why));
+            }
+            let shard = map.next_value_seed(Name { most: usize::MAX })?;
+            let place = self.place(shard, &mut index.shards)?;
+            index.tensors.push((tensor.clone().into_owned(), place));
+            if let Some(twice) = self.seen.replace(tensor) {
+                return Err(A::Error::custom(format!("tensor '{}' is in two shards", shown(&twice))));
+            }
         }
         Ok(index)
     }
 }
 
-fn shown(name: &str) -> String {
-    name.chars().take(120).collect()
+impl<'de> WeightMap<'de> {
+    /// Where in `shards` the shard is.
+    fn place<E: serde::de::Error>(
+        &mut self,
+        shard: Cow<'de, str>,
+        shards: &mut Vec<String>,
+    ) -> Result<usize, E> {
+        if let Some(place) = self.places.get(&shard) {
+            return Ok(*place);
+        }
+        if !is_plain_file_name(&shard) {
+            let why = format!("shard '{}' is not a plain .safetensors file name", shown(&shard));
+            return Err(E::custom(why));
+        }
+        if shards.len() == MAX_SHARDS {
+            return Err(E::custom(format!("names more than {MAX_SHARDS} shards, the most of a model")));
+        }
+        shards.push(shard.clone().into_owned());
+        self.places.insert(shard, shards.len() - 1);
+        Ok(shards.len() - 1)
+    }
 }
 
 /// No separators, drives, control characters or hidden names: it is joined to the model's folder.
@@ -103,7 +180,11 @@ mod tests {
         check(r#"{"weight_map":{"a":"1.safetensors","a":"2.safetensors"}}"#, "two shards");
         check(r#"{"weight_map":{}}"#, "no tensors");
         check(r#"{"weight_map":{"a":1}}"#, "string");
+        check(r#"{"weight_map":[]}"#, "expected a weight_map");
+        check(r#"{"weight_map":"a"}"#, "expected a weight_map");
+        check(r#"{"weight_map":{"a":"1.safetensors"},"weight_map":{}}"#, "twice");
         check("{}", "weight_map");
+        check("\"text\"", "expected an object");
         check("", "EOF");
     }
 }
