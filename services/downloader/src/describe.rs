@@ -38,19 +38,7 @@ pub fn describe(path: &Path, name: &str, workload: Workload) -> Result<Model, Se
         parameter_count: checkpoint.parameter_count() as i64,
         memory_estimate_bytes: memory::estimate(spec, held, &workload).total() as i64,
         config_json: checkpoint.config_json().unwrap_or_default().to_owned(),
-        has_chat_template: has_chat_template(&checkpoint, path),
+        has_chat_template: checkpoint.has_chat_template(),
         ..Model::default()
     })
-}
-
-/// In one of the three places where publishers put it.
-fn has_chat_template(checkpoint: &Checkpoint, path: &Path) -> bool {
-    let carried =
-        checkpoint.gguf_metadata().is_some_and(|metadata| metadata.get("tokenizer.chat_template").is_some());
-    carried || path.join("chat_template.jinja").is_file() || in_tokenizer_config(path)
-}
-
-fn in_tokenizer_config(path: &Path) -> bool {
-    let config: Option<serde_json::Value> = crate::cache::read_json(&path.join("tokenizer_config.json"));
-    config.and_then(|config| config.get("chat_template").map(|template| !template.is_null())).unwrap_or(false)
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::GenerationDefaults;
+use crate::config::fields::parse_object;
 use crate::error::{Error, Result};
 use crate::gguf::Metadata;
 use crate::local::{Weights, weights_in};
@@ -213,6 +214,17 @@ impl Checkpoint {
             chat_template: self.sidecars.chat_template.clone(),
             metadata: self.metadata.as_ref().map(|metadata| metadata.only("tokenizer.")),
         }
+    }
+
+    /// Whether [`Self::chat_template`] would find one, readable or not.
+    pub fn has_chat_template(&self) -> bool {
+        let carried = self.metadata.as_ref().is_some_and(|of| of.get("tokenizer.chat_template").is_some());
+        let config = || {
+            let config =
+                parse_object("tokenizer_config.json", self.sidecars.tokenizer_config.as_deref()?).ok()?;
+            config.get("chat_template").map(|template| !template.is_null())
+        };
+        carried || self.sidecars.chat_template.is_some() || config().unwrap_or(false)
     }
 
     /// What the publisher recommends for sampling.

@@ -45,8 +45,8 @@ impl ModelSpec {
     ///
     /// Errors: `InvalidFile` naming the field, `UnsupportedArchitecture`, `UnsupportedField`.
     pub fn from_config_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
-        let config = parse_object(FILE, config)?;
-        let spec = match wrapper::text_model(&config)? {
+        let mut config = parse_object(FILE, config)?;
+        let spec = match wrapper::text_model(&mut config)? {
             Some((text, wrapper)) => {
                 let spec = read::spec(&Fields::new(wrapper::FILE, &text))?;
                 Self { architecture: wrapper.architecture.to_owned(), ..spec }

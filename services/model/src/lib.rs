@@ -13,6 +13,7 @@ mod families;
 pub mod family;
 pub mod gguf;
 pub mod headers;
+mod json;
 mod local;
 mod mapped;
 pub mod memory;

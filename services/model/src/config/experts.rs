@@ -1,5 +1,7 @@
 //! Experts: how many, how many of them for each token, in which layers, and whether they are packed.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::cap;
@@ -64,8 +66,8 @@ fn layers(config: &Fields<'_>, keys: &ExpertKeys, layers: usize) -> Result<Vec<b
     }
     let step = config.count("decoder_sparse_step", cap::LAYERS)?.unwrap_or(1);
     let wrong = || config.invalid("mlp_only_layers", "expected a list of layers");
-    let plain: Vec<usize> = match config.get("mlp_only_layers") {
-        None => Vec::new(),
+    let plain: HashSet<usize> = match config.get("mlp_only_layers") {
+        None => HashSet::new(),
         Some(Value::Array(list)) => list
             .iter()
             .map(|layer| layer.as_u64().map(|layer| layer as usize).ok_or_else(wrong))

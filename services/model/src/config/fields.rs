@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::json;
 
 /// One JSON object of `file`. It remembers what was asked for: what nobody reads may have to be refused.
 pub(crate) struct Fields<'a> {
@@ -136,9 +137,8 @@ impl<'a> Fields<'a> {
 
 /// The object that the text of `file` is.
 pub fn parse_object(file: &str, text: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => Ok(map),
-        Ok(_) => Err(Error::invalid(file, "is not a JSON object")),
-        Err(error) => Err(Error::invalid(file, format!("is not JSON: {error}"))),
+    match json::parse(file, text)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(Error::invalid(file, "is not a JSON object")),
     }
 }

@@ -11,8 +11,8 @@ pub(super) const FILE: &str = "config.json text_config";
 /// What the outer config may say of the text model.
 const SHARED: [&str; 4] = ["bos_token_id", "eos_token_id", "tie_word_embeddings", "quantization_config"];
 
-/// The config of the text model within; `None` where there is no other medium.
-pub(super) fn text_model(config: &Map<String, Value>) -> Result<Option<(Map<String, Value>, Wrapper)>> {
+/// The config of the text model within, taken out of `config`; `None` where there is no other medium.
+pub(super) fn text_model(config: &mut Map<String, Value>) -> Result<Option<(Map<String, Value>, Wrapper)>> {
     let outer = Fields::new(super::FILE, config);
     let architecture = config.get("architectures").and_then(Value::as_array).and_then(|names| names.first());
     let architecture = architecture.and_then(Value::as_str);
@@ -21,10 +21,11 @@ pub(super) fn text_model(config: &Map<String, Value>) -> Result<Option<(Map<Stri
     if model_type.is_some_and(|model_type| model_type != wrapper.name) {
         return Err(outer.unsupported("model_type"));
     }
-    let Some(text) = outer.object("text_config")? else {
+    if outer.object("text_config")?.is_none() {
         return Err(outer.invalid("text_config", "is needed"));
-    };
-    let mut text = text.clone();
+    }
+    let Some(Value::Object(mut text)) = config.swap_remove("text_config") else { return Ok(None) };
+    let outer = Fields::new(super::FILE, config);
     text.insert("architectures".to_owned(), Value::from(vec![family.architecture]));
     for key in SHARED {
         match (outer.get(key), text.get(key)) {

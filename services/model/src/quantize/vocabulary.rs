@@ -11,6 +11,7 @@ use super::pre_tokenizer;
 use crate::error::{Error, Result};
 use crate::gguf::writer::Pairs;
 use crate::gguf::{Array, Value};
+use crate::json;
 use crate::spec::ModelSpec;
 
 /// The published texts, as far as there are any.
@@ -35,7 +36,8 @@ enum Kind {
 
 /// All `tokenizer.*` keys.
 pub(super) fn describe(published: &Published<'_>, spec: &ModelSpec) -> Result<Pairs> {
-    let config = published.tokenizer_config.map(|text| parse("tokenizer_config.json", text)).transpose()?;
+    let config =
+        published.tokenizer_config.map(|text| json::parse("tokenizer_config.json", text)).transpose()?;
     let config = config.unwrap_or(Json::Null);
     let mut pairs = match published.tokenizer {
         Some(text) => tokens(&parse("tokenizer.json", text)?, &config, spec),
