@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Checkpoint, Found, ModelFile, Naming, Sidecars, infos};
+use crate::config::cap;
 use crate::error::{Error, Result};
 use crate::gguf::{GgufFile, GgufHeader, RopeFactors, StoredTensor};
 use crate::mapped;
@@ -22,7 +23,7 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
     }
     let factors = |tensor: &str| {
         let stored = header.tensors.iter().find(|stored| stored.name == tensor);
-        stored.map(|stored| floats(&file, stored, &name)).transpose()
+        stored.map(|stored| factors_in(&file, stored, &name)).transpose()
     };
     let factors = RopeFactors {
         any: factors("rope_freqs.weight")?,
@@ -47,8 +48,8 @@ pub fn tensors_in(spec: &ModelSpec, name: &str, header: &GgufHeader) -> Result<V
 }
 
 fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
-    let tensors = header.tensors.iter().map(|tensor| Found {
     let file: Arc<str> = Arc::from(file);
+    let tensors = header.tensors.iter().map(|tensor| Found {
         name: tensor.name.clone(),
         ty: Some(tensor.ty),
         dtype: tensor.ty.name(),
@@ -61,14 +62,16 @@ fn found(header: &GgufHeader, file: &str) -> Vec<Found> {
     tensors.collect()
 }
 
-/// The values of a small F32 tensor.
-fn floats(file: &GgufFile, tensor: &StoredTensor, name: &str) -> Result<Vec<f32>> {
+/// The values of an F32 tensor with a number for each rotated pair.
+fn factors_in(file: &GgufFile, tensor: &StoredTensor, name: &str) -> Result<Vec<f32>> {
+    let invalid = |why: String| Err(Error::invalid(name, format!("tensor '{}' {why}", tensor.name)));
     if tensor.ty != TensorType::F32 {
-        return Err(Error::invalid(
-            name,
-            format!("tensor '{}' has type {}, expected F32", tensor.name, tensor.ty),
-        ));
+        return invalid(format!("has type {}, expected F32", tensor.ty));
     }
-    let (chunks, _) = file.bytes(tensor).as_chunks::<4>();
+    let bytes = file.bytes(tensor);
+    if bytes.len() > 4 * cap::HEAD_DIM {
+        return invalid(format!("has {} values, the most allowed are {}", bytes.len() / 4, cap::HEAD_DIM));
+    }
+    let (chunks, _) = bytes.as_chunks::<4>();
     Ok(chunks.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())
 }

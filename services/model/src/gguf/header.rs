@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::metadata::{Metadata, Value};
 use super::scan::{Scanner, Stop};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::headers::Prefix;
 use crate::tensor::TensorType;
 
@@ -14,6 +14,10 @@ const MAX_PAIRS: u64 = 1 << 16;
 const MAX_KEY_BYTES: u64 = 65_535;
 const MAX_NAME_BYTES: u64 = 512;
 const MAX_DIMENSIONS: u32 = 4;
+/// Name without text, number of dimensions, one of them, type, offset.
+const LEAST_TENSOR_BYTES: u64 = 32;
+/// Key without text, type, a value of one byte.
+const LEAST_PAIR_BYTES: u64 = 13;
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_ALIGNMENT: u64 = 1 << 16;
 /// Asked for at least, so that a remote header is read in few requests.
@@ -72,18 +76,11 @@ fn scan(file: &str, scanner: &mut Scanner<'_>, file_len: u64) -> Result<GgufHead
     if !(2..=3).contains(&version) {
         return Err(format!("version {version} is not supported, 2 and 3 are").into());
     }
-    let tensor_count = scanner.u64()?;
-    let pair_count = scanner.u64()?;
-    // A pair takes 13 bytes at least, a tensor 32.
-    if pair_count > MAX_PAIRS.min(scanner.remaining() / 13) {
-        return Err(format!("claims {pair_count} metadata pairs").into());
-    }
-    if tensor_count > MAX_TENSORS.min(scanner.remaining() / 32) {
-        return Err(format!("claims {tensor_count} tensors").into());
-    }
+    let tensor_count = scanner.count("tensors", MAX_TENSORS, LEAST_TENSOR_BYTES)?;
+    let pair_count = scanner.count("metadata pairs", MAX_PAIRS, LEAST_PAIR_BYTES)?;
     let metadata = Metadata { file: file.to_owned(), pairs: pairs(scanner, pair_count)? };
     let alignment = alignment(&metadata)?;
-    let raw: Vec<Raw> = (0..tensor_count).map(|_| Raw::scan(scanner)).collect::<Result<_, Stop>>()?;
+    let raw: Vec<Raw<'_>> = (0..tensor_count).map(|_| Raw::scan(scanner)).collect::<Result<_, Stop>>()?;
     let data_start = scanner.position().next_multiple_of(alignment);
     let tensors = place(raw, data_start, alignment, file_len)?;
     Ok(GgufHeader { version, alignment, metadata, tensors, data_start })
@@ -119,18 +116,18 @@ fn alignment(metadata: &Metadata) -> Result<u64, String> {
 }
 
 /// A tensor info before its place in the file is known to exist.
-struct Raw {
-    name: String,
+struct Raw<'a> {
+    name: &'a str,
     ty: TensorType,
     shape: Vec<usize>,
     bytes: u64,
     offset: u64,
 }
 
-impl Raw {
-    fn scan(scanner: &mut Scanner<'_>) -> Result<Self, Stop> {
-        let name = scanner.string("tensor name", MAX_NAME_BYTES)?.to_owned();
-        let bad = |why: String| Stop::Bad(format!("tensor '{}': {why}", shown(&name)));
+impl<'a> Raw<'a> {
+    fn scan(scanner: &mut Scanner<'a>) -> Result<Self, Stop> {
+        let name = scanner.string("tensor name", MAX_NAME_BYTES)?;
+        let bad = |why: String| Stop::Bad(format!("tensor '{}': {why}", shown(name)));
         let dimensions = scanner.u32()?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             return Err(bad(format!("{dimensions} dimensions, 1 to {MAX_DIMENSIONS} are allowed")));
@@ -182,12 +179,17 @@ fn type_name(id: u32) -> String {
     name.to_owned()
 }
 
-fn place(raw: Vec<Raw>, data_start: u64, alignment: u64, file_len: u64) -> Result<Vec<StoredTensor>, Stop> {
+fn place(
+    raw: Vec<Raw<'_>>,
+    data_start: u64,
+    alignment: u64,
+    file_len: u64,
+) -> Result<Vec<StoredTensor>, Stop> {
     let mut names = HashSet::new();
     let mut tensors = Vec::with_capacity(raw.len());
     for Raw { name, ty, shape, bytes, offset } in raw {
-        let bad = |why: String| Err(Stop::Bad(format!("tensor '{}': {why}", shown(&name))));
-        if !names.insert(name.clone()) {
+        let bad = |why: String| Err(Stop::Bad(format!("tensor '{}': {why}", shown(name))));
+        if !names.insert(name) {
             return bad("is there twice".to_owned());
         }
         if !offset.is_multiple_of(alignment) {
@@ -197,7 +199,9 @@ fn place(raw: Vec<Raw>, data_start: u64, alignment: u64, file_len: u64) -> Resul
             return bad(format!("offset {offset} overflows"));
         };
         match start.checked_add(bytes) {
-            Some(end) if end <= file_len => tensors.push(StoredTensor { name, ty, shape, range: start..end }),
+            Some(end) if end <= file_len => {
+                tensors.push(StoredTensor { name: name.to_owned(), ty, shape, range: start..end });
+            }
             _ => return bad(format!("{bytes} bytes at {start} run past the end of the file of {file_len}")),
         }
     }
@@ -210,11 +214,6 @@ fn place(raw: Vec<Raw>, data_start: u64, alignment: u64, file_len: u64) -> Resul
         }
     }
     Ok(tensors)
-}
-
-/// Names in messages are cut.
-fn shown(name: &str) -> String {
-    name.chars().take(120).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The metadata keys that begin with the architecture's name.
 
 use super::metadata::{Array, Metadata, Value};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::family::Family;
 
 pub(super) struct Keys<'a> {
@@ -81,7 +81,13 @@ impl<'a> Keys<'a> {
     }
 
     pub fn unsupported(&self, key: &str) -> Error {
-        let value = self.get(key).map_or_else(|| "absent".to_owned(), |value| format!("{value:?}"));
-        Error::UnsupportedField { field: self.key(key), value: value.chars().take(80).collect() }
+        let value = match self.get(key) {
+            None => "absent".to_owned(),
+            // Not shown whole: it may have millions of elements.
+            Some(Value::Array(list)) => format!("an array of {}", list.len()),
+            Some(Value::String(text)) => format!("{:?}", shown(text)),
+            Some(value) => format!("{value:?}"),
+        };
+        Error::UnsupportedField { field: self.key(key), value }
     }
 }

@@ -3,11 +3,16 @@
 
 use super::metadata::{Array, Value};
 
-/// Headers hold a vocabulary and a template; those over this are an attack.
-pub const MAX_HEADER_BYTES: u64 = 512 << 20;
+/// Headers hold a vocabulary, a template and perhaps a tokenizer.json, some 60 MB together in the largest published
+/// files; those over this are an attack.
+pub const MAX_HEADER_BYTES: u64 = 128 << 20;
 
 const MAX_STRING_BYTES: u64 = 64 << 20;
-const MAX_ARRAY_LENGTH: u64 = 1 << 24;
+/// Nothing is listed but what there is one of for each token or merge.
+const MAX_ARRAY_LENGTH: u64 = 1 << 22;
+/// In all arrays of a file: each takes 40 bytes of memory and more, and one byte of a file's own may be its text. The
+/// largest published vocabularies have 800,000 tokens and merges.
+const MAX_STRINGS: u64 = 1 << 21;
 
 /// Why scanning ended early.
 #[derive(Debug)]
@@ -35,11 +40,13 @@ pub(super) struct Scanner<'a> {
     bytes: &'a [u8],
     at: usize,
     file_len: u64,
+    /// Strings in the arrays so far.
+    strings: u64,
 }
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(bytes: &'a [u8], file_len: u64) -> Self {
-        Self { bytes, at: 0, file_len }
+        Self { bytes, at: 0, file_len, strings: 0 }
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -83,7 +90,8 @@ impl<'a> Scanner<'a> {
     pub(super) fn string(&mut self, what: &str, most: u64) -> Scanned<&'a str> {
         let length = self.u64()?;
         if length > most.min(self.remaining()) {
-            return Err(format!("{what} at byte {} claims {length} bytes", self.at).into());
+            let why = if length > most { format!("the limit is {most}") } else { self.short() };
+            return Err(format!("{what} at byte {} claims {length} bytes, {why}", self.at).into());
         }
         let start = self.at;
         std::str::from_utf8(self.take(length)?)
@@ -137,14 +145,40 @@ impl<'a> Scanner<'a> {
             5 => Array::I32(self.plain(length, i32::from_le_bytes)?),
             6 => Array::F32(self.plain(length, f32::from_le_bytes)?),
             7 => Array::Bool((0..self.fitting(length, 1)?).map(|_| self.flag()).collect::<Scanned<_>>()?),
-            // Eight bytes are the length alone; the vector grows as strings prove to be there.
-            8 => Array::String((0..self.fitting(length, 8)?).map(|_| self.text()).collect::<Scanned<_>>()?),
+            8 => Array::String(self.strings(length)?),
             9 => return Err("arrays of arrays are not supported".into()),
             10 => Array::U64(self.plain(length, u64::from_le_bytes)?),
             11 => Array::I64(self.plain(length, i64::from_le_bytes)?),
             12 => Array::F64(self.plain(length, f64::from_le_bytes)?),
             other => return Err(format!("array element type {other} is unknown").into()),
         })
+    }
+
+    fn strings(&mut self, length: u64) -> Scanned<Vec<String>> {
+        // Eight bytes are the length alone; the vector grows as strings prove to be there.
+        self.fitting(length, 8)?;
+        self.strings += length;
+        if self.strings > MAX_STRINGS {
+            let found = self.strings;
+            return Err(format!("arrays of {found} strings are over the limit of {MAX_STRINGS}").into());
+        }
+        (0..length).map(|_| self.text()).collect()
+    }
+
+    fn short(&self) -> String {
+        format!("{} bytes are left of the file", self.remaining())
+    }
+
+    /// A count of things that take at least `bytes` each, of which there may be `most`; `what` they are is for messages.
+    pub(super) fn count(&mut self, what: &str, most: u64, bytes: u64) -> Scanned<u64> {
+        let count = self.u64()?;
+        if count > most {
+            return Err(format!("claims {count} {what}, the limit is {most}").into());
+        }
+        if count > self.remaining() / bytes {
+            return Err(format!("claims {count} {what}, {}", self.short()).into());
+        }
+        Ok(count)
     }
 
     /// `length`, if so many elements of at least `bytes` each can still come.

@@ -1,5 +1,7 @@
 //! GGUF metadata into a `ModelSpec`, as llama.cpp understands it.
 
+use std::collections::HashMap;
+
 use super::header::{GgufHeader, StoredTensor};
 use super::keys::Keys;
 use super::metadata::{Metadata, Value};
@@ -11,6 +13,8 @@ use crate::family::{
 };
 use crate::spec::{Block, Experts, ModelSpec, NormKind, NormSpec, QkNorm};
 
+/// Tokens that end a generation; published models have up to five.
+const MAX_TERMINATORS: usize = 256;
 /// GGUF's token type for control tokens.
 const CONTROL: i64 = 3;
 
@@ -29,7 +33,7 @@ impl RopeFactors {
     /// Where only the header is here: some values for each that the file has.
     pub fn unread(header: &GgufHeader) -> Self {
         let ones = |name: &str| {
-            let tensor = Stored(header).find(name)?;
+            let tensor = header.tensors.iter().find(|tensor| tensor.name == name)?;
             (tensor.shape.len() == 1 && tensor.shape[0] <= cap::HEAD_DIM).then(|| vec![1.0; tensor.shape[0]])
         };
         Self {
@@ -61,11 +65,15 @@ impl ModelSpec {
 }
 
 /// What the header says of its tensors.
-struct Stored<'a>(&'a GgufHeader);
+struct Stored<'a>(HashMap<&'a str, &'a StoredTensor>);
 
 impl<'a> Stored<'a> {
+    fn of(header: &'a GgufHeader) -> Self {
+        Self(header.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect())
+    }
+
     fn find(&self, name: &str) -> Option<&'a StoredTensor> {
-        self.0.tensors.iter().find(|tensor| tensor.name == name)
+        self.0.get(name).copied()
     }
 
     fn has(&self, name: &str) -> bool {
@@ -77,14 +85,31 @@ impl<'a> Stored<'a> {
         presence == Presence::Always || names.iter().any(|name| self.has(name))
     }
 
-    /// The last dimension of the first of these: what an MLP's second matrix takes in.
-    fn columns(&self, names: &[&str]) -> Option<usize> {
-        names.iter().find_map(|name| self.find(name)?.shape.last().copied())
+    /// A dimension of the tensor, at most `most`.
+    fn dimension(
+        &self,
+        keys: &Keys<'_>,
+        name: &str,
+        which: impl Fn(&[usize]) -> Option<&usize>,
+        most: usize,
+    ) -> Result<Option<usize>> {
+        match self.find(name).and_then(|tensor| which(&tensor.shape)) {
+            Some(size) if *size > most => {
+                let why = format!("has a dimension of {size}, the most allowed is {most}");
+                Err(keys.metadata.invalid(name, &why))
+            }
+            size => Ok(size.copied()),
+        }
+    }
+
+    /// The last dimension: what an MLP's second matrix takes in.
+    fn columns(&self, keys: &Keys<'_>, name: &str) -> Result<Option<usize>> {
+        self.dimension(keys, name, <[usize]>::last, cap::WIDTH)
     }
 }
 
 fn read(keys: &Keys<'_>, header: &GgufHeader, factors: &RopeFactors) -> Result<ModelSpec> {
-    let (family, stored) = (keys.family, Stored(header));
+    let (family, stored) = (keys.family, Stored::of(header));
     let defaults = &family.defaults;
     let layers = keys.required("block_count", cap::LAYERS)?;
     let hidden_size = keys.required("embedding_length", cap::WIDTH)?;
@@ -118,7 +143,7 @@ fn read(keys: &Keys<'_>, header: &GgufHeader, factors: &RopeFactors) -> Result<M
         Residual::Parallel => true,
         Residual::Key(_, default) => keys.flag("use_parallel_residual")?.unwrap_or(default),
     };
-    let inner = match stored.columns(&["blk.0.ffn_down.weight"]) {
+    let inner = match stored.columns(keys, "blk.0.ffn_down.weight")? {
         // Converters have written four times the width, whatever the model had.
         Some(columns) => columns,
         None => keys.required("feed_forward_length", cap::WIDTH)?,
@@ -150,8 +175,7 @@ fn read(keys: &Keys<'_>, header: &GgufHeader, factors: &RopeFactors) -> Result<M
         learned_positions: match family.positions {
             Positions::Learned => Some(
                 stored
-                    .find("position_embd.weight")
-                    .and_then(|table| table.shape.first().copied())
+                    .dimension(keys, "position_embd.weight", <[usize]>::first, cap::CONTEXT)?
                     .unwrap_or(context_length),
             ),
             Positions::Rotary(_) => None,
@@ -240,12 +264,12 @@ fn experts(keys: &Keys<'_>, stored: &Stored<'_>, layers: usize) -> Result<Option
         );
     }
     let used = keys.required("expert_used_count", count)?;
-    let columns = (0..layers).find_map(|layer| {
-        stored.columns(&[
-            &format!("blk.{layer}.ffn_down_exps.weight"),
-            &format!("blk.{layer}.ffn_down.0.weight"),
-        ])
-    });
+    let mut down = (0..layers)
+        .flat_map(|layer| ["down_exps", "down.0"].map(|part| format!("blk.{layer}.ffn_{part}.weight")));
+    let columns = match down.find(|name| stored.has(name)) {
+        Some(name) => stored.columns(keys, &name)?,
+        None => None,
+    };
     let intermediate_size = match columns {
         Some(columns) => columns,
         None => match keys.count("expert_feed_forward_length", cap::WIDTH)? {
@@ -344,7 +368,11 @@ fn add_terminators(spec: &mut ModelSpec, metadata: &Metadata) -> Result<()> {
         let named = (0_u32..).zip(tokens.iter().zip(types));
         let control = named.filter(|(_, (_, kind))| *kind == CONTROL);
         let control: Vec<_> = control.map(|(id, (text, _))| (id, text.as_str())).collect();
-        ids.extend(terminators(&control));
+        ids.extend(terminators(&control).take(MAX_TERMINATORS + 1));
+    }
+    if ids.len() > MAX_TERMINATORS {
+        let why = format!("more than {MAX_TERMINATORS} tokens end an answer, the most allowed");
+        return Err(metadata.invalid("tokenizer.ggml.tokens", &why));
     }
     for id in ids {
         if !spec.eos_token_ids.contains(&id) && (id as usize) < spec.vocabulary_size {

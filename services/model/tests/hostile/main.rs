@@ -4,8 +4,10 @@
 //! `MILLM_FUZZ_CASE` runs the one case that a failure named.
 
 mod budget;
+mod large;
 mod mutate;
 mod parsers;
+mod sizes;
 mod survive;
 
 use budget::Budgeted;
