@@ -5,11 +5,12 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use millm_kit::{Secret, ServiceError, names::RepoId};
 use millm_model::{
     ModelSpec, TensorInfo,
-    checkpoint::{tensors_in_gguf, tensors_in_safetensors},
+    checkpoint::{check_count, tensors_in_gguf, tensors_in_safetensors},
     gguf::RopeFactors,
     headers::{GgufHeader, Prefix, SafetensorsHeader},
     safetensors::ShardIndex,
 };
+use tokio::sync::Semaphore;
 
 use crate::{
     error::of_model,
@@ -22,6 +23,8 @@ const MOST_INDEX_BYTES: u64 = 16 << 20;
 /// Most headers fit in it.
 const HEADER_GUESS_BYTES: u64 = 256 << 10;
 const HEADERS_AT_ONCE: usize = 8;
+/// Headers over this are read one at a time: a hundred megabytes each are allowed.
+const LARGE_HEADER_BYTES: u64 = 8 << 20;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -59,7 +62,7 @@ impl Survey {
         }
         let tree = hub.tree(&info.repo, &info.commit, wish.token).await?;
         let weights = select::weights(&tree, wish.choice)?;
-        let reader = Reader { hub, info: &info, tree: &tree, token: wish.token };
+        let reader = Reader { hub, info: &info, tree: &tree, token: wish.token, large: Semaphore::new(1) };
         let index = match &weights {
             Weights::Sharded { index } => reader.text(index.as_str(), MOST_INDEX_BYTES).await?,
             _ => None,
@@ -105,7 +108,7 @@ impl Survey {
     }
 
     pub fn download_bytes(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        self.files.iter().map(|file| file.size).fold(0, u64::saturating_add)
     }
 
     /// Of the files that stay beside weights that are made from the published ones.
@@ -113,7 +116,7 @@ impl Survey {
         let weights = |file: &&RemoteFile| {
             [".safetensors", ".gguf", ShardIndex::FILE].iter().any(|end| file.path.as_str().ends_with(end))
         };
-        self.files.iter().filter(|file| !weights(file)).map(|file| file.size).sum()
+        self.files.iter().filter(|file| !weights(file)).map(|file| file.size).fold(0, u64::saturating_add)
     }
 
     /// As the model itself names the file, wherever in the repository the model lies.
@@ -127,11 +130,18 @@ impl Survey {
         if let (Some(header), Weights::Gguf { file }) = (&self.gguf, &self.weights) {
             return Ok(Headers::Gguf { file: file.to_string(), header: std::sync::Arc::clone(header) });
         }
-        let reader = Reader { hub, info: &self.info, tree: &self.tree, token };
+        let large = Semaphore::new(1);
+        let reader = Reader { hub, info: &self.info, tree: &self.tree, token, large };
         let shards = self.files.iter().filter(|file| file.path.as_str().ends_with(".safetensors"));
         let (names, requests): (Vec<_>, Vec<_>) =
             shards.map(|file| (self.name(file).to_owned(), reader.safetensors_header(file))).unzip();
-        let headers = futures::stream::iter(requests).buffered(HEADERS_AT_ONCE).try_collect().await?;
+        let mut coming = futures::stream::iter(requests).buffered(HEADERS_AT_ONCE);
+        let (mut headers, mut count) = (Vec::new(), 0);
+        while let Some(header) = coming.try_next().await? {
+            count += header.tensors.len();
+            check_count(count).map_err(|error| of_model(self.info.repo.as_str(), error))?;
+            headers.push(header);
+        }
         Ok(Headers::Safetensors { names, headers, index: self.index.clone() })
     }
 }
@@ -189,6 +199,8 @@ struct Reader<'a> {
     info: &'a RepoInfo,
     tree: &'a [RemoteFile],
     token: Option<&'a Secret>,
+    /// Held while a large header is read.
+    large: Semaphore,
 }
 
 impl Reader<'_> {
@@ -220,29 +232,36 @@ impl Reader<'_> {
     }
 
     async fn safetensors_header(&self, file: &RemoteFile) -> Result<SafetensorsHeader, ServiceError> {
-        self.header(file, |bytes| SafetensorsHeader::parse(file.path.as_str(), bytes, file.size)).await
+        self.header(file, SafetensorsHeader::parse).await
     }
 
     async fn gguf_header(&self, path: &RepoPath) -> Result<GgufHeader, ServiceError> {
         let file = self.tree.iter().find(|file| file.path == *path);
         let file = file.ok_or_else(|| ServiceError::invalid_model_file(path, "is missing"))?;
-        self.header(file, |bytes| GgufHeader::parse(path.as_str(), bytes, file.size)).await
+        self.header(file, GgufHeader::parse).await
     }
 
     /// Reads as much of a file's start as its header needs.
-    async fn header<T>(
+    async fn header<T: Send + 'static>(
         &self,
         file: &RemoteFile,
-        parse: impl Fn(&[u8]) -> millm_model::Result<Prefix<T>>,
+        parse: fn(&str, &[u8], u64) -> millm_model::Result<Prefix<T>>,
     ) -> Result<T, ServiceError> {
         // A part even of a small file: what is looked at is not fetched.
         let mut want = HEADER_GUESS_BYTES.min(file.size.div_ceil(4));
+        let mut turn = None;
         loop {
+            if want > LARGE_HEADER_BYTES && turn.is_none() {
+                turn = Some(self.large.acquire().await.map_err(ServiceError::internal)?);
+            }
             let bytes = self.hub.read_start(self.at(&file.path), want).await?;
             if (bytes.len() as u64) < want {
                 return Err(ServiceError::invalid_model_file(&file.path, "is shorter than the hub says"));
             }
-            match parse(&bytes).map_err(|error| of_model(self.info.repo.as_str(), error))? {
+            let (name, size) = (file.path.to_string(), file.size);
+            let parsed = tokio::task::spawn_blocking(move || parse(&name, &bytes, size));
+            let parsed = parsed.await.map_err(ServiceError::internal)?;
+            match parsed.map_err(|error| of_model(self.info.repo.as_str(), error))? {
                 Prefix::Complete(header) => return Ok(header),
                 // In strides: a format that asks for a little more each time would ask forever.
                 Prefix::NeedMore(more) => {
