@@ -34,7 +34,9 @@ use crate::{
     service::Service,
 };
 
-/// Prompts can be as long as a context: at most so many bytes in one message.
+/// Of a request: the largest body of the REST faces, and tools once more as a grammar.
+const MAX_REQUEST_BYTES: usize = 10 << 20;
+/// Of one of ours: a prompt with its log probabilities.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// Tokens that may be guessed ahead.
@@ -106,7 +108,7 @@ impl Runtime {
         let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
         let service = RuntimeServiceServer::new(service)
             .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         host.grpc(service).await
     }

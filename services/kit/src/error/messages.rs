@@ -183,6 +183,21 @@ impl ServiceError {
             .retry_after(Duration::from_secs(1))
     }
 
+    pub fn answer_not_read(most: usize) -> Self {
+        let why = format!(
+            "Cancelled: more than {most} bytes of the answer waited to be read, the most allowed now. Read the stream as \
+             it comes."
+        );
+        Self::new(Reason::Cancelled, why)
+    }
+
+    pub fn answers_not_read(held: usize, most: usize) -> Self {
+        let why = format!(
+            "Too many large answers: {held} bytes of them are held, the most allowed is {most}. Try again, or stream."
+        );
+        Self::new(Reason::QueueFull, why).retry_after(Duration::from_secs(1))
+    }
+
     pub fn cancelled() -> Self {
         Self::new(Reason::Cancelled, "Cancelled.")
     }
