@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::Services;
+use crate::{Services, openai::Held};
 
 /// Answers of our own services may be larger than strangers' requests.
 const ANSWER_LIMIT: usize = 64 << 20;
@@ -26,6 +26,8 @@ pub struct App {
     pub services: Services,
     /// Generations of one request that run at once.
     pub parallel: usize,
+    /// What answers that do not stream take of memory.
+    pub held: Held,
     /// Endless answers end when this does.
     pub stopping: CancellationToken,
     pub tasks: TaskTracker,

@@ -42,6 +42,14 @@ impl Fields {
     }
 
     pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
+        let found = room_for(bytes);
+        if found > MOST_VALUE_BYTES {
+            let why = format!(
+                "has values that take {found} bytes of memory, the most allowed are {MOST_VALUE_BYTES}: send fewer and \
+                 longer ones"
+            );
+            return Err(ServiceError::invalid_argument("body", why).into());
+        }
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| ServiceError::invalid_argument("body", format!("is not JSON: {error}")))?;
         match value {
@@ -101,6 +109,41 @@ impl Fields {
     }
 }
 
+/// What the values of a body may take in memory: a body of eight million digits and commas would be six hundred
+/// megabytes of numbers.
+const MOST_VALUE_BYTES: usize = 64 << 20;
+
+/// Bytes that JSON takes at most once it is parsed, from the marks outside its strings; the numbers are `serde_json`'s.
+fn room_for(json: &[u8]) -> usize {
+    const TEXT: usize = 24;
+    const VALUE: usize = 72;
+    const MEMBER: usize = 64;
+    const LIST: usize = 288;
+    const OBJECT: usize = 384;
+    let (mut room, mut rest) = (json.len(), json.iter());
+    while let Some(byte) = rest.next() {
+        room += match byte {
+            b'"' => {
+                // To the end of the string.
+                while let Some(byte) = rest.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => _ = rest.next(),
+                        _ => {}
+                    }
+                }
+                TEXT
+            }
+            b',' => VALUE,
+            b':' => MEMBER,
+            b'[' => LIST,
+            b'{' => OBJECT,
+            _ => 0,
+        };
+    }
+    room
+}
+
 fn is_json(request: &Request) -> bool {
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
@@ -142,6 +185,20 @@ mod tests {
         assert_eq!(fields.refuse(&["null", "x"]).unwrap_err().details["field"], "x");
         assert_eq!(fields.number("absent", 0.0..=1.0).unwrap(), None);
         assert!(fields.required("null").is_err());
+    }
+
+    #[test]
+    fn values_that_take_too_much_memory_are_refused() {
+        for part in ["1,", "[],", "{\"\":0},", "\"\","] {
+            let body = format!("{{\"prompt\":[{}1]}}", part.repeat(BODY_LIMIT / part.len()));
+            let error = Fields::parse(body.as_bytes()).unwrap_err().error;
+            assert_eq!(error.details["field"], "body");
+            assert!(error.message.contains("the most allowed are 67108864"), "{}", error.message);
+        }
+        let marks = format!("{{\"prompt\": \"{}\"}}", r#"[{\"\\:,"#.repeat(1 << 20));
+        assert!(Fields::parse(marks.as_bytes()).is_ok(), "what is in a string is text");
+        let ids = format!("{{\"prompt\":[{}1]}}", "100000,".repeat(500_000));
+        assert!(Fields::parse(ids.as_bytes()).is_ok());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use millm_kit::{Conn, Host, Settings};
 
 use app::App;
 use guard::Guard;
+use openai::Held;
 
 /// The largest request body of the REST faces.
 pub const BODY_LIMIT: usize = 8 << 20;
@@ -50,6 +51,7 @@ impl Gateway {
         let app = App {
             services,
             parallel: (settings.parallel_requests as usize).max(1),
+            held: Held::default(),
             stopping: host.shutdown.stopping.clone(),
             tasks: host.tasks.clone(),
         };

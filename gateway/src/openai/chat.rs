@@ -3,17 +3,19 @@
 use std::{mem, sync::Arc};
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use futures::{Stream, StreamExt as _};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{GenerateRequest, Message, Messages, TokenLogprob, generate_request::Prompt};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    FINGERPRINT, Tally, finish_reason, logprobs, prompt,
+    Account, FINGERPRINT, Tally, Usage,
+    bounds::{self, Asked, Collected},
+    finish_reason, logprobs, prompt,
     run::{self, Piece, Pieces},
     sampling::{self, Settings},
     stream, tools,
@@ -42,14 +44,61 @@ struct Chat {
 }
 
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, OpenAiFailure> {
-    let chat = Chat::read(Fields::read(request).await?)?;
+    let chat = Arc::new(Chat::read(Fields::read(request).await?)?);
     let choices = chat.settings.choices;
-    let pieces = run::start(app, (0..choices).map(|choice| chat.request(choice)).collect()).await?;
+    bounds::check_sent(choices, Some(&chat.request(0)))?;
+    let asked = chat.asked();
+    if !chat.settings.stream {
+        asked.check(&app).await?;
+    }
+    let asking = Arc::clone(&chat);
+    let mut collected = Collected::new(asked, &app.held);
+    let pieces = run::start(app, (0..choices).map(move |choice| asking.request(choice))).await?;
     if chat.settings.stream {
         return Ok(stream::answer(chat.chunks(pieces)));
     }
-    let wholes = run::collect(pieces, choices as usize).await?;
-    Ok(Json(chat.whole(wholes)).into_response())
+    let wholes = run::collect(pieces, choices as usize, &mut collected).await?;
+    Ok(collected.answer(&chat.whole(&wholes))?)
+}
+
+/// The answer that is no stream.
+#[derive(Serialize)]
+struct Whole<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    usage: Usage,
+    system_fingerprint: &'static str,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    message: Value,
+    logprobs: Option<logprobs::Chat<'a>>,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Account>,
+    choices: &'a [Delta<'a>],
+}
+
+#[derive(Serialize)]
+struct Delta<'a> {
+    index: usize,
+    delta: Value,
+    logprobs: Option<logprobs::Chat<'a>>,
+    finish_reason: Option<&'static str>,
 }
 
 impl Chat {
@@ -99,49 +148,58 @@ impl Chat {
         }
     }
 
-    fn whole(&self, wholes: Vec<run::Whole>) -> Value {
-        let mut tally = Tally::default();
-        let mut model = String::new();
-        let choices: Vec<Value> = wholes
-            .into_iter()
-            .enumerate()
-            .map(|(index, whole)| {
-                tally.add(0, &whole.end);
-                model.clone_from(&whole.start.handle);
-                let (text, calls) = if self.tools_json.is_empty() {
-                    (whole.text, Vec::new())
-                } else {
-                    let mut listener = tools::Listener::default();
-                    let said = listener.hear(&whole.text);
-                    let (rest, calls) = listener.end();
-                    (said + &rest, calls)
-                };
-                let reason = if calls.is_empty() { finish_reason(&whole.end) } else { "tool_calls" };
-                let content = if text.is_empty() && !calls.is_empty() { Value::Null } else { text.into() };
-                let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-                if !calls.is_empty() {
-                    message["tool_calls"] = calls.into();
-                }
-                json!({
-                    "index": index,
-                    "message": message,
-                    "logprobs": self.logprobs_value(&whole.logprobs),
-                    "finish_reason": reason,
-                })
-            })
-            .collect();
-        json!({
-            "id": self.id,
-            "object": "chat.completion",
-            "created": self.created,
-            "model": model,
-            "choices": choices,
-            "usage": tally.usage(),
-            "system_fingerprint": FINGERPRINT,
-        })
+    fn asked(&self) -> Asked {
+        Asked {
+            generations: self.settings.choices as usize,
+            max_tokens: self.max_tokens,
+            logprobs: self.logprobs,
+            field: if self.logprobs == Some(0) { "logprobs" } else { "top_logprobs" },
+            echoed: 0,
+        }
     }
 
-    fn chunks(self, mut pieces: Pieces) -> impl Stream<Item = Result<Value, ServiceError>> + Send {
+    fn whole<'a>(&'a self, wholes: &'a [run::Whole]) -> Whole<'a> {
+        let mut tally = Tally::default();
+        let choice = |(index, whole): (usize, &'a run::Whole)| {
+            tally.add(0, &whole.end);
+            let (message, called) = self.message(&whole.text);
+            let finish_reason = if called { "tool_calls" } else { finish_reason(&whole.end) };
+            Choice { index, message, logprobs: self.logprobs_of(&whole.logprobs), finish_reason }
+        };
+        let choices = wholes.iter().enumerate().map(choice).collect();
+        Whole {
+            id: &self.id,
+            object: "chat.completion",
+            created: self.created,
+            model: wholes.first().map_or("", |whole| &whole.start.handle),
+            choices,
+            usage: tally.usage(),
+            system_fingerprint: FINGERPRINT,
+        }
+    }
+
+    /// The message, and whether it calls a tool.
+    fn message(&self, text: &str) -> (Value, bool) {
+        if self.tools_json.is_empty() {
+            return (json!({"role": "assistant", "content": text, "refusal": null}), false);
+        }
+        let mut listener = tools::Listener::default();
+        let said = listener.hear(text);
+        let (rest, calls) = listener.end();
+        let text = said + &rest;
+        let called = !calls.is_empty();
+        let content = if text.is_empty() && called { Value::Null } else { text.into() };
+        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
+        if called {
+            message["tool_calls"] = calls.into();
+        }
+        (message, called)
+    }
+
+    fn chunks(
+        self: Arc<Self>,
+        mut pieces: Pieces,
+    ) -> impl Stream<Item = Result<String, ServiceError>> + Send {
         async_stream::try_stream! {
             let mut tally = Tally::default();
             let mut model = String::new();
@@ -149,75 +207,58 @@ impl Chat {
                 (0..self.settings.choices).map(|_| tools::Listener::default()).collect();
             while let Some(piece) = pieces.next().await {
                 let Piece { index, response } = piece?;
+                let said = |delta: Value| Delta { index, delta, logprobs: None, finish_reason: None };
                 if let Some(start) = response.start {
                     model = start.handle;
-                    let delta = json!({"role": "assistant", "content": "", "refusal": null});
-                    yield self.chunk(&model, index, &delta, &[], None);
+                    yield self.chunk(&model, said(json!({"role": "assistant", "content": "", "refusal": null})))?;
                 }
                 let text = if self.tools_json.is_empty() {
                     response.text
                 } else {
                     listeners[index].hear(&response.text)
                 };
-                if !text.is_empty() || (self.logprobs.is_some() && !response.logprobs.is_empty()) {
-                    yield self.chunk(&model, index, &json!({"content": text}), &response.logprobs, None);
+                let scored = self.logprobs.is_some() && !response.logprobs.is_empty();
+                if !text.is_empty() || scored {
+                    let logprobs = if scored { self.logprobs_of(&response.logprobs) } else { None };
+                    yield self.chunk(&model, Delta { logprobs, ..said(json!({"content": text})) })?;
                 }
                 if let Some(end) = response.end {
                     tally.add(0, &end);
                     let (rest, calls) = mem::take(&mut listeners[index]).end();
                     if !rest.is_empty() {
-                        yield self.chunk(&model, index, &json!({"content": rest}), &[], None);
+                        yield self.chunk(&model, said(json!({"content": rest})))?;
                     }
                     let reason = if calls.is_empty() { finish_reason(&end) } else { "tool_calls" };
                     if !calls.is_empty() {
-                        yield self.chunk(&model, index, &json!({"tool_calls": numbered(calls)}), &[], None);
+                        yield self.chunk(&model, said(json!({"tool_calls": numbered(calls)})))?;
                     }
-                    yield self.chunk(&model, index, &json!({}), &[], Some(reason));
+                    yield self.chunk(&model, Delta { finish_reason: Some(reason), ..said(json!({})) })?;
                 }
             }
             if self.settings.include_usage {
-                let mut last = self.frame(&model);
-                last["choices"] = json!([]);
-                last["usage"] = json!(tally.usage());
-                yield last;
+                yield stream::text(&Chunk { usage: Some(Account::Settled(tally.usage())), ..self.frame(&model, &[]) })?;
             }
         }
     }
 
-    fn frame(&self, model: &str) -> Value {
-        let mut frame = json!({
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-        });
-        if self.settings.include_usage {
-            frame["usage"] = Value::Null;
+    fn chunk(&self, model: &str, delta: Delta<'_>) -> Result<String, ServiceError> {
+        stream::text(&self.frame(model, &[delta]))
+    }
+
+    fn frame<'a>(&'a self, model: &'a str, choices: &'a [Delta<'a>]) -> Chunk<'a> {
+        Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model,
+            system_fingerprint: FINGERPRINT,
+            usage: self.settings.include_usage.then_some(Account::Open),
+            choices,
         }
-        frame
     }
 
-    fn chunk(
-        &self,
-        model: &str,
-        index: usize,
-        delta: &Value,
-        tokens: &[TokenLogprob],
-        reason: Option<&str>,
-    ) -> Value {
-        let logprobs = if tokens.is_empty() { Value::Null } else { self.logprobs_value(tokens) };
-        let mut frame = self.frame(model);
-        frame["choices"] =
-            json!([{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}]);
-        frame
-    }
-
-    fn logprobs_value(&self, tokens: &[TokenLogprob]) -> Value {
-        self.logprobs.map_or(
-            Value::Null,
-            |top| json!({"content": logprobs::chat(tokens, top as usize), "refusal": null}),
-        )
+    fn logprobs_of<'a>(&self, tokens: &'a [TokenLogprob]) -> Option<logprobs::Chat<'a>> {
+        self.logprobs.map(|top| logprobs::Chat { tokens, top: top as usize })
     }
 }
 

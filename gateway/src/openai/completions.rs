@@ -4,19 +4,20 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
     extract::{Request, State},
-    response::{IntoResponse as _, Response},
+    response::Response,
 };
 use futures::{Stream, StreamExt as _};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{
     DetokenizeRequest, GenerateRequest, GenerateStart, TokenIds, TokenLogprob, generate_request::Prompt,
 };
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
 
 use super::{
-    FINGERPRINT, Tally, finish_reason,
+    Account, FINGERPRINT, Tally, Usage,
+    bounds::{self, Asked, Collected},
+    finish_reason,
     logprobs::Plain,
     prompt,
     run::{self, Piece, Pieces, Whole},
@@ -46,15 +47,63 @@ struct Completion {
 
 pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, OpenAiFailure> {
     let mut completion = Completion::read(Fields::read(request).await?)?;
+    let count = bounds::generations(completion.prompts.len(), completion.settings.choices)?;
+    let largest = completion.prompts.iter().max_by_key(|prompt| prompt.encoded_len());
+    bounds::check_sent(
+        completion.settings.choices,
+        largest.map(|prompt| completion.request(prompt, 0)).as_ref(),
+    )?;
     completion.find_echoes(&app).await?;
-    let requests = completion.requests();
-    let count = requests.len();
+    let asked = completion.asked(count);
+    if !completion.settings.stream {
+        asked.check(&app).await?;
+    }
+    let completion = Arc::new(completion);
+    let asking = Arc::clone(&completion);
+    let requests = (0..count).map(move |index| asking.request_of(index));
+    let mut collected = Collected::new(asked, &app.held);
     let pieces = run::start(app, requests).await?;
     if completion.settings.stream {
         return Ok(stream::answer(completion.chunks(pieces)));
     }
-    let wholes = run::collect(pieces, count).await?;
-    Ok(Json(completion.whole(&wholes)).into_response())
+    let wholes = run::collect(pieces, count, &mut collected).await?;
+    Ok(collected.answer(&completion.whole(&wholes))?)
+}
+
+/// The answer that is no stream, or one piece of a stream.
+#[derive(Serialize)]
+struct Frame<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    system_fingerprint: &'static str,
+    choices: &'a [Choice<'a>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<Account>,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    text: Text<'a>,
+    index: usize,
+    logprobs: Option<Plain<'a>>,
+    finish_reason: Option<&'static str>,
+}
+
+/// The prompt where it is repeated, and what was generated.
+struct Text<'a>(&'a str, &'a str);
+
+impl Text<'_> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty() && self.1.is_empty()
+    }
+}
+
+impl Serialize for Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}{}", self.0, self.1))
+    }
 }
 
 impl Completion {
@@ -99,10 +148,15 @@ impl Completion {
     }
 
     /// Each prompt for each choice: choice `c` of prompt `p` has the index `p * n + c`.
-    fn requests(&self) -> Vec<GenerateRequest> {
+    fn request_of(&self, index: usize) -> GenerateRequest {
+        let choice = index as u32 % self.settings.choices;
+        self.request(&self.prompts[self.prompt_of(index)], choice)
+    }
+
+    fn request(&self, prompt: &Prompt, choice: u32) -> GenerateRequest {
         let settings = &self.settings;
         let scored = self.echo.is_some() && self.logprobs.is_some();
-        let request = |prompt: &Prompt, choice| GenerateRequest {
+        GenerateRequest {
             model: settings.model.clone(),
             prompt: Some(prompt.clone()),
             sampling: Some(sampling::for_choice(&settings.sampling, choice)),
@@ -114,12 +168,18 @@ impl Completion {
             constraint: settings.constraint.clone(),
             speculate: settings.speculate,
             ..GenerateRequest::default()
-        };
-        let choices = 0..settings.choices;
-        self.prompts
-            .iter()
-            .flat_map(|prompt| choices.clone().map(move |choice| request(prompt, choice)))
-            .collect()
+        }
+    }
+
+    fn asked(&self, generations: usize) -> Asked {
+        let echoed = self.echo.iter().flatten().map(String::len).sum::<usize>();
+        Asked {
+            generations,
+            max_tokens: Some(self.max_tokens),
+            logprobs: self.logprobs,
+            field: "logprobs",
+            echoed: echoed * self.settings.choices as usize,
+        }
     }
 
     fn prompt_of(&self, index: usize) -> usize {
@@ -135,87 +195,89 @@ impl Completion {
         if self.echo.is_some() && self.logprobs.is_some() { &start.prompt_logprobs } else { &[] }
     }
 
-    fn whole(&self, wholes: &[Whole]) -> Value {
+    fn whole<'a>(&'a self, wholes: &'a [Whole]) -> Answer<'a> {
         let mut tally = Tally::default();
-        let choices: Vec<Value> = wholes
-            .iter()
-            .enumerate()
-            .map(|(index, whole)| {
-                tally.add(self.prompt_of(index), &whole.end);
-                let logprobs = self.logprobs.map_or(Value::Null, |top| {
-                    let mut plain = Plain::default();
-                    plain.add(self.shown(&whole.start), top as usize);
-                    plain.add(&whole.logprobs, top as usize);
-                    plain.into_value()
-                });
-                let text = format!("{}{}", self.echo_of(index), whole.text);
-                json!({
-                    "text": text,
-                    "index": index,
-                    "logprobs": logprobs,
-                    "finish_reason": finish_reason(&whole.end),
-                })
-            })
-            .collect();
-        let mut answer = self.frame(wholes.first().map_or("", |whole| &whole.start.handle));
-        answer["choices"] = choices.into();
-        answer["usage"] = json!(tally.usage());
-        answer
+        let choice = |(index, whole): (usize, &'a Whole)| {
+            tally.add(self.prompt_of(index), &whole.end);
+            let prompt = self.shown(&whole.start);
+            let plain = |top| Plain { prompt, answer: &whole.logprobs, top: top as usize, start: 0 };
+            Choice {
+                text: Text(self.echo_of(index), &whole.text),
+                index,
+                logprobs: self.logprobs.map(plain),
+                finish_reason: Some(finish_reason(&whole.end)),
+            }
+        };
+        let choices = wholes.iter().enumerate().map(choice).collect();
+        let model = wholes.first().map_or("", |whole| whole.start.handle.as_str());
+        Answer { completion: self, model, choices, usage: tally.usage() }
     }
 
-    fn chunks(self, mut pieces: Pieces) -> impl Stream<Item = Result<Value, ServiceError>> + Send {
+    fn chunks(
+        self: Arc<Self>,
+        mut pieces: Pieces,
+    ) -> impl Stream<Item = Result<String, ServiceError>> + Send {
         async_stream::try_stream! {
             let mut tally = Tally::default();
             let mut model = String::new();
             let mut offsets = vec![0; self.prompts.len() * self.settings.choices as usize];
             while let Some(piece) = pieces.next().await {
                 let Piece { index, response } = piece?;
-                let mut plain = Plain::starting_at(offsets[index]);
-                let mut text = response.text;
-                if let Some(start) = &response.start {
+                let start = response.start.as_ref();
+                if let Some(start) = start {
                     model.clone_from(&start.handle);
-                    plain.add(self.shown(start), self.logprobs.unwrap_or(0) as usize);
-                    text.insert_str(0, self.echo_of(index));
                 }
-                plain.add(&response.logprobs, self.logprobs.unwrap_or(0) as usize);
-                let news = plain.offset() > offsets[index];
-                offsets[index] = plain.offset();
-                let logprobs = if self.logprobs.is_some() && news { plain.into_value() } else { Value::Null };
-                if !text.is_empty() || !logprobs.is_null() || response.end.is_some() {
-                    let reason = response.end.as_ref().map(finish_reason);
-                    yield self.chunk(&model, json!({
-                        "text": text, "index": index, "logprobs": logprobs, "finish_reason": reason,
-                    }));
+                let plain = Plain {
+                    prompt: start.map_or(&[], |start| self.shown(start)),
+                    answer: &response.logprobs,
+                    top: self.logprobs.unwrap_or(0) as usize,
+                    start: offsets[index],
+                };
+                let news = plain.end() > offsets[index];
+                offsets[index] = plain.end();
+                let choice = Choice {
+                    text: Text(start.map_or("", |_| self.echo_of(index)), &response.text),
+                    index,
+                    logprobs: (self.logprobs.is_some() && news).then_some(plain),
+                    finish_reason: response.end.as_ref().map(finish_reason),
+                };
+                if !choice.text.is_empty() || choice.logprobs.is_some() || response.end.is_some() {
+                    yield stream::text(&self.frame(&model, &[choice]))?;
                 }
-                if let Some(end) = response.end {
-                    tally.add(self.prompt_of(index), &end);
+                if let Some(end) = &response.end {
+                    tally.add(self.prompt_of(index), end);
                 }
             }
             if self.settings.include_usage {
-                let mut last = self.frame(&model);
-                last["choices"] = json!([]);
-                last["usage"] = json!(tally.usage());
-                yield last;
+                yield stream::text(&Frame { usage: Some(Account::Settled(tally.usage())), ..self.frame(&model, &[]) })?;
             }
         }
     }
 
-    fn chunk(&self, model: &str, choice: Value) -> Value {
-        let mut frame = self.frame(model);
-        frame["choices"] = Value::from(vec![choice]);
-        if self.settings.include_usage {
-            frame["usage"] = Value::Null;
+    fn frame<'a>(&'a self, model: &'a str, choices: &'a [Choice<'a>]) -> Frame<'a> {
+        Frame {
+            id: &self.id,
+            object: "text_completion",
+            created: self.created,
+            model,
+            system_fingerprint: FINGERPRINT,
+            choices,
+            usage: self.settings.include_usage.then_some(Account::Open),
         }
-        frame
     }
+}
 
-    fn frame(&self, model: &str) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": model,
-            "system_fingerprint": FINGERPRINT,
-        })
+/// A frame that owns its choices.
+struct Answer<'a> {
+    completion: &'a Completion,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    usage: Usage,
+}
+
+impl Serialize for Answer<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let frame = self.completion.frame(self.model, &self.choices);
+        Frame { usage: Some(Account::Settled(self.usage)), ..frame }.serialize(serializer)
     }
 }

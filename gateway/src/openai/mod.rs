@@ -1,6 +1,7 @@
 //! OpenAI's REST under `/v1`: models, chat completions, completions. The official clients work unchanged; what is
 //! not supported is refused by name rather than ignored.
 
+mod bounds;
 mod chat;
 mod completions;
 mod constraint;
@@ -22,6 +23,7 @@ use millm_proto::runtime::v1::{FinishReason, GenerateEnd};
 use serde::Serialize;
 
 use crate::app::App;
+pub use bounds::Held;
 
 /// Names the implementation, as OpenAI's answers do.
 const FINGERPRINT: &str = concat!("millm-", env!("CARGO_PKG_VERSION"));
@@ -46,6 +48,14 @@ struct Usage {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct PromptTokens {
     cached_tokens: u32,
+}
+
+/// `usage` where there is such a member: null until all is known.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Account {
+    Open,
+    Settled(Usage),
 }
 
 /// Counts what a request's generations took. A prompt counts once for all choices made of it, and as found in the

@@ -9,26 +9,21 @@ use crate::body::Fields;
 
 /// Prompts of one request.
 const MOST_PROMPTS: usize = 1024;
+/// Messages of one conversation.
+const MOST_MESSAGES: usize = 10_000;
 
 /// A message as it comes: `content` is text, or parts of which only text is supported.
 #[derive(Deserialize)]
 struct ChatMessage {
     role: String,
     #[serde(default)]
-    content: Option<Content>,
+    content: Value,
     #[serde(default)]
     name: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<Value>>,
     #[serde(default)]
     tool_call_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
 }
 
 #[derive(Deserialize)]
@@ -42,6 +37,10 @@ pub fn messages(fields: &mut Fields) -> Result<Vec<Message>, ServiceError> {
     let given: Vec<Value> = fields.take("messages")?.unwrap_or_default();
     if given.is_empty() {
         return Err(ServiceError::invalid_argument("messages", "must have at least one message"));
+    }
+    if given.len() > MOST_MESSAGES {
+        let why = format!("has {} messages, the most allowed are {MOST_MESSAGES}", given.len());
+        return Err(ServiceError::invalid_argument("messages", why));
     }
     given.into_iter().enumerate().map(|(n, value)| message(&format!("messages[{n}]"), value)).collect()
 }
@@ -60,10 +59,11 @@ fn message(field: &str, value: Value) -> Result<Message, ServiceError> {
     }
     let calls = given.tool_calls.filter(|calls| !calls.is_empty());
     let content = match given.content {
-        Some(Content::Text(text)) => text,
-        Some(Content::Parts(parts)) => text_of(parts, &format!("{field}.content"))?,
-        None if role == "assistant" => String::new(),
-        None => return Err(invalid(".content", "must be given")),
+        Value::String(text) => text,
+        Value::Array(parts) => text_of(parts, &format!("{field}.content"))?,
+        Value::Null if role == "assistant" => String::new(),
+        Value::Null => return Err(invalid(".content", "must be given")),
+        _ => return Err(invalid(".content", "must be text or a list of parts")),
     };
     Ok(Message {
         role: role.to_owned(),
@@ -74,9 +74,11 @@ fn message(field: &str, value: Value) -> Result<Message, ServiceError> {
     })
 }
 
-fn text_of(parts: Vec<Part>, field: &str) -> Result<String, ServiceError> {
+fn text_of(parts: Vec<Value>, field: &str) -> Result<String, ServiceError> {
     let mut joined = String::new();
     for part in parts {
+        let part = Part::deserialize(part)
+            .map_err(|error| ServiceError::invalid_argument(field, format!("is wrong: {error}")))?;
         match part.text {
             Some(text) if part.r#type == "text" => joined.push_str(&text),
             _ => {
@@ -89,36 +91,43 @@ fn text_of(parts: Vec<Part>, field: &str) -> Result<String, ServiceError> {
     Ok(joined)
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Given {
-    Text(String),
-    Texts(Vec<String>),
-    Ids(Vec<u32>),
-    ManyIds(Vec<Vec<u32>>),
-}
-
 /// `prompt` of a plain completion, in each of its four shapes.
 pub fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ServiceError> {
     let invalid = |why: &str| ServiceError::invalid_argument("prompt", why);
-    let value = fields.take_value("prompt").ok_or_else(|| invalid("must be given"))?;
-    let given = Given::deserialize(value)
-        .map_err(|_| invalid("must be text, token ids, or a list of texts or of lists of token ids"))?;
-    let ids = |ids| Prompt::TokenIds(TokenIds { ids });
-    let prompts: Vec<Prompt> = match given {
-        Given::Text(text) => vec![Prompt::Text(text)],
-        Given::Texts(texts) => texts.into_iter().map(Prompt::Text).collect(),
-        Given::Ids(given) => vec![ids(given)],
-        Given::ManyIds(lists) => lists.into_iter().map(ids).collect(),
+    let prompts = match fields.take_value("prompt").ok_or_else(|| invalid("must be given"))? {
+        Value::Array(list) if !list.first().is_some_and(Value::is_number) => {
+            if list.len() > MOST_PROMPTS {
+                let why = format!("has {} prompts, the most allowed are {MOST_PROMPTS}", list.len());
+                return Err(invalid(&why));
+            }
+            list.into_iter().map(prompt).collect()
+        }
+        one => prompt(one).map(|prompt| vec![prompt]),
     };
+    let prompts: Vec<Prompt> = prompts
+        .ok_or_else(|| invalid("must be text, token ids, or a list of texts or of lists of token ids"))?;
     let empty = |prompt: &Prompt| matches!(prompt, Prompt::TokenIds(list) if list.ids.is_empty());
     if prompts.is_empty() || prompts.iter().any(empty) {
         return Err(invalid("must not be empty"));
     }
-    if prompts.len() > MOST_PROMPTS {
-        return Err(invalid("must be at most 1024 prompts"));
+    let texts = prompts.iter().filter(|prompt| matches!(prompt, Prompt::Text(_))).count();
+    if texts != 0 && texts != prompts.len() {
+        return Err(invalid("must be a list of texts or of lists of token ids"));
     }
     Ok(prompts)
+}
+
+/// Text or token ids; `None` when it is neither.
+fn prompt(value: Value) -> Option<Prompt> {
+    match value {
+        Value::String(text) => Some(Prompt::Text(text)),
+        Value::Array(ids) => {
+            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+            let ids = ids.iter().map(id).collect::<Option<_>>()?;
+            Some(Prompt::TokenIds(TokenIds { ids }))
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -163,10 +172,25 @@ mod tests {
         );
         check(json!([{"content": "a"}]), "messages[0]");
         check(json!([{"role": "user"}]), "messages[0].content");
-        check(json!([{"role": "user", "content": 5}]), "messages[0]");
+        check(json!([{"role": "user", "content": 5}]), "messages[0].content");
         let image = json!({"type": "image_url", "image_url": {"url": "http://x/y.png"}});
         check(json!([{"role": "user", "content": [image]}]), "messages[0].content");
         check(json!([{"role": "user", "content": "a", "tool_calls": []}]), "messages[0].tool_calls");
+    }
+
+    #[test]
+    fn too_many_are_refused_with_what_was_found_and_is_allowed() {
+        let message = json!({"role": "user", "content": "a"});
+        let many = json!({"messages": vec![message; MOST_MESSAGES + 1]});
+        let error = messages(&mut fields(&many)).unwrap_err();
+        assert_eq!(error.details["field"], "messages");
+        assert!(
+            error.message.contains("has 10001 messages, the most allowed are 10000"),
+            "{}",
+            error.message
+        );
+        let error = prompts(&mut fields(&json!({"prompt": vec!["a"; MOST_PROMPTS + 1]}))).unwrap_err();
+        assert!(error.message.contains("has 1025 prompts, the most allowed are 1024"), "{}", error.message);
     }
 
     #[test]
@@ -177,9 +201,16 @@ mod tests {
         assert_eq!(read(json!(["a", "b"])).unwrap().len(), 2);
         assert_eq!(read(json!([1, 2])).unwrap(), [ids(&[1, 2])]);
         assert_eq!(read(json!([[1], [2, 3]])).unwrap(), [ids(&[1]), ids(&[2, 3])]);
-        for bad in
-            [json!(null), json!([]), json!([[]]), json!([-1]), json!(["a", 1]), json!({"a": 1}), json!(7)]
-        {
+        for bad in [
+            json!(null),
+            json!([]),
+            json!([[]]),
+            json!([-1]),
+            json!(["a", 1]),
+            json!(["a", [1]]),
+            json!({"a": 1}),
+            json!(7),
+        ] {
             assert_eq!(read(bad.clone()).unwrap_err().details["field"], "prompt", "{bad}");
         }
     }

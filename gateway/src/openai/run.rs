@@ -9,6 +9,7 @@ use millm_proto::runtime::v1::{
     FinishReason, GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TokenLogprob,
 };
 
+use super::bounds::Collected;
 use crate::app::{App, from_runtime};
 
 /// A message of one of the generations.
@@ -22,12 +23,13 @@ pub struct Piece {
 pub type Pieces = stream::BoxStream<'static, Result<Piece, ServiceError>>;
 
 /// Starts them and waits for the first message: what is wrong with a request shows before anything is answered.
-pub async fn start(app: Arc<App>, requests: Vec<GenerateRequest>) -> Result<Pieces, ServiceError> {
+/// `requests` are made as they are started: each holds a prompt of its own.
+pub async fn start(
+    app: Arc<App>,
+    requests: impl Iterator<Item = GenerateRequest> + Send + 'static,
+) -> Result<Pieces, ServiceError> {
     let parallel = app.parallel;
-    let each = requests
-        .into_iter()
-        .enumerate()
-        .map(move |(index, request)| one(app.clone(), index, request).boxed());
+    let each = requests.enumerate().map(move |(index, request)| one(app.clone(), index, request).boxed());
     let mut pieces = stream::iter(each).flatten_unordered(parallel).boxed();
     let Some(first) = pieces.next().await else {
         return Err(ServiceError::internal("a request without generations"));
@@ -71,7 +73,7 @@ pub struct Whole {
 impl Whole {
     fn absorb(&mut self, response: GenerateResponse) {
         if let Some(start) = response.start {
-            self.start = start;
+            self.start = GenerateStart { prompt_token_ids: Vec::new(), ..start };
         }
         self.text.push_str(&response.text);
         self.logprobs.extend(response.logprobs);
@@ -81,11 +83,17 @@ impl Whole {
     }
 }
 
-/// All of them, in the order of the requests.
-pub async fn collect(mut pieces: Pieces, count: usize) -> Result<Vec<Whole>, ServiceError> {
+/// All of them, in the order of the requests. Errors: INVALID_ARGUMENT when they are more than `collected` allows; what
+/// is still running is cancelled then.
+pub async fn collect(
+    mut pieces: Pieces,
+    count: usize,
+    collected: &mut Collected,
+) -> Result<Vec<Whole>, ServiceError> {
     let mut wholes: Vec<Whole> = (0..count).map(|_| Whole::default()).collect();
     while let Some(piece) = pieces.next().await {
         let Piece { index, response } = piece?;
+        collected.add(&response)?;
         wholes[index].absorb(response);
     }
     Ok(wholes)

@@ -14,6 +14,8 @@ const MOST_CHOICES: i64 = 16;
 /// As OpenAI has it.
 const MOST_STOPS: usize = 4;
 const LONGEST_STOP: usize = 1024;
+/// Tokens with a bias of their own.
+const MOST_BIASED: usize = 16_384;
 const MOST_GUESSED: i64 = 16;
 
 /// The part of a request that chat and plain completions share.
@@ -87,6 +89,10 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ServiceError> {
 fn logit_bias(fields: &mut Fields) -> Result<HashMap<u32, f32>, ServiceError> {
     let given: HashMap<String, f64> = fields.take("logit_bias")?.unwrap_or_default();
     let invalid = |why| ServiceError::invalid_argument("logit_bias", why);
+    if given.len() > MOST_BIASED {
+        let why = format!("has {} tokens, the most allowed are {MOST_BIASED}", given.len());
+        return Err(ServiceError::invalid_argument("logit_bias", why));
+    }
     given
         .into_iter()
         .map(|(id, bias)| {
@@ -107,10 +113,10 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ServiceError> {
         Some(Stop::Many(stops)) => stops,
     };
     if stops.len() > MOST_STOPS {
-        return invalid(format!("must be at most {MOST_STOPS} strings"));
+        return invalid(format!("must be at most {MOST_STOPS} strings, not {}", stops.len()));
     }
-    if stops.iter().any(|stop| stop.is_empty() || stop.len() > LONGEST_STOP) {
-        return invalid(format!("must have strings of 1 to {LONGEST_STOP} bytes"));
+    if let Some(stop) = stops.iter().find(|stop| stop.is_empty() || stop.len() > LONGEST_STOP) {
+        return invalid(format!("must have strings of 1 to {LONGEST_STOP} bytes, not of {}", stop.len()));
     }
     Ok(stops)
 }
@@ -171,6 +177,9 @@ mod tests {
         check(json!({"stop": 3}), "stop");
         check(json!({"logit_bias": {"x": 1}}), "logit_bias");
         check(json!({"logit_bias": {"1": 101}}), "logit_bias");
+        let many: Value = (0..=MOST_BIASED).map(|id| (id.to_string(), json!(1))).collect();
+        check(json!({"logit_bias": many}), "logit_bias");
+        check(json!({"stop": "x".repeat(LONGEST_STOP + 1)}), "stop");
         check(json!({"stream_options": {}}), "stream_options");
         check(json!({"seed": 1.5}), "seed");
     }

@@ -8,19 +8,25 @@ use axum::response::{
 };
 use futures::{Stream, StreamExt as _};
 use millm_kit::{ServiceError, panics};
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::failure::openai_body;
 
-/// An error becomes the last event: the status line has been sent already.
-pub fn answer(chunks: impl Stream<Item = Result<Value, ServiceError>> + Send + 'static) -> Response {
+/// An event's text: a chunk as JSON.
+pub fn text(chunk: &impl Serialize) -> Result<String, ServiceError> {
+    serde_json::to_string(chunk).map_err(ServiceError::internal)
+}
+
+/// Each chunk is JSON. An error becomes the last event: the status line has been sent already.
+pub fn answer(chunks: impl Stream<Item = Result<String, ServiceError>> + Send + 'static) -> Response {
     let events = async_stream::stream! {
         let mut chunks = std::pin::pin!(AssertUnwindSafe(chunks).catch_unwind());
         while let Some(chunk) = chunks.next().await {
             match chunk.unwrap_or_else(|panic| Err(ServiceError::internal(panics::said(&*panic)))) {
-                Ok(chunk) => yield Ok(event(&chunk)),
+                Ok(chunk) => yield Ok(Event::default().data(chunk)),
                 Err(error) => {
-                    yield Ok(event(&openai_body(&error)));
+                    // JSON has no line breaks of its own.
+                    yield Ok(Event::default().data(openai_body(&error).to_string()));
                     return;
                 }
             }
@@ -30,9 +36,4 @@ pub fn answer(chunks: impl Stream<Item = Result<Value, ServiceError>> + Send + '
     let keep_alive = KeepAlive::new().interval(Duration::from_secs(15));
     // Proxies must not wait for more.
     ([("x-accel-buffering", "no")], Sse::new(events).keep_alive(keep_alive)).into_response()
-}
-
-fn event(value: &Value) -> Event {
-    // JSON has no line breaks of its own.
-    Event::default().data(value.to_string())
 }

@@ -11,6 +11,8 @@ use crate::{body::Fields, clock};
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const MOST_TOOLS: usize = 128;
+/// Of all of them as JSON.
+const MOST_TOOL_BYTES: usize = 1 << 20;
 
 /// What a request says about tools.
 #[derive(Debug, PartialEq)]
@@ -25,13 +27,19 @@ pub fn take(fields: &mut Fields) -> Result<Offer, ServiceError> {
     let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
     let choice = fields.take_value("tool_choice");
     if tools.len() > MOST_TOOLS {
-        return Err(ServiceError::invalid_argument("tools", "must be at most 128 tools"));
+        let why = format!("has {} tools, the most allowed are {MOST_TOOLS}", tools.len());
+        return Err(ServiceError::invalid_argument("tools", why));
     }
     for (n, tool) in tools.iter().enumerate() {
         if tool["type"] != "function" || !tool["function"]["name"].is_string() {
             let field = format!("tools[{n}]");
             return Err(ServiceError::invalid_argument(&field, "must be a function with a name"));
         }
+    }
+    let tools_json = if tools.is_empty() { String::new() } else { json!(tools).to_string() };
+    if tools_json.len() > MOST_TOOL_BYTES {
+        let why = format!("take {} bytes, the most allowed are {MOST_TOOL_BYTES}", tools_json.len());
+        return Err(ServiceError::invalid_argument("tools", why));
     }
     let demanded = match &choice {
         Some(Value::String(choice)) if choice == "none" => {
@@ -48,7 +56,6 @@ pub fn take(fields: &mut Fields) -> Result<Offer, ServiceError> {
             return Err(ServiceError::invalid_argument("tool_choice", why));
         }
     };
-    let tools_json = if tools.is_empty() { String::new() } else { Value::from(tools).to_string() };
     Ok(Offer { tools_json, demanded })
 }
 
@@ -215,5 +222,11 @@ mod tests {
         }
         assert_eq!(take(json!({"tool_choice": "required"})).unwrap_err().details["field"], "tool_choice");
         assert_eq!(take(json!({"tools": [{}]})).unwrap_err().details["field"], "tools[0]");
+        let long = json!({"type": "function", "function": {"name": "x".repeat(MOST_TOOL_BYTES)}});
+        for (tools, allowed) in [(vec![long], "are 1048576"), (vec![json!({}); 129], "are 128")] {
+            let error = take(json!({"tools": tools})).unwrap_err();
+            assert_eq!(error.details["field"], "tools");
+            assert!(error.message.contains(allowed), "{}", error.message);
+        }
     }
 }

@@ -3,6 +3,7 @@
 // A body written as json!({…}) reads better without a reference.
 #![allow(clippy::needless_pass_by_value)]
 
+mod bounds;
 mod faces;
 mod management;
 mod mutations;
