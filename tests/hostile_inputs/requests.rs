@@ -36,7 +36,7 @@ fn prompts() -> Vec<Named<Request>> {
         ("2.5 MB of combining marks", prompt(json!("e\u{301}".repeat(1_000_000)))),
         ("1000 prompts of 7 kB", prompt(json!(vec!["lorem ipsum ".repeat(600); 1_000]))),
         ("a million special tokens", prompt(json!("<|im_end|>".repeat(700_000)))),
-        ("a million ids", prompt(json!(vec![5; 1_000_000]))),
+        ("a million ids", Request { field: "body", ..prompt(json!(vec![5; 1_000_000])) }),
     ]
 }
 
@@ -57,14 +57,15 @@ fn chats() -> Vec<Named<Request>> {
     tools.body["tools"] = json!(vec![tool(&json!({"description": "x".repeat(50_000)})); 120]);
     vec![
         ("a message of 7.8 MB", chat(json!([user("lorem ipsum ".repeat(650_000))]))),
-        ("100000 messages", chat(json!(vec![user("x".into()); 100_000]))),
+        ("100000 messages", Request { field: "body", ..chat(json!(vec![user("x".into()); 100_000])) }),
         ("100000 parts", {
             let part = json!({"type": "text", "text": "x"});
-            chat(json!([{"role": "user", "content": vec![part; 100_000]}]))
+            let messages = json!([{"role": "user", "content": vec![part; 100_000]}]);
+            Request { field: "body", ..chat(messages) }
         }),
         ("arguments 100 deep", Request { is_too_long: false, ..chat(calling(deep(100))) }),
         ("arguments 100000 deep", chat(calling(deep(100_000)))),
-        ("120 tools of 50 kB", tools),
+        ("120 tools of 50 kB", Request { field: "tools", ..tools }),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! What the network and the hub can do to a transfer: each case ends with the right bytes or the typed error.
 
-use std::fs;
+use std::{fs, ops::RangeInclusive};
 
 use fake_hub::{Fault, FaultKind, Host, RepoSpec};
 use millm_kit::Reason;
@@ -36,9 +36,13 @@ async fn outcome(fault: Fault, settings: &[(&'static str, &str)]) -> Outcome {
 
 /// The right bytes in the end, after `requests` of the weights.
 async fn survives(kind: FaultKind, times: u32, requests: usize) -> Outcome {
+    survives_in(kind, times, requests..=requests).await
+}
+
+async fn survives_in(kind: FaultKind, times: u32, requests: RangeInclusive<usize>) -> Outcome {
     let outcome = outcome(Fault::new(WEIGHTS, kind.clone()).times(times).on(Host::Cdn), &[]).await;
     assert_eq!(outcome.end.state(), State::Succeeded, "{kind:?}: {:?}", outcome.end.error);
-    assert_eq!(outcome.requests, requests, "{kind:?}");
+    assert!(requests.contains(&outcome.requests), "{kind:?}: {}", outcome.requests);
     let got = fs::read(outcome.world.models().join("huggingface/o--n--NATIVE/model.safetensors")).unwrap();
     assert!(got == fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap(), "{kind:?}");
     outcome
@@ -103,7 +107,8 @@ async fn damage_is_fetched_again_and_then_refused() {
 #[tokio::test]
 async fn bodies_of_the_wrong_length() {
     survives(FaultKind::Short { by: 1000 }, 1, 2).await;
-    survives(FaultKind::Endless, 1, 2).await;
+    // What follows the last byte is another answer's fault only where it comes before the connection is left.
+    survives_in(FaultKind::Endless, 1, 1..=2).await;
     fails(Fault::new(WEIGHTS, FaultKind::Endless), Reason::ModelDownloadFailed).await;
 }
 
