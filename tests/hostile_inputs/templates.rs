@@ -17,7 +17,7 @@ pub fn to_read() -> Vec<Named<String>> {
         ("5000 filters", chain("|string")),
         ("5000 calls", format!("{{{{ messages{} }}}}", "()".repeat(N))),
         ("5000 indexes", format!("{{{{ messages{} }}}}", "[0]".repeat(N))),
-        ("5000 ands", chain(" and 1")),
+        ("5000 times and", chain(" and 1")),
         ("5000 ors", chain(" or 0")),
         ("5000 powers", chain("**1")),
         ("5000 comparisons", chain(" < 1")),
