@@ -14,7 +14,7 @@ PY := $(VENV)/bin/python
 BIN := target/debug
 FUZZ_SECONDS ?= 3600
 
-.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz fuzz-minute clients browser clean
+.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz fuzz-short clients browser clean
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,7 +22,7 @@ help: ## What can be made
 demo: build ## Pull, quantize, load and ask the tiny model, from a fake hub
 	@tests/tools/demo.sh
 
-test: tools fmt typos buf deny clippy build unit fuzz-minute web-test clients browser ## Every check
+test: tools fmt typos buf deny clippy build unit fuzz-short web-test clients browser ## Every check
 	@echo "make test: everything passed"
 
 run: build ## Serve on http://127.0.0.1:8000
@@ -74,8 +74,8 @@ clippy: ## Lints
 unit: build ## Rust tests: crates, store on both databases, black-box
 	cargo nextest run --workspace --no-fail-fast -E 'not binary(fuzz) & not test(/hostile::crowd::/)'
 
-fuzz-minute: build ## Every fuzz target for a minute, all at once, through the real server
-	MILLM_FUZZ_SECONDS=60 cargo nextest run --workspace -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
+fuzz-short: build ## Every fuzz target for half a minute, all at once, through the real server
+	MILLM_FUZZ_SECONDS=30 cargo nextest run --workspace -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
 
 cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
 	tests/tools/cuda.sh cargo build --features cuda
