@@ -54,6 +54,7 @@ impl Parent {
         ours.set_write_timeout(Some(limits::CONTROL))?;
         let mut command = Command::new(sandbox.program());
         command
+            .arg0("millm")
             .arg(helper::ARGUMENT)
             // Nothing of the server's environment, which may hold secrets.
             .env_clear()

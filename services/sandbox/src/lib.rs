@@ -45,10 +45,14 @@ impl Sandbox {
         Self { program }
     }
 
-    /// This very program.
+    /// This very program, even when its file has been replaced meanwhile.
     ///
     /// Errors: where the system cannot say which that is.
     pub fn of_this_program() -> std::io::Result<Self> {
+        let running = Path::new("/proc/self/exe");
+        if running.exists() {
+            return Ok(Self::new(running.to_owned()));
+        }
         std::env::current_exe().map(Self::new)
     }
 
