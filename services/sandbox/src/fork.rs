@@ -198,17 +198,19 @@ fn number(mut control: &UnixStream) -> io::Result<i32> {
 }
 
 impl Fork {
-    /// Asks a fork that waits for something to do. It says within `patience` that it has heard.
+    /// Asks a fork that waits for something to do. It says within `patience` that it has heard, and answers within what
+    /// `budget` has on the clock.
     pub fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         question: &Q,
         patience: Duration,
+        budget: Budget,
     ) -> Result<A, Silence> {
         let heard = || -> io::Result<bool> {
             self.socket.set_read_timeout(Some(patience))?;
             wire::send(&self.socket, question)?;
             let heard = wire::receive(&self.socket)?;
-            self.socket.set_read_timeout(Some(limits::ANSWER))?;
+            self.socket.set_read_timeout(Some(budget.clock()))?;
             Ok(heard)
         };
         heard().map_err(Silence::Unheard)?;
@@ -220,7 +222,7 @@ impl Fork {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
         match parent.end(self.number) {
             Ok((_, computed)) if is_timeout(error) && computed > limits::BUSY => {
-                Error::TooMuch(TooMuch::Clock(limits::ANSWER))
+                Error::TooMuch(TooMuch::Clock(budget.clock()))
             }
             Ok(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),
             Ok((status, _)) => why(status, budget),

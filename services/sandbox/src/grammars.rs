@@ -209,7 +209,7 @@ fn compile(
     grammar: &Grammar,
     patience: Duration,
 ) -> Result<Result<Ready, Error>, (Fork, std::io::Error)> {
-    match fork.ask(grammar, patience) {
+    match fork.ask(grammar, patience, limits::GRAMMAR) {
         Ok(Compiled::Ready { bytes, mask }) => Ok(match Parent::of(fork) {
             Ok(parent) => Ok(Ready { parent: Arc::new(parent), bytes: bytes + PROCESS_BYTES, mask }),
             Err(error) => Err(Error::Unavailable(error.to_string())),

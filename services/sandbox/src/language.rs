@@ -93,7 +93,7 @@ impl Language {
     /// Has an idle worker do it, or a new one.
     fn run(&self, task: &Task) -> Result<Done, Error> {
         while let Some(worker) = self.idle() {
-            match worker.fork.ask(task, limits::HEARD) {
+            match worker.fork.ask(task, limits::HEARD, task.budget()) {
                 Ok(done) => return self.keep(worker, done),
                 // It is replaced.
                 Err(Silence::Unheard(_)) => drop(worker),
@@ -103,12 +103,12 @@ impl Language {
             }
         }
         let mut fork = self.helper.fork()?;
-        let mut outcome = fork.ask(task, limits::FORKED);
+        let mut outcome = fork.ask(task, limits::FORKED, task.budget());
         if let Err(Silence::Unheard(error)) = &outcome {
             // The helper is gone or stopped: another is started.
             fork.post_mortem(error, task.budget());
             fork = self.helper.fork()?;
-            outcome = fork.ask(task, limits::FORKED);
+            outcome = fork.ask(task, limits::FORKED, task.budget());
         }
         match outcome {
             Ok(done) => self.keep(Worker { fork, done: 0 }, done),

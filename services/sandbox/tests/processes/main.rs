@@ -3,6 +3,7 @@
 
 mod dying;
 mod grammars;
+mod large;
 mod prompts;
 
 use std::path::{Path, PathBuf};
