@@ -99,10 +99,13 @@ impl Parent {
         talk(&control).inspect_err(|_| self.is_lost.store(true, Ordering::Relaxed))
     }
 
-    pub fn keep(&self) -> io::Result<()> {
+    /// Has it do once what its forks would have to do each, within `budget`.
+    pub fn keep(&self, budget: Budget) -> io::Result<()> {
         self.with_control(|control| {
+            control.set_read_timeout(Some(budget.clock()))?;
             wire::order_keep(control)?;
-            number(control).map(drop)
+            number(control)?;
+            control.set_read_timeout(Some(limits::CONTROL))
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use millm_model::TokenizerFiles;
 
-use crate::fork::{Fork, Parent, Silence, why};
+use crate::fork::{Fork, Parent, Silence, is_timeout, why};
 use crate::limits::{self, Budget};
 use crate::tokenizer::Detokenizer;
 use crate::wire::{self, Chat, Done, Opened, Opening, Task};
@@ -52,7 +52,12 @@ impl Language {
             Err(error) => Err(error.to_string()),
         };
         if language.has_template() == Ok(true) {
-            language.helper.keep_from_now_on()?;
+            match language.helper.keep_from_now_on() {
+                Ok(()) => {}
+                // Just within its budget the first time, and not the second.
+                Err(Error::TooMuch(limit)) => language.template = Err(limit.to_string()),
+                Err(error) => return Err(error),
+            }
             // Forks from before do not have it.
             language.workers().clear();
         }
@@ -192,15 +197,12 @@ impl Helper {
             Ok(Opened::Refused(refused)) => Err(Error::Model(refused.into())),
             Ok(opened) => {
                 if self.keeps {
-                    parent.keep().map_err(|error| Error::Unavailable(error.to_string()))?;
+                    keep(&parent)?;
                 }
                 *place = Some(Arc::new(parent));
                 Ok(opened)
             }
-            Err(error) => Err(match parent.kill() {
-                Some(status) if !crate::fork::is_timeout(&error) => why(status, self.budget),
-                _ => Error::Unavailable(error.to_string()),
-            }),
+            Err(error) => Err(end(&parent, &error, self.budget)),
         }
     }
 
@@ -216,11 +218,16 @@ impl Helper {
     }
 
     /// From now on each helper does once what its forks would have to do each.
+    ///
+    /// Errors: `TooMuch`, and then none does; `Unavailable`.
     fn keep_from_now_on(&mut self) -> Result<(), Error> {
-        self.keeps = true;
-        let parent = self.parent.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let kept = parent.as_ref().map_or(Ok(()), |parent| parent.keep());
-        kept.map_err(|error| Error::Unavailable(error.to_string()))
+        let place = self.parent.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let kept = place.as_ref().map_or(Ok(()), |parent| keep(parent));
+        match kept {
+            Ok(()) => self.keeps = true,
+            Err(_) => *place = None,
+        }
+        kept
     }
 
     /// A fork of it; where it is gone, of another that is started for that.
@@ -240,5 +247,18 @@ impl Helper {
         self.start_in(&mut place)?;
         let parent = place.as_ref().ok_or_else(|| Error::Unavailable("it did not start".to_owned()))?;
         parent.fork().map_err(|error| Error::Unavailable(error.to_string()))
+    }
+}
+
+fn keep(parent: &Parent) -> Result<(), Error> {
+    parent.keep(limits::TEMPLATE).map_err(|error| end(parent, &error, limits::TEMPLATE))
+}
+
+/// Ends a helper that did not answer, and says why it did not.
+fn end(parent: &Parent, error: &io::Error, budget: Budget) -> Error {
+    match parent.kill() {
+        Some(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),
+        Some(status) => why(status, budget),
+        None => Error::Unavailable(error.to_string()),
     }
 }
