@@ -4,12 +4,13 @@
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::RecvFlags;
 
-use crate::fork::{Fork, Parent, is_timeout};
+use crate::fork::{Fork, Parent};
 use crate::limits::{self, Budget};
 use crate::wire::Step;
 use crate::{Error, TooMuch};
@@ -27,6 +28,8 @@ pub struct Constraint {
     complete: Option<bool>,
     /// Since when something is awaited.
     asked: Instant,
+    /// Its process has ended; why is being found out.
+    ended: Option<Receiver<Error>>,
 }
 
 /// What is known of the next token.
@@ -50,6 +53,7 @@ impl Constraint {
             mask: Some(mask),
             complete: Some(false),
             asked: Instant::now(),
+            ended: None,
         })
     }
 
@@ -83,11 +87,12 @@ impl Constraint {
             return Err(Error::Unavailable("it has not said what may come".to_owned()));
         }
         (self.mask, self.complete, self.asked) = (None, None, Instant::now());
-        let fork = self.fork.as_mut().ok_or_else(ended)?;
-        match fork.socket.write_all(&token.to_le_bytes()) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.fail(&error)),
+        let fork = self.fork.as_mut().ok_or_else(gone)?;
+        if let Err(error) = fork.socket.write_all(&token.to_le_bytes()) {
+            // What became of it is heard by who asks what may come.
+            self.examine(error)?;
         }
+        Ok(())
     }
 
     fn until(&mut self, wait: Duration, done: fn(&Self) -> bool) -> Result<(), Error> {
@@ -96,27 +101,29 @@ impl Constraint {
             if done(self) {
                 return Ok(());
             }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Some(ended) = &self.ended {
+                return match ended.recv_timeout(left) {
+                    Err(RecvTimeoutError::Timeout) => Ok(()),
+                    Ok(error) => Err(self.over(error)),
+                    Err(RecvTimeoutError::Disconnected) => Err(self.over(gone())),
+                };
+            }
             let taken = match Step::take(&mut self.buffer) {
                 Ok(None) => self.receive().and_then(|()| Step::take(&mut self.buffer)),
                 taken => taken,
             };
-            match taken.map_err(|error| self.fail(&error))? {
-                Some(Step::Accepted { complete }) => self.complete = Some(complete),
-                Some(Step::Mask(mask)) => self.mask = Some(mask),
-                Some(Step::Failed(why)) => {
+            match taken {
+                Ok(Some(Step::Accepted { complete })) => self.complete = Some(complete),
+                Ok(Some(Step::Mask(mask))) => self.mask = Some(mask),
+                Ok(Some(Step::Failed(why))) => {
                     self.fork = None;
                     return Err(Error::Refused(why));
                 }
-                None => {
-                    let now = Instant::now();
-                    if now.duration_since(self.asked) > limits::ANSWER {
-                        return Err(self.fail(&io::ErrorKind::TimedOut.into()));
-                    }
-                    if now >= deadline {
-                        return Ok(());
-                    }
-                    self.wait(deadline - now).map_err(|error| self.fail(&error))?;
-                }
+                Ok(None) if self.asked.elapsed() > limits::ANSWER => return Err(self.give_up()),
+                Ok(None) if left.is_zero() => return Ok(()),
+                Ok(None) => self.wait(left).or_else(|error| self.examine(error))?,
+                Err(error) => self.examine(error)?,
             }
         }
     }
@@ -147,14 +154,24 @@ impl Constraint {
         }
     }
 
-    fn fail(&mut self, error: &io::Error) -> Error {
-        let Some(fork) = self.fork.take() else { return ended() };
-        if is_timeout(error) {
-            // Computing would have ended it by now: it is stopped.
+    /// Has it found out what became of the process. An engine's thread must not wait for that.
+    fn examine(&mut self, error: io::Error) -> Result<(), Error> {
+        let fork = self.fork.take().ok_or_else(gone)?;
+        self.ended = Some(fork.post_mortem_later(error, BUDGET));
+        Ok(())
+    }
+
+    /// Computing would have ended it by now: it is stopped.
+    fn give_up(&mut self) -> Error {
+        if let Some(fork) = self.fork.take() {
             fork.give_up();
-            return Error::Unavailable("it does not answer".to_owned());
         }
-        match fork.post_mortem(error, BUDGET) {
+        Error::Unavailable("it does not answer".to_owned())
+    }
+
+    fn over(&mut self, error: Error) -> Error {
+        self.ended = None;
+        match error {
             Error::TooMuch(TooMuch::Time(most)) => {
                 Error::Refused(format!("a single token takes more than {} s of computing", most.as_secs()))
             }
@@ -163,6 +180,6 @@ impl Constraint {
     }
 }
 
-fn ended() -> Error {
+fn gone() -> Error {
     Error::Unavailable("it has ended".to_owned())
 }

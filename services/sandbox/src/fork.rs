@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -237,11 +237,18 @@ impl Fork {
         }
     }
 
+    /// The same for who cannot wait: what became of it comes later.
+    pub fn post_mortem_later(self, error: io::Error, budget: Budget) -> Receiver<Error> {
+        let (sender, outcome) = channel();
+        bury(Dropped::Examined { fork: self, error, budget, sender });
+        outcome
+    }
+
     /// Ends it when it has not answered, without waiting for that. Its parent, which may be stopped too, forks no more.
     pub fn give_up(mut self) {
         if let Some(parent) = self.parent.take() {
             parent.is_retired.store(true, Ordering::Relaxed);
-            bury(Dropped { parent, number: self.number, is_stuck: true });
+            bury(Dropped::Stuck { parent, number: self.number });
         }
     }
 }
@@ -278,20 +285,38 @@ pub(crate) fn why(status: ExitStatus, budget: Budget) -> Error {
 }
 
 /// A fork that nobody needs any more.
-struct Dropped {
-    parent: Arc<Parent>,
-    number: i32,
+enum Dropped {
+    Idle {
+        parent: Arc<Parent>,
+        number: i32,
+    },
     /// It did not answer, so perhaps its parent does not either.
-    is_stuck: bool,
+    Stuck {
+        parent: Arc<Parent>,
+        number: i32,
+    },
+    /// It ended, and somebody waits to hear why.
+    Examined {
+        fork: Fork,
+        error: io::Error,
+        budget: Budget,
+        sender: Sender<Error>,
+    },
 }
 
 impl Dropped {
     fn bury(self) {
-        let Self { parent, number, is_stuck } = self;
-        if !is_stuck {
-            parent.forget(number);
-        } else if parent.end(number).is_err() {
-            parent.abandon();
+        match self {
+            Self::Idle { parent, number } => parent.forget(number),
+            Self::Stuck { parent, number } => {
+                if parent.end(number).is_err() {
+                    parent.abandon();
+                }
+            }
+            // Who waited may have left.
+            Self::Examined { fork, error, budget, sender } => {
+                let _ = sender.send(fork.post_mortem(&error, budget));
+            }
         }
     }
 }
@@ -315,7 +340,7 @@ fn bury(dropped: Dropped) {
 impl Drop for Fork {
     fn drop(&mut self) {
         if let Some(parent) = self.parent.take() {
-            bury(Dropped { parent, number: self.number, is_stuck: false });
+            bury(Dropped::Idle { parent, number: self.number });
         }
     }
 }
