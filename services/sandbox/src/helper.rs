@@ -1,8 +1,8 @@
 //! The helper's program: `millm sandbox`, started by the server with a socket as its standard input.
 //!
-//! It gets a model's tokenizer files or its tokens, builds what they say, and from then on only forks: each fork does one
-//! piece of work within a budget and ends. A compiled grammar is a fork that is forked again, once for each answer. So
-//! what a stranger's input can ruin is one fork, and building is paid for once.
+//! It gets a model's tokenizer files or its tokens, builds what they say, and from then on only forks. A fork works on one
+//! prompt after the other, or compiles one grammar, each within a budget. A compiled grammar is a fork that is forked
+//! again, once for each answer. So an input can ruin one fork, and building is paid for once.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
