@@ -77,7 +77,7 @@ pub fn of_held(field: &str, why: &str) -> ServiceError {
 pub fn of_opening(error: millm_sandbox::Error) -> ServiceError {
     match error {
         millm_sandbox::Error::Model(error) => of_model(error),
-        millm_sandbox::Error::Unavailable(why) => ServiceError::load_failed(why),
+        millm_sandbox::Error::Unavailable(why) => sandbox_unavailable(&why),
         error => ServiceError::invalid_model_file("tokenizer", error),
     }
 }
