@@ -37,6 +37,12 @@ impl Outcome {
         }
     }
 
+    /// The server told to come again.
+    pub fn is_put_off(&self) -> bool {
+        let put_off = [Reason::ServiceUnavailable, Reason::QueueFull];
+        matches!(&self.end, End::Typed(verdict) if verdict.reason.is_some_and(|reason| put_off.contains(&reason)))
+    }
+
     pub fn is_wrong(&self) -> bool {
         matches!(self.end, End::Wrong(_))
     }
@@ -55,14 +61,11 @@ pub async fn judge(server: &Server, tree: &ProcessTree, asked: impl Future<Outpu
     let (started, patience) = (Instant::now(), patience());
     let judged = tokio::time::timeout(patience, asked).await;
     let took = started.elapsed();
-    let end = if !tree.is_alive() {
-        End::Wrong("it ended the server".to_owned())
-    } else {
-        match judged {
-            Ok(judged) => typed(judged),
-            Err(_) if is_generating(server).await => gone(server).await,
-            Err(_) => End::Wrong(format!("nothing within {:.0} s", patience.as_secs_f64())),
-        }
+    let end = match judged {
+        _ if !tree.is_alive() => End::Wrong("it ended the server".to_owned()),
+        Ok(judged) => typed(judged),
+        Err(_) if is_generating(server).await => gone(server).await,
+        Err(_) => End::Wrong(format!("nothing within {:.0} s", patience.as_secs_f64())),
     };
     Outcome { took, end }
 }

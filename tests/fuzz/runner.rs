@@ -29,6 +29,8 @@ const ENOUGH: usize = 5;
 const LEFT_BEHIND: u64 = 64 << 20;
 /// Questions asked to make a wrong input smaller.
 const TRIES: usize = 40;
+/// How often one that was told to come again does.
+const CHANCES: usize = 3;
 /// An everyday question is asked after each so many inputs.
 const OFTEN: u64 = 20;
 
@@ -106,13 +108,21 @@ impl Run {
     async fn once<T: Target>(&mut self, input: &[u8]) -> Outcome {
         self.asked += 1;
         let mut outcome = judge(&self.server, &self.tree, T::ask(&self.server, input)).await;
+        for _ in 0..CHANCES {
+            if outcome.is_put_off() {
+                outcome = judge(&self.server, &self.tree, T::ask(&self.server, input)).await;
+            }
+        }
+        if outcome.is_put_off() {
+            outcome.end = End::Wrong(format!("put off again and again: {}", outcome.class()));
+        }
         if !self.tree.is_alive() {
             self.server.restart(Role::Runtime).await;
             self.warm_up::<T>().await;
-        } else if self.asked.is_multiple_of(OFTEN) || outcome.took > SLOW {
-            if let Err(why) = everyday(&self.server).await {
-                outcome.end = End::Wrong(format!("afterwards {why}"));
-            }
+        } else if (self.asked.is_multiple_of(OFTEN) || outcome.took > SLOW)
+            && let Err(why) = everyday(&self.server).await
+        {
+            outcome.end = End::Wrong(format!("afterwards {why}"));
         }
         outcome
     }
