@@ -5,16 +5,6 @@
 //! `MILLM_FUZZ_SAVE` that inputs with a new kind of answer, or a slow one, join the corpus. An input that fails joins
 //! it always: its path is printed. `MILLM_SEED` repeats a run.
 
-#![allow(
-    clippy::format_collect,
-    clippy::type_complexity,
-    clippy::unnecessary_wraps,
-    clippy::needless_for_each,
-    clippy::if_not_else,
-    clippy::collapsible_if,
-    reason = "hostile inputs are built as they read best"
-)]
-
 #[allow(dead_code, unused_imports, unused_macros, reason = "the scenarios use more of it")]
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -90,7 +90,7 @@ impl Server {
             download = self.watch_until(download.model_id, is_final).await;
         }
         match download.error {
-            Some(error) if download.state() == download::State::Failed => Err(judge_rpc(&error)),
+            Some(error) if download.state() == download::State::Failed => Err(Ok(refused(&error))),
             _ => Ok(()),
         }
     }
@@ -104,7 +104,7 @@ impl Server {
         loop {
             match stream.message().await {
                 Ok(Some(progress)) => match progress.error {
-                    Some(error) => return judge_rpc(&error),
+                    Some(error) => return Ok(refused(&error)),
                     None if progress.state() == LoadState::Loaded => return Ok(Verdict::taken("")),
                     None => {}
                 },
@@ -129,6 +129,6 @@ impl Server {
     }
 }
 
-fn judge_rpc(error: &millm_proto::rpc::Status) -> Judged {
-    Ok(Verdict::from(&ServiceError::from_rpc(error)))
+fn refused(error: &millm_proto::rpc::Status) -> Verdict {
+    Verdict::from(&ServiceError::from_rpc(error))
 }

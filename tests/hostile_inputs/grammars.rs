@@ -1,6 +1,6 @@
 //! Regular expressions and Lark grammars that are too much.
 
-use super::Named;
+use super::{Named, repeated};
 
 /// In the syntax of Rust's regex crate.
 pub fn regexes() -> Vec<Named<String>> {
@@ -53,22 +53,22 @@ pub fn larks() -> Vec<Named<String>> {
 
 /// `r0: r1`, and so on.
 pub fn rules(n: usize) -> String {
-    let links: String = (0..n).map(|i| format!("r{i}: r{}\n", i + 1)).collect();
+    let links = repeated(n, |i| format!("r{i}: r{}\n", i + 1));
     format!("start: r0\n{links}r{n}: \"a\"\n")
 }
 
 pub fn terminals(n: usize) -> String {
-    let links: String = (0..n).map(|i| format!("T{i}: T{}\n", i + 1)).collect();
+    let links = repeated(n, |i| format!("T{i}: T{}\n", i + 1));
     format!("start: T0\n{links}T{n}: \"a\"\n")
 }
 
 fn doubling_terminals(n: usize) -> String {
-    let links: String = (0..n).map(|i| format!("T{i}: T{0} T{0}\n", i + 1)).collect();
+    let links = repeated(n, |i| format!("T{i}: T{0} T{0}\n", i + 1));
     format!("start: T0\n{links}T{n}: \"a\"\n")
 }
 
 fn doubling_rules(n: usize) -> String {
-    let links: String = (0..n).map(|i| format!("r{i}: r{0} r{0} |\n", i + 1)).collect();
+    let links = repeated(n, |i| format!("r{i}: r{0} r{0} |\n", i + 1));
     format!("start: r0\n{links}r{n}: \"a\"\n")
 }
 

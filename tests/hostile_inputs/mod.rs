@@ -1,5 +1,5 @@
-//! Inputs that are too much: each line of issue 10's table, the smallest that ended or stopped a server then, and
-//! its siblings. The scenarios ask a server with them, the fuzz targets begin with them.
+//! Inputs that are too much: the smallest that end or stop a server without a sandbox, and their siblings. The
+//! scenarios ask a server with them, the fuzz targets begin with them.
 
 pub mod gguf;
 pub mod grammars;
@@ -11,3 +11,8 @@ pub mod weights;
 
 /// A name for people and the input itself.
 pub type Named<T> = (&'static str, T);
+
+/// `n` texts, one after the other.
+fn repeated(n: usize, text: impl Fn(usize) -> String) -> String {
+    (0..n).map(text).collect()
+}

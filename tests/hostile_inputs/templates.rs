@@ -1,6 +1,6 @@
 //! Chat templates that are too much: to read, or to run.
 
-use super::Named;
+use super::{Named, repeated};
 
 /// Chains of each operator, and nesting of each block.
 pub fn to_read() -> Vec<Named<String>> {
@@ -28,7 +28,7 @@ pub fn to_read() -> Vec<Named<String>> {
         ("20000 groups in each other", format!("{{{{ {}1{} }}}}", "(".repeat(20_000), ")".repeat(20_000))),
         ("5000 loops in each other", "{% for x in [1] %}".repeat(N) + &"{% endfor %}".repeat(N)),
         ("5000 ifs in each other", "{% if 1 %}".repeat(N) + &"{% endif %}".repeat(N)),
-        ("20000 macros", (0..20_000).map(|n| format!("{{% macro m{n}() %}}{{% endmacro %}}")).collect()),
+        ("20000 macros", repeated(20_000, |n| format!("{{% macro m{n}() %}}{{% endmacro %}}"))),
     ]
 }
 

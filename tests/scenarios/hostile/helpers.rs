@@ -69,7 +69,9 @@ async fn harmed_answer(server: &Server, harm: Harm, victims: impl AsyncFnOnce() 
         if !text.is_empty()
             && let Some(victims) = victims.take()
         {
-            victims().await.iter().for_each(|victim| harm.does(victim));
+            for victim in &victims().await {
+                harm.does(victim);
+            }
         }
     }
 }
@@ -186,7 +188,9 @@ async fn harmed_prompt(harm: Harm, is_supervisor: bool) {
             busy
         };
         assert!(!victims.is_empty(), "nobody to harm: {:?}", tree.helpers());
-        victims.iter().for_each(|victim| harm.does(victim));
+        for victim in &victims {
+            harm.does(victim);
+        }
     };
     let (judged, ()) = tokio::join!(asked, harming);
     let verdict = judged.expect("a typed end");
