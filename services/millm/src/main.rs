@@ -33,7 +33,11 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let json = cli.json;
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .on_thread_park(memory::give_back_when_idle)
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(cause) => {
             eprintln!("error: cannot start: {cause}");
