@@ -1,7 +1,11 @@
 //! A loaded model's language: its tokenizer and chat template, which run in the sandbox, and what its publisher
 //! recommends.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    num::NonZero,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use millm_engine::{ConstraintError, Next, Token};
 use millm_kit::ServiceError;
@@ -12,8 +16,11 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::failure;
 
-/// Prompts are worked on by so many processes at once, with so much memory together: the longest take a GiB.
-static PROMPTS: Semaphore = Semaphore::const_new(PROMPT_UNITS);
+/// Prompts that are worked on at once: more would only take the answers' cores.
+static PROMPTS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(2, NonZero::get).max(2)));
+/// Prompts take so much memory together: the longest take a GiB.
+static PROMPT_MEMORY: Semaphore = Semaphore::const_new(PROMPT_UNITS);
 const PROMPT_UNITS: usize = 24;
 const PROMPT_UNIT_BYTES: usize = 64 << 20;
 /// Grammars that are compiled at once.
@@ -83,8 +90,9 @@ impl Language {
 
     /// The conversation as the model was taught it.
     ///
-    /// Errors: INVALID_ARGUMENT for `messages`, INVALID_MODEL_FILE, SERVICE_UNAVAILABLE, QUEUE_FULL.
-    pub async fn chat(&self, chat: Chat) -> Result<Vec<u32>, ServiceError> {
+    /// Errors: INVALID_ARGUMENT for `messages`, CONTEXT_LENGTH_EXCEEDED as far as that can be told before what the
+    /// template makes is tokenized, INVALID_MODEL_FILE, SERVICE_UNAVAILABLE, QUEUE_FULL.
+    pub async fn chat(&self, chat: Chat, context: usize) -> Result<Vec<u32>, ServiceError> {
         match self.sandboxed.has_template() {
             Ok(true) => {}
             Ok(false) => {
@@ -95,8 +103,28 @@ impl Language {
         }
         let _turn = prompt_turn(chat.bytes()).await?;
         let sandboxed = Arc::clone(&self.sandboxed);
+        let chat = Chat { most_bytes: self.most_bytes(context), ..chat };
         let ids = blocking(move || sandboxed.chat(chat)).await?;
-        self.known(ids.map_err(failure::of_chat)?)
+        self.known(ids.map_err(|error| match error {
+            millm_sandbox::Error::TooLong(bytes) => self.too_long(bytes, context),
+            error => failure::of_chat(error),
+        })?)
+    }
+
+    /// A text of more bytes would not fit a context if all of it were the longest token: it is not worth tokenizing.
+    pub fn most_bytes(&self, context: usize) -> usize {
+        // Some texts become shorter before they are cut: white space is dropped, characters are composed.
+        const SHORTER: usize = 4;
+        self.longest_token().saturating_mul(context.saturating_add(1)).saturating_mul(SHORTER)
+    }
+
+    /// The error for a text of more.
+    pub fn too_long(&self, bytes: usize, context: usize) -> ServiceError {
+        ServiceError::context_length_exceeded(bytes / self.longest_token(), context)
+    }
+
+    fn longest_token(&self) -> usize {
+        self.detokenizer().longest_token().max(1)
     }
 
     fn known(&self, ids: Vec<u32>) -> Result<Vec<u32>, ServiceError> {
@@ -147,9 +175,9 @@ pub fn tokens(
     }
 }
 
-async fn prompt_turn(bytes: usize) -> Result<SemaphorePermit<'static>, ServiceError> {
+async fn prompt_turn(bytes: usize) -> Result<[SemaphorePermit<'static>; 2], ServiceError> {
     let units = Chat::memory(bytes).div_ceil(PROMPT_UNIT_BYTES).clamp(1, PROMPT_UNITS);
-    turn(&PROMPTS, units).await
+    Ok([turn(&PROMPTS, 1).await?, turn(&PROMPT_MEMORY, units).await?])
 }
 
 async fn turn(semaphore: &'static Semaphore, units: usize) -> Result<SemaphorePermit<'static>, ServiceError> {

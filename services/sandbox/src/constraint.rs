@@ -44,9 +44,14 @@ pub enum Next<'a> {
 }
 
 impl Constraint {
-    /// A fork of a compiled grammar, and which tokens an answer may begin with.
+    /// A fork of a compiled grammar, and which tokens an answer may begin with. Blocks until the fork is there: what it is
+    /// forked of may have been stopped since.
     pub(crate) fn begin(parent: &Arc<Parent>, mask: Vec<u32>) -> Result<Self, Error> {
         let fork = parent.fork().map_err(|error| Error::Unavailable(error.to_string()))?;
+        if let Err(error) = fork.is_there() {
+            fork.give_up();
+            return Err(Error::Unavailable(error.to_string()));
+        }
         Ok(Self {
             fork: Some(fork),
             buffer: Vec::new(),

@@ -220,6 +220,17 @@ impl Fork {
         wire::receive(&self.socket).map_err(Silence::Unanswered)
     }
 
+    /// Whether what it was forked of is gone, and it with that: somebody else found it stopped or dead.
+    pub fn is_orphan(&self) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.is_lost.load(Ordering::Relaxed))
+    }
+
+    /// Waits until it says that it is there.
+    pub fn is_there(&self) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(limits::HEARD))?;
+        wire::receive::<bool>(&self.socket).map(drop)
+    }
+
     /// What became of a process that did not answer, or answered with `error`, while it had this budget.
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
@@ -262,7 +273,7 @@ pub(crate) enum Silence {
 }
 
 impl Silence {
-    pub fn error(self) -> io::Error {
+    pub fn error(&self) -> &io::Error {
         let (Self::Unheard(error) | Self::Unanswered(error)) = self;
         error
     }

@@ -18,6 +18,7 @@ use millm_model::{Error, TokenizerFiles};
 use crate::allocator;
 use crate::grammar::{Grammar, Matcher, Vocabulary};
 use crate::limits::{self, Budget};
+use crate::priority;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use crate::wire::{self, Chat, Compiled, Done, Opened, Opening, Order, Refused, Step, Task};
@@ -34,10 +35,8 @@ const WARMING: &str = r#"{"type": "object", "properties": {
 
 /// Of a worker, beyond what it began with.
 const WORKER_MEMORY: usize = 32 << 20;
-
-/// Niceness of forks that work on a prompt, and of threads that compile a grammar.
-const PROMPT_NICE: i32 = 5;
-const COMPILE_NICE: i32 = 10;
+/// A prompt that takes more leaves some of it to the allocator, which is asked to return it.
+const GIVEN_BACK: usize = 4 << 20;
 
 /// Returns what the allocator keeps to the system.
 static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
@@ -186,13 +185,15 @@ struct Language {
 impl Program for Language {
     /// Tasks one after the other, each within its budget.
     fn work(self, socket: &UnixStream) -> io::Result<()> {
-        limits::yield_to_others(PROMPT_NICE);
-        let most = limits::peak_memory() + WORKER_MEMORY;
-        // One that had much keeps some of it: another takes its place.
-        while limits::peak_memory() < most {
+        priority::yield_to_others(priority::USUAL);
+        let mut peak = limits::peak_memory();
+        let most = peak + WORKER_MEMORY;
+        // One that had much keeps some of it, and one that yields goes on yielding: another takes its place.
+        while limits::peak_memory() < most && !priority::has_yielded() {
             let task: Task = wire::receive(socket)?;
             wire::send(socket, &true)?;
             limits::begin(task.budget());
+            priority::yield_later(priority::PROMPT_IS_SHORT, priority::LONG_PROMPT);
             let done = match task {
                 Task::TryTemplate => {
                     ChatTemplate::of(&self.files).map(|found| Done::Template(found.is_some()))
@@ -200,10 +201,15 @@ impl Program for Language {
                 Task::Encode { text, add_special } => {
                     self.tokenizer.encode(&text, add_special).map(Done::Tokens)
                 }
-                Task::Chat(chat) => self.chat(&chat).map(Done::Tokens),
+                Task::Chat(chat) => self.chat(&chat),
             };
             limits::time(Duration::ZERO);
+            priority::yield_no_more();
             wire::send(socket, &done.unwrap_or_else(|error| Done::Refused(error.into())))?;
+            if limits::peak_memory() > peak + GIVEN_BACK {
+                peak = limits::peak_memory();
+                give_back();
+            }
         }
         Ok(())
     }
@@ -216,7 +222,7 @@ impl Program for Language {
 }
 
 impl Language {
-    fn chat(&self, chat: &Chat) -> Result<Vec<u32>, Error> {
+    fn chat(&self, chat: &Chat) -> Result<Done, Error> {
         let json = |text: &str| {
             serde_json::from_str(text).map_err(|error| Error::Template(format!("messages: {error}")))
         };
@@ -229,8 +235,11 @@ impl Language {
         };
         let messages = json(&chat.messages)?;
         let text = template.render(&messages, tools.as_ref(), chat.add_generation_prompt, &variables)?;
+        if text.len() > chat.most_bytes {
+            return Ok(Done::TooLong(text.len()));
+        }
         // The template writes the special tokens itself.
-        self.tokenizer.encode(&text, false)
+        self.tokenizer.encode(&text, false).map(Done::Tokens)
     }
 }
 
@@ -251,12 +260,13 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
     // On a thread of its own: its rank cannot be raised again, and answers are to be worked on with the usual one.
     let (compiled, bytes) = std::thread::scope(|scope| {
         let compiling = || -> io::Result<_> {
-            limits::yield_to_others(COMPILE_NICE);
+            priority::yield_to_others(priority::USUAL);
             // While nobody waits: a fork's memory is its own only once it has been written to.
             drop(vocabulary.compile(&Grammar::JsonSchema(WARMING.to_owned())));
             let grammar: Grammar = wire::receive(socket)?;
             wire::send(socket, &true)?;
             limits::begin(limits::GRAMMAR);
+            priority::yield_later(priority::GRAMMAR_IS_SHORT, priority::LONG_GRAMMAR);
             let before = allocator::left();
             let compiled = vocabulary.compile(&grammar);
             Ok((compiled, before.saturating_sub(allocator::left())))
@@ -265,6 +275,7 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
         thread.join().map_err(|_| io::Error::other("compiling panicked"))?
     })?;
     limits::time(Duration::ZERO);
+    priority::yield_no_more();
     match compiled {
         Err(error) => wire::send(socket, &Compiled::Refused(error.to_string())),
         Ok(matcher) => {
@@ -277,8 +288,10 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
 
 /// Follows one answer: each token that comes is accepted, and what may come next is sent.
 fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
+    wire::send(socket, &true)?;
     limits::begin(Budget { memory: limits::STEPS_MEMORY, cpu: Duration::ZERO });
     let mut token = [0; 4];
+    let mut is_long = false;
     while socket.read_exact(&mut token).is_ok() {
         limits::time(limits::STEP);
         match matcher.accept(u32::from_le_bytes(token)) {
@@ -291,6 +304,10 @@ fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
         };
         limits::time(Duration::ZERO);
         socket.write_all(&step)?;
+        if !is_long && limits::computed() > priority::ANSWER_IS_SHORT {
+            is_long = true;
+            priority::yield_to_others(priority::LONG_GRAMMAR);
+        }
     }
     Ok(())
 }

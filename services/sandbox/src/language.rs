@@ -83,7 +83,7 @@ impl Language {
 
     /// A conversation to token ids, through the chat template.
     ///
-    /// Errors: `Model` with what template or tokenizer say, `TooMuch`, `Unavailable`.
+    /// Errors: `Model` with what template or tokenizer say, `TooLong`, `TooMuch`, `Unavailable`.
     pub fn chat(&self, chat: Chat) -> Result<Vec<u32>, Error> {
         self.tokens(&Task::Chat(chat))
     }
@@ -91,6 +91,7 @@ impl Language {
     fn tokens(&self, task: &Task) -> Result<Vec<u32>, Error> {
         match self.run(task)? {
             Done::Tokens(tokens) => Ok(tokens),
+            Done::TooLong(bytes) => Err(Error::TooLong(bytes)),
             _ => Err(Error::Unavailable("it answered something else".to_owned())),
         }
     }
@@ -102,6 +103,7 @@ impl Language {
                 Ok(done) => return self.keep(worker, done),
                 // It is replaced.
                 Err(Silence::Unheard(_)) => drop(worker),
+                Err(Silence::Unanswered(_)) if worker.fork.is_orphan() => drop(worker),
                 Err(Silence::Unanswered(error)) => {
                     return Err(worker.fork.post_mortem(&error, task.budget()));
                 }
@@ -109,15 +111,17 @@ impl Language {
         }
         let mut fork = self.helper.fork()?;
         let mut outcome = fork.ask(task, limits::FORKED, task.budget());
-        if let Err(Silence::Unheard(error)) = &outcome {
+        if let Err(silence) = &outcome
+            && (fork.is_orphan() || matches!(silence, Silence::Unheard(_)))
+        {
             // The helper is gone or stopped: another is started.
-            fork.post_mortem(error, task.budget());
+            fork.post_mortem(silence.error(), task.budget());
             fork = self.helper.fork()?;
             outcome = fork.ask(task, limits::FORKED, task.budget());
         }
         match outcome {
             Ok(done) => self.keep(Worker { fork, done: 0 }, done),
-            Err(silence) => Err(fork.post_mortem(&silence.error(), task.budget())),
+            Err(silence) => Err(fork.post_mortem(silence.error(), task.budget())),
         }
     }
 

@@ -19,6 +19,7 @@ mod grammars;
 pub mod helper;
 mod language;
 mod limits;
+mod priority;
 pub mod template;
 pub mod tokenizer;
 mod wire;
@@ -81,6 +82,9 @@ pub enum Error {
     /// A model's file is wrong, or its program said no.
     #[error(transparent)]
     Model(#[from] millm_model::Error),
+    /// A prompt of so many bytes is longer than it may be.
+    #[error("{0} bytes are longer than a prompt may be")]
+    TooLong(usize),
     /// The input took more than it may.
     #[error("{0}")]
     TooMuch(TooMuch),

@@ -76,35 +76,38 @@ pub(crate) fn begin(budget: Budget) {
 
 /// Ends this process by `SIGPROF` when it computes for longer than `cpu` from now on; zero is without end.
 pub(crate) fn time(cpu: Duration) {
-    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
-    let value = libc::timeval { tv_sec: cpu.as_secs() as _, tv_usec: cpu.subsec_micros() as _ };
-    let timer = libc::itimerval { it_interval: none, it_value: value };
-    // SAFETY: the timer is valid for the call; the old one is not asked for.
-    unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
+    set_timer(libc::ITIMER_PROF, cpu);
 }
 
-/// Lets others go first by so many steps of niceness, where threads can have a rank of their own. It cannot be taken back.
-pub(crate) fn yield_to_others(nice: i32) {
-    #[cfg(target_os = "linux")]
-    // SAFETY: 0 is the calling thread.
-    unsafe {
-        let present = libc::getpriority(libc::PRIO_PROCESS, 0);
-        libc::setpriority(libc::PRIO_PROCESS, 0, present + nice);
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = nice;
+/// Sets one of this process's timers, once; zero stops it.
+pub(crate) fn set_timer(which: libc::c_int, after: Duration) {
+    let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
+    let value = libc::timeval { tv_sec: after.as_secs() as _, tv_usec: after.subsec_micros() as _ };
+    let timer = libc::itimerval { it_interval: none, it_value: value };
+    // SAFETY: the timer is valid for the call; the old one is not asked for.
+    unsafe { libc::setitimer(which as _, &raw const timer, std::ptr::null_mut()) };
+}
+
+/// Computing time of this process since it was forked.
+pub(crate) fn computed() -> Duration {
+    let usage = usage();
+    let of = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+    of(usage.ru_utime) + of(usage.ru_stime)
 }
 
 /// The most memory that this process had since it was forked, in bytes.
 pub(crate) fn peak_memory() -> usize {
+    // macOS has bytes here, others have KiB.
+    usage().ru_maxrss.max(0) as usize * if cfg!(target_os = "macos") { 1 } else { 1024 }
+}
+
+fn usage() -> libc::rusage {
     // SAFETY: all of it is plain numbers, and valid for the call.
-    let usage = unsafe {
+    unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
         usage
-    };
-    // macOS has bytes here, others have KiB.
-    usage.ru_maxrss.max(0) as usize * if cfg!(target_os = "macos") { 1 } else { 1024 }
+    }
 }
 
 /// Before a helper's program starts, in its process.
@@ -129,8 +132,9 @@ pub(crate) fn before_exec() -> std::io::Result<()> {
 pub(crate) fn lock_down() {
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: these calls take plain numbers.
+        // SAFETY: these calls take plain numbers, and a text that lives for ever.
         unsafe {
+            libc::prctl(libc::PR_SET_NAME, c"millm-sandbox".as_ptr(), 0, 0, 0);
             libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         }

@@ -62,6 +62,8 @@ pub struct Chat {
     /// A JSON object of further variables.
     pub variables: Option<String>,
     pub add_generation_prompt: bool,
+    /// What the template makes of it is refused beyond so many bytes, before it is tokenized.
+    pub most_bytes: usize,
 }
 
 impl Task {
@@ -92,6 +94,8 @@ pub(crate) enum Done {
     /// Whether there is a template.
     Template(bool),
     Tokens(Vec<u32>),
+    /// What the template made is of so many bytes.
+    TooLong(usize),
     Refused(Refused),
 }
 

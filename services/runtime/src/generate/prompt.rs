@@ -28,7 +28,7 @@ pub async fn tokens(
         Prompt::Messages(messages) => {
             let contents = messages.messages.iter().map(|message| message.content.len()).sum();
             check_length(contents, language, context)?;
-            language.chat(chat(messages)?).await?
+            language.chat(chat(messages)?, context).await?
         }
     };
     if ids.is_empty() {
@@ -39,10 +39,8 @@ pub async fn tokens(
 
 /// A text that would not fit if all of it were the longest token is not worth tokenizing.
 fn check_length(bytes: usize, language: &Language, context: usize) -> Result<(), ServiceError> {
-    let least = bytes / language.detokenizer().longest_token().max(1);
-    // Some texts become shorter before they are cut: white space is dropped, characters are composed.
-    if least / 4 > context {
-        return Err(ServiceError::context_length_exceeded(least, context));
+    if bytes > language.most_bytes(context) {
+        return Err(language.too_long(bytes, context));
     }
     Ok(())
 }
@@ -63,7 +61,7 @@ fn chat(messages: Messages) -> Result<Chat, ServiceError> {
     let messages = messages.into_iter().enumerate().map(|(index, message)| entry(index, message));
     let messages = messages.collect::<Result<Vec<_>, _>>()?;
     let messages = Value::Array(messages).to_string();
-    Ok(Chat { messages, tools, variables: None, add_generation_prompt: true })
+    Ok(Chat { messages, tools, variables: None, add_generation_prompt: true, most_bytes: usize::MAX })
 }
 
 /// A message as templates know it.

@@ -47,6 +47,7 @@ fn a_killed_helper_is_started_again() {
             tools: None,
             variables: None,
             add_generation_prompt: true,
+            most_bytes: usize::MAX,
         };
         assert!(language.chat(chat).is_ok(), "{signal_name}");
     }

@@ -7,7 +7,13 @@ use serde_json::{Map, Value, json};
 use crate::{files, fixtures, open};
 
 fn chat(messages: &Value) -> Chat {
-    Chat { messages: messages.to_string(), tools: None, variables: None, add_generation_prompt: true }
+    Chat {
+        messages: messages.to_string(),
+        tools: None,
+        variables: None,
+        add_generation_prompt: true,
+        most_bytes: usize::MAX,
+    }
 }
 
 #[test]
