@@ -94,10 +94,14 @@ impl ProcessTree {
             }
             assert!(
                 started.elapsed() < PATIENCE,
-                "{} MB are still in use, {} MB are allowed; helpers: {:?}",
+                "{} MB are still in use, {} MB are allowed: {} by the server, by its helpers {:?}",
                 bytes >> 20,
                 limit >> 20,
+                resident_bytes(self.root) >> 20,
                 self.helpers()
+                    .iter()
+                    .map(|seen| (seen.id, seen.parent, proportional_bytes(seen.id) >> 20))
+                    .collect::<Vec<_>>()
             );
             // Memory is given back by and by, and nothing tells when.
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -9,7 +9,7 @@ use millm_kit::Reason;
 use serde_json::{Value, json};
 
 use super::batch::{Batch, Wanted, chat};
-use super::running::{answers, assert_same};
+use super::running::{answers, assert_same, other_answers};
 use crate::harness::{Server, TINY, Verdict, post, within};
 use crate::hostile_inputs::requests::{CHAT, COMPLETIONS, tool};
 use crate::hostile_inputs::{grammars, schemas};
@@ -111,6 +111,8 @@ async fn ask_all(server: &Server) -> BTreeMap<String, usize> {
 async fn a_thousand_inputs_beside_eight_answers() {
     let mut batch = Batch::start().await;
     let (before, alone) = answers(&batch.server).await;
+    other_answers(&batch.server).await;
+    batch.is_warm();
     let done = AtomicBool::new(false);
     let server = &batch.server;
     let crowd = async {

@@ -99,8 +99,7 @@ async fn forks_of_an_answer(harm: Harm) {
     let verdict = judged.expect("a typed end");
     println!("{harm:?} to the forks: {verdict}");
     assert!(harm.explains(&verdict), "{harm:?}: {verdict}");
-    // Where all forks are stopped, those that wait for the next are found out by whoever asks next.
-    serves_again(server, harm != Harm::Stop).await.expect("the next is served");
+    serves_again(server, true).await.expect("the next is served");
     batch.settle().await;
 }
 

@@ -22,28 +22,42 @@ fn request(n: usize, references: &[Tiny]) -> GenerateRequest {
     GenerateRequest { ignore_eos: true, ..greedy(prompt, TOKENS) }
 }
 
-/// Token ids of a whole answer. An answer that breaks or ends early says so.
-async fn answer(server: &Server, request: GenerateRequest) -> Result<Vec<u32>, String> {
+/// Token ids of a whole answer, and how many came in a second once it had begun. An answer that breaks or ends early
+/// says so.
+async fn answer(server: &Server, request: GenerateRequest) -> Result<(Vec<u32>, f64), String> {
     let mut stream =
         server.runtime().generate(request).await.map_err(|status| status.to_string())?.into_inner();
-    let (mut ids, mut ended) = (Vec::new(), false);
+    let (mut ids, mut ended, mut began) = (Vec::new(), false, None);
     while let Some(message) =
         stream.message().await.map_err(|status| format!("after {}: {status}", ids.len()))?
     {
+        began.get_or_insert_with(|| (message.token_ids.len(), Instant::now()));
         ids.extend(message.token_ids);
         ended |= message.end.is_some();
     }
-    if ended { Ok(ids) } else { Err(format!("no end after {} tokens", ids.len())) }
+    match began {
+        Some((first, began)) if ended => {
+            let speed = (ids.len() - first) as f64 / began.elapsed().as_secs_f64();
+            Ok((ids, speed))
+        }
+        _ => Err(format!("no end after {} tokens", ids.len())),
+    }
 }
 
-/// All answers at once: what they are, and tokens per second.
+/// Other answers, as many: with [`answers`] they use all of the KV cache once.
+pub async fn other_answers(server: &Server) {
+    let references = Tiny::references();
+    let all = join_all((ANSWERS..2 * ANSWERS).map(|n| answer(server, request(n, &references))));
+    assert!(within("the other answers", all).await.iter().all(Result::is_ok), "nothing disturbs them");
+}
+
+/// All answers at once: what they are, and the tokens per second of those that run, together.
 pub async fn answers(server: &Server) -> (Vec<Result<Vec<u32>, String>>, f64) {
     let references = Tiny::references();
-    let started = Instant::now();
     let all = join_all((0..ANSWERS).map(|n| answer(server, request(n, &references))));
     let all = within("the answers", all).await;
-    let tokens: usize = all.iter().flatten().map(Vec::len).sum();
-    (all, tokens as f64 / started.elapsed().as_secs_f64())
+    let speed = all.iter().flatten().map(|(_, speed)| speed).sum();
+    (all.into_iter().map(|answer| answer.map(|(ids, _)| ids)).collect(), speed)
 }
 
 /// Panics unless each is the one it was.
@@ -72,7 +86,7 @@ fn hostile() -> Vec<(String, Kind)> {
 async fn eight_answers_beside_hostile_inputs() {
     let mut batch = Batch::start().await;
     let (before, alone) = answers(&batch.server).await;
-    let single = answer(&batch.server, request(3, &Tiny::references())).await;
+    let single = answer(&batch.server, request(3, &Tiny::references())).await.map(|(ids, _)| ids);
     assert_eq!(single, before[3], "an answer is the same in company");
 
     let (done, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
