@@ -39,8 +39,7 @@ impl Outcome {
 
     /// The server told to come again.
     pub fn is_put_off(&self) -> bool {
-        let put_off = [Reason::ServiceUnavailable, Reason::QueueFull];
-        matches!(&self.end, End::Typed(verdict) if verdict.reason.is_some_and(|reason| put_off.contains(&reason)))
+        matches!(&self.end, End::Typed(verdict) if verdict.reason == Some(Reason::ServiceUnavailable))
     }
 
     pub fn is_wrong(&self) -> bool {
