@@ -122,16 +122,18 @@ impl Parent {
         Ok(Fork { socket: ours, number, parent: Some(Arc::clone(self)) })
     }
 
-    /// Ends a fork, or finds it ended, and says how, and for how long it computed.
-    fn end(&self, fork: i32) -> io::Result<(ExitStatus, Duration)> {
+    /// Ends a fork, or finds it ended, and says how, and whether it was stopped.
+    fn end(&self, fork: i32) -> io::Result<(ExitStatus, bool)> {
         let deadline = Instant::now() + limits::CONTROL;
+        let mut was_stopped = false;
         loop {
-            let [ended, status, computed] = self.with_control(|control| {
+            let [ended, status, stopped] = self.with_control(|control| {
                 wire::order_end(control, fork)?;
                 Ok([number(control)?, number(control)?, number(control)?])
             })?;
+            was_stopped |= stopped != 0;
             if ended != 0 {
-                return Ok((ExitStatus::from_raw(status), Duration::from_millis(computed.max(0) as u64)));
+                return Ok((ExitStatus::from_raw(status), was_stopped));
             }
             if Instant::now() > deadline {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -235,10 +237,8 @@ impl Fork {
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
         match parent.end(self.number) {
-            Ok((_, computed)) if is_timeout(error) && computed > limits::BUSY => {
-                Error::TooMuch(TooMuch::Clock(budget.clock()))
-            }
-            Ok(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),
+            Ok((_, true)) => Error::Unavailable("it is stopped".to_owned()),
+            Ok(_) if is_timeout(error) => Error::TooMuch(TooMuch::Clock(budget.clock())),
             Ok((status, _)) => why(status, budget),
             Err(error) => {
                 // It is stopped itself, or gone: whoever comes next has another.

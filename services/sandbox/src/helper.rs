@@ -131,12 +131,12 @@ fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
                 answer(control, 0)?;
             }
             Order::End(number) => {
-                let ended = forks.get(&number).map_or(Some((0, 0)), |process| end(*process));
+                let stopped = forks.get(&number).is_some_and(|process| is_stopped(*process));
+                let ended = forks.get(&number).map_or(Some(0), |process| end(*process));
                 if ended.is_some() {
                     forks.remove(&number);
                 }
-                let (status, computed) = ended.unwrap_or((0, 0));
-                for number in [i32::from(ended.is_some()), status, computed] {
+                for number in [i32::from(ended.is_some()), ended.unwrap_or(0), i32::from(stopped)] {
                     answer(control, number)?;
                 }
             }
@@ -159,19 +159,27 @@ fn answer(mut control: &UnixStream, number: i32) -> io::Result<()> {
     control.write_all(&number.to_le_bytes())
 }
 
-/// Kills a fork, unless it has ended. When it has, gives its wait status and the milliseconds that it computed; to end takes
-/// a process time, and nobody here waits for it.
-fn end(process: i32) -> Option<(i32, i32)> {
+/// Whether somebody has stopped a fork.
+fn is_stopped(process: i32) -> bool {
+    // SAFETY: all of it is plain numbers, and valid for the call.
+    unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let flags = libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT;
+        libc::waitid(libc::P_PID, process as libc::id_t, &raw mut info, flags) == 0
+            && info.si_pid() == process
+    }
+}
+
+/// Kills a fork, unless it has ended. When it has, gives its wait status; to end takes a process time, and nobody here
+/// waits for it.
+fn end(process: i32) -> Option<i32> {
     let mut status = 0;
-    // SAFETY: all of it is plain numbers.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: the process is a child that has not been waited for, so its number is still its own.
     let ended = unsafe {
         libc::kill(process, libc::SIGKILL);
-        libc::wait4(process, &raw mut status, libc::WNOHANG, &raw mut usage)
+        libc::waitpid(process, &raw mut status, libc::WNOHANG)
     };
-    let milliseconds = |time: libc::timeval| time.tv_sec as i32 * 1000 + time.tv_usec as i32 / 1000;
-    (ended != 0).then(|| (status, milliseconds(usage.ru_utime) + milliseconds(usage.ru_stime)))
+    (ended != 0).then_some(status)
 }
 
 /// What the forks of a language's helper work with.

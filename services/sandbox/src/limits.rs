@@ -61,8 +61,6 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(4);
 pub(crate) const HEARD: Duration = Duration::from_millis(500);
 /// The same for a new one.
 pub(crate) const FORKED: Duration = Duration::from_secs(2);
-/// What computed longer than this was at work when its time was up, and not stopped.
-pub(crate) const BUSY: Duration = Duration::from_millis(250);
 /// The same for building a tokenizer, beside which loads have other work.
 pub(crate) const OPENING: Duration = Duration::from_secs(30);
 /// For what takes microseconds: a fork, a kill.
