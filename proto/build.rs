@@ -4,10 +4,11 @@ use std::{env, fs, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 5] = [
     "millm/catalog/v1/catalog.proto",
     "millm/downloader/v1/downloader.proto",
     "millm/runtime/v1/runtime.proto",
+    "millm/gateway/v1/gateway.proto",
     "google/rpc/error_details.proto",
 ];
 

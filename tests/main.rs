@@ -1,6 +1,6 @@
-//! Black-box tests: miLLM through the real binary, as a person or a program meets it; and the rules of the house.
+//! Black-box tests: miLLM through the real binary, as a person or a program uses it; and the rules of the source tree.
 
+mod architecture;
 mod harness;
 mod hostile_inputs;
-mod house;
 mod scenarios;

@@ -1,6 +1,4 @@
-//! JSON request bodies, read field by field so that every mistake names its field.
-
-use std::ops::RangeInclusive;
+//! JSON request bodies as types. Every mistake names its field.
 
 use axum::{
     body::Bytes,
@@ -8,26 +6,39 @@ use axum::{
     http::{StatusCode, header},
 };
 use millm_kit::ServiceError;
-use serde::de::DeserializeOwned;
+use serde::{Deserializer, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{BODY_LIMIT, failure::Failure};
+use crate::{BODY_LIMIT, error::Failure};
 
-/// The members of a request's JSON object; each is taken once. `null` is the same as absent.
-#[derive(Debug, Default)]
-pub struct Fields(Map<String, Value>);
+/// The JSON object of a request's body. A member that is `null` is the same as a missing one.
+#[derive(Debug)]
+pub struct JsonObject(Value);
 
-impl Fields {
-    /// 415 unless JSON, 413 beyond the limit, 400 with the position unless an object.
+impl Default for JsonObject {
+    fn default() -> Self {
+        Self(Value::Object(Map::new()))
+    }
+}
+
+impl JsonObject {
+    /// Reads the body of a request.
+    ///
+    /// # Errors
+    ///
+    /// 415 unless the content type is JSON, 413 beyond the limit, 400 with the position unless it is an object.
     pub async fn read(request: Request) -> Result<Self, Failure> {
         if !is_json(&request) {
-            let error = ServiceError::invalid_argument("content-type", "must be application/json");
-            return Err(Failure::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+            return Err(not_json());
         }
         Self::parse(&bytes(request).await?)
     }
 
-    /// As [`Fields::read`], but the body may be missing.
+    /// Reads the body of a request as [`JsonObject::read`] does. The body may be missing.
+    ///
+    /// # Errors
+    ///
+    /// As [`JsonObject::read`].
     pub async fn read_optional(request: Request) -> Result<Self, Failure> {
         if is_json(&request) {
             let bytes = bytes(request).await?;
@@ -35,17 +46,21 @@ impl Fields {
         }
         let has_type = request.headers().contains_key(header::CONTENT_TYPE);
         if has_type && !bytes(request).await?.is_empty() {
-            let error = ServiceError::invalid_argument("content-type", "must be application/json");
-            return Err(Failure::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, error));
+            return Err(not_json());
         }
         Ok(Self::default())
     }
 
+    /// Parses an object.
+    ///
+    /// # Errors
+    ///
+    /// 400 of the field `body`, with the position, unless it is an object whose values fit into memory.
     pub fn parse(bytes: &[u8]) -> Result<Self, Failure> {
         let found = room_for(bytes);
-        if found > MOST_VALUE_BYTES {
+        if found > MAX_VALUE_BYTES {
             let why = format!(
-                "has values that take {found} bytes of memory, the most allowed are {MOST_VALUE_BYTES}: send fewer and \
+                "has values that take {found} bytes of memory, the most allowed are {MAX_VALUE_BYTES}: send fewer and \
                  longer ones"
             );
             return Err(ServiceError::invalid_argument("body", why).into());
@@ -53,67 +68,65 @@ impl Fields {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| ServiceError::invalid_argument("body", format!("is not JSON: {error}")))?;
         match value {
-            Value::Object(members) => Ok(Self(members)),
+            Value::Object(_) => Ok(Self(value)),
             _ => Err(ServiceError::invalid_argument("body", "must be a JSON object").into()),
         }
     }
 
-    pub fn take_value(&mut self, name: &str) -> Option<Value> {
-        self.0.shift_remove(name).filter(|value| !value.is_null())
-    }
-
-    pub fn take<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, ServiceError> {
-        self.take_value(name)
-            .map(|value| {
-                T::deserialize(value)
-                    .map_err(|error| ServiceError::invalid_argument(name, format!("is wrong: {error}")))
-            })
-            .transpose()
-    }
-
-    /// Text that is there and not empty.
-    pub fn required(&mut self, name: &str) -> Result<String, ServiceError> {
-        self.take::<String>(name)?
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| ServiceError::invalid_argument(name, "must be given"))
-    }
-
-    pub fn number(&mut self, name: &str, range: RangeInclusive<f64>) -> Result<Option<f32>, ServiceError> {
-        let Some(value) = self.take_value(name) else { return Ok(None) };
-        match value.as_f64() {
-            Some(number) if range.contains(&number) => Ok(Some(number as f32)),
-            _ => {
-                let why = format!("must be a number from {} to {}", range.start(), range.end());
-                Err(ServiceError::invalid_argument(name, why))
-            }
-        }
-    }
-
-    pub fn integer(&mut self, name: &str, range: RangeInclusive<i64>) -> Result<Option<i64>, ServiceError> {
-        let Some(value) = self.take_value(name) else { return Ok(None) };
-        match value.as_i64() {
-            Some(number) if range.contains(&number) => Ok(Some(number)),
-            _ => {
-                let why = format!("must be an integer from {} to {}", range.start(), range.end());
-                Err(ServiceError::invalid_argument(name, why))
-            }
-        }
-    }
-
-    /// What we do not do is refused, not ignored.
-    pub fn refuse(&mut self, names: &[&str]) -> Result<(), ServiceError> {
-        match names.iter().find(|&&name| self.take_value(name).is_some()) {
+    /// Refuses members that would change the answer if miLLM knew them: they are not silently ignored.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT of the first of `names` that is given.
+    pub fn refuse(&self, names: &[&str]) -> Result<(), ServiceError> {
+        match names.iter().find(|&&name| self.0.get(name).is_some_and(|value| !value.is_null())) {
             Some(name) => Err(ServiceError::invalid_argument(name, "is not supported")),
             None => Ok(()),
         }
     }
+
+    /// Returns the members that `T` knows, as copies.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT of the field that has another type.
+    pub fn view<T: DeserializeOwned>(&self) -> Result<T, ServiceError> {
+        typed(&self.0)
+    }
+
+    /// Returns the members that `T` knows.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT of the field that has another type.
+    pub fn into_typed<T: DeserializeOwned>(self) -> Result<T, ServiceError> {
+        typed(self.0)
+    }
+}
+
+fn typed<'de, T, D>(deserializer: D) -> Result<T, ServiceError>
+where
+    T: DeserializeOwned,
+    D: Deserializer<'de>,
+{
+    serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let path = error.path().to_string();
+        let field = if path == "." { "body" } else { &path };
+        ServiceError::invalid_argument(field, format!("is wrong: {}", error.inner()))
+    })
+}
+
+fn not_json() -> Failure {
+    let error = ServiceError::invalid_argument("content-type", "must be application/json");
+    Failure::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
 }
 
 /// What the values of a body may take in memory: a body of eight million digits and commas would be six hundred
 /// megabytes of numbers.
-const MOST_VALUE_BYTES: usize = 64 << 20;
+const MAX_VALUE_BYTES: usize = 64 << 20;
 
-/// Bytes that JSON takes at most once it is parsed, from the marks outside its strings; the numbers are `serde_json`'s.
+/// Returns the bytes that JSON takes at most once it is parsed, counted from the marks outside its strings. The sizes are
+/// those of `serde_json`'s types.
 fn room_for(json: &[u8]) -> usize {
     const TEXT: usize = 24;
     const VALUE: usize = 72;
@@ -165,46 +178,54 @@ async fn bytes(request: Request) -> Result<Bytes, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde::Deserialize;
 
     use super::*;
 
-    fn fields(value: &Value) -> Fields {
-        Fields::parse(value.to_string().as_bytes()).unwrap()
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default)]
+    struct Body {
+        s: Option<String>,
+        list: Option<Vec<u32>>,
+        absent: Option<u32>,
     }
 
     #[test]
     fn mistakes_name_field_and_place() {
-        let error = Fields::parse(b"{\"a\": 1,\n \"b\" 2}").unwrap_err().error;
+        let error = JsonObject::parse(b"{\"a\": 1,\n \"b\" 2}").unwrap_err().error;
         assert!(error.message.contains("line 2 column 6"), "{}", error.message);
-        assert!(Fields::parse(b"[]").is_err());
-        let mut fields = fields(&json!({"t": 2.5, "n": 1.5, "s": 7, "x": [1], "null": null}));
-        assert!(fields.number("t", 0.0..=2.0).unwrap_err().message.starts_with("'t' must be a number"));
-        assert!(fields.integer("n", 1..=4).unwrap_err().message.starts_with("'n' must be an integer"));
-        assert_eq!(fields.take::<String>("s").unwrap_err().details["field"], "s");
-        assert_eq!(fields.refuse(&["null", "x"]).unwrap_err().details["field"], "x");
-        assert_eq!(fields.number("absent", 0.0..=1.0).unwrap(), None);
-        assert!(fields.required("null").is_err());
+        assert!(JsonObject::parse(b"[]").is_err());
+        let check = |json: &[u8], field: &str| {
+            let object = JsonObject::parse(json).unwrap();
+            assert_eq!(object.view::<Body>().unwrap_err().details["field"], field);
+            assert_eq!(object.into_typed::<Body>().unwrap_err().details["field"], field);
+        };
+        check(b"{\"s\": 7}", "s");
+        check(b"{\"list\": [1, -2]}", "list[1]");
+        let object = JsonObject::parse(b"{\"s\": \"a\", \"list\": null, \"x\": [1], \"s\": \"b\"}").unwrap();
+        assert_eq!(object.refuse(&["list", "x"]).unwrap_err().details["field"], "x");
+        let body: Body = object.into_typed().unwrap();
+        assert_eq!((body.s.as_deref(), body.list, body.absent), (Some("b"), None, None));
     }
 
     #[test]
     fn values_that_take_too_much_memory_are_refused() {
         for part in ["1,", "[],", "{\"\":0},", "\"\","] {
             let body = format!("{{\"prompt\":[{}1]}}", part.repeat(BODY_LIMIT / part.len()));
-            let error = Fields::parse(body.as_bytes()).unwrap_err().error;
+            let error = JsonObject::parse(body.as_bytes()).unwrap_err().error;
             assert_eq!(error.details["field"], "body");
             assert!(error.message.contains("the most allowed are 67108864"), "{}", error.message);
         }
         let marks = format!("{{\"prompt\": \"{}\"}}", r#"[{\"\\:,"#.repeat(1 << 20));
-        assert!(Fields::parse(marks.as_bytes()).is_ok(), "what is in a string is text");
+        assert!(JsonObject::parse(marks.as_bytes()).is_ok(), "what is in a string is text");
         let ids = format!("{{\"prompt\":[{}1]}}", "100000,".repeat(500_000));
-        assert!(Fields::parse(ids.as_bytes()).is_ok());
+        assert!(JsonObject::parse(ids.as_bytes()).is_ok());
     }
 
     #[test]
     fn numbers_beyond_floats_are_no_numbers() {
-        assert!(Fields::parse(b"{\"t\": 1e999}").is_err());
-        assert!(Fields::parse(b"{\"t\": NaN}").is_err());
-        assert!(Fields::parse("[".repeat(100_000).as_bytes()).is_err());
+        assert!(JsonObject::parse(b"{\"t\": 1e999}").is_err());
+        assert!(JsonObject::parse(b"{\"t\": NaN}").is_err());
+        assert!(JsonObject::parse("[".repeat(100_000).as_bytes()).is_err());
     }
 }

@@ -1,35 +1,43 @@
-//! gRPC and gRPC-web: the three services wherever they live, health and reflection.
+//! gRPC and gRPC-web: the three services wherever they run, the gateway's own service, health and reflection.
+
+use std::sync::Arc;
 
 use axum::Router;
-use millm_kit::{Conn, host::serve_conn};
+use millm_kit::{Channel, host::serve_channel};
 use millm_proto::{
     catalog::v1::catalog_service_server::SERVICE_NAME as CATALOG,
     downloader::v1::downloader_service_server::SERVICE_NAME as DOWNLOADER,
+    gateway::v1::models_service_server::{ModelsServiceServer, SERVICE_NAME as MODELS},
     runtime::v1::runtime_service_server::SERVICE_NAME as RUNTIME,
 };
 use tonic_web::GrpcWebLayer;
 
-use crate::Services;
+use crate::{state::AppState, watch_models::WatchedModels};
 
+/// The routes of gRPC calls.
 pub struct GrpcRoutes {
+    /// Calls of services that exist.
     pub known: Router,
-    /// Answers UNIMPLEMENTED to calls of anything else.
+    /// Answers UNIMPLEMENTED to all other calls.
     pub unknown: Router,
 }
 
-pub fn routes(services: &Services, host_routes: Router) -> GrpcRoutes {
-    let service = |name: &str, conn: &Conn| {
-        Router::new().route_service(&format!("/{name}/{{*method}}"), serve_conn(conn.clone()))
+/// Returns the routes; `host_routes` have health and reflection.
+pub fn routes(app: &Arc<AppState>, host_routes: Router) -> GrpcRoutes {
+    let service = |name: &str, channel: &Channel| {
+        Router::new().route_service(&format!("/{name}/{{*method}}"), serve_channel(channel.clone()))
     };
+    let models = Channel::local(ModelsServiceServer::new(WatchedModels::new(Arc::clone(app))));
     let known = Router::new()
-        .merge(service(CATALOG, &services.catalog))
-        .merge(service(DOWNLOADER, &services.downloader))
-        .merge(service(RUNTIME, &services.runtime))
+        .merge(service(CATALOG, &app.services.catalog))
+        .merge(service(DOWNLOADER, &app.services.downloader))
+        .merge(service(RUNTIME, &app.services.runtime))
+        .merge(service(MODELS, &models))
         .merge(host_routes);
     let unknown = Router::new().fallback(|| async {
         tonic::Status::unimplemented("unknown service").into_http::<axum::body::Body>()
     });
-    // Plain HTTP/1 gets 400 in this layer, so it wraps nothing but gRPC.
+    // The layer answers 400 to plain HTTP/1, so it wraps only gRPC.
     let web = GrpcWebLayer::new();
     GrpcRoutes { known: known.layer(web.clone()), unknown: unknown.layer(web) }
 }

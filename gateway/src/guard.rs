@@ -1,5 +1,5 @@
-//! Who may ask: a page of another origin, or a name that somebody pointed at this address (DNS rebinding), must
-//! not reach a server that asks for no password.
+//! The check of Host and Origin. A page of another origin, or a name that somebody pointed at this address (DNS
+//! rebinding), must not reach a server that asks for no password.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -7,9 +7,9 @@ use std::{
 };
 
 use axum::http::{HeaderMap, HeaderValue, Uri, header, uri::Authority};
-use millm_kit::{ServiceError, Settings};
+use millm_kit::{ServiceError, Settings, format::excerpt};
 
-/// Cheap to clone.
+/// The rules for Host and Origin. Cheap to clone.
 #[derive(Clone)]
 pub struct Guard(Arc<Rules>);
 
@@ -18,18 +18,19 @@ struct Rules {
     any_host: bool,
     origins: Vec<String>,
     any_origin: bool,
-    /// Listening beyond loopback: addresses may name us, as no name server can forge them.
+    /// The server listens beyond loopback. IP addresses are allowed then, as no name server can forge them.
     any_address: bool,
 }
 
-/// A request that may pass.
+/// A request that is allowed.
 #[derive(Debug, PartialEq)]
 pub struct Allowed {
-    /// The other origin to be told that it may read the answer.
+    /// The other origin, whose pages may read the answer.
     pub cross_origin: Option<HeaderValue>,
 }
 
 impl Guard {
+    /// Returns the rules of the settings; `address` is where the gateway listens.
     pub fn new(settings: &Settings, address: SocketAddr) -> Self {
         let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect::<Vec<_>>();
         let mut hosts = lower(&settings.allowed_hosts);
@@ -45,6 +46,11 @@ impl Guard {
         }))
     }
 
+    /// Checks a request.
+    ///
+    /// # Errors
+    ///
+    /// FORBIDDEN, with the setting that would allow the Host or the Origin.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<Allowed, ServiceError> {
         let header = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let header = header.and_then(|host| host.parse::<Authority>().ok());
@@ -67,8 +73,8 @@ impl Guard {
         if self.allows_origin(origin) {
             return Ok(Allowed { cross_origin: Some(origin.clone()) });
         }
-        let shown: String = String::from_utf8_lossy(origin.as_bytes()).chars().take(200).collect();
-        Err(ServiceError::forbidden(format!("Origin '{shown}'"), "MILLM_ALLOWED_ORIGINS"))
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        Err(ServiceError::forbidden(format!("Origin '{}'", excerpt(&origin)), "MILLM_ALLOWED_ORIGINS"))
     }
 
     fn allows_host(&self, host: &str) -> bool {
@@ -103,7 +109,7 @@ fn origin_authority(origin: &str) -> Option<Authority> {
     matches!(uri.scheme_str(), Some("http" | "https")).then(|| uri.authority().cloned()).flatten()
 }
 
-/// Whether a page of `origin` was served under `host`. A proxy may have added TLS, so the scheme is not compared.
+/// Returns whether a page of `origin` was served under `host`. A proxy may have added TLS, so the scheme is not compared.
 fn is_same(origin: &HeaderValue, host: &Authority) -> bool {
     let Some(text) = origin.to_str().ok().map(str::to_ascii_lowercase) else { return false };
     let Some(authority) = origin_authority(&text) else { return false };

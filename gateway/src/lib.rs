@@ -1,19 +1,21 @@
-//! One port for everything: native gRPC and gRPC-web, OpenAI's REST, the management REST with its events, and the
-//! web app. Owns no state: what it shows it asks the three services, over their [`Conn`]s.
+//! One port for everything: native gRPC and gRPC-web, OpenAI's REST API, the management REST API with its events, and the
+//! web app. The gateway owns no state: what it shows it asks the three services, over their [`Channel`]s.
 //!
-//! Every request passes the [`guard`] (Host and Origin), gets a request id, and is answered even if a handler
-//! panics.
+//! Every request gets an id, passes the [`guard`] (Host and Origin), and is answered even if a handler panics.
 
-mod app;
 mod body;
-mod clock;
-mod failure;
+mod error;
+mod extract;
 mod grpc;
 mod guard;
 mod health;
-mod manage;
+mod ids;
+mod management;
+mod middleware;
 mod openai;
-mod outer;
+mod openapi;
+mod state;
+mod watch_models;
 mod web;
 
 #[cfg(test)]
@@ -22,54 +24,58 @@ mod tests;
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Router, extract::DefaultBodyLimit};
-use millm_kit::{Conn, Host, Settings};
+use millm_kit::{Channel, Host, Settings};
 
-use app::App;
 use guard::Guard;
-use openai::Held;
+use openai::AnswerMemory;
+use state::AppState;
 
-/// The largest request body of the REST faces.
+/// The largest body of a REST request, in bytes.
 pub const BODY_LIMIT: usize = 8 << 20;
 
-/// The ways to the three services, wherever they live.
+/// Channels to the three services, wherever they run.
 #[derive(Debug, Clone)]
 pub struct Services {
-    pub catalog: Conn,
-    pub downloader: Conn,
-    pub runtime: Conn,
+    /// Knows which models exist.
+    pub catalog: Channel,
+    /// Makes models.
+    pub downloader: Channel,
+    /// Runs models.
+    pub runtime: Channel,
 }
 
-/// All faces, not served yet.
+/// All APIs, not served yet.
 pub struct Gateway {
-    app: Arc<App>,
+    app: Arc<AppState>,
     guard: Guard,
 }
 
 impl Gateway {
-    /// `address` is where the gateway listens: its name is one that requests may use.
+    /// Builds the gateway. `address` is where it listens: requests may use it as their Host.
     pub fn build(settings: &Settings, address: SocketAddr, services: Services, host: &Host) -> Self {
-        let app = App {
+        let app = AppState {
             services,
             parallel: (settings.parallel_requests as usize).max(1),
-            held: Held::default(),
+            held: AnswerMemory::default(),
             stopping: host.shutdown.stopping.clone(),
             tasks: host.tasks.clone(),
         };
         Self { app: Arc::new(app), guard: Guard::new(settings, address) }
     }
 
-    /// `host_routes` have gRPC health and reflection.
+    /// Returns all routes. `host_routes` have gRPC health and reflection.
     pub fn routes(self, host_routes: Router) -> Router {
-        let grpc = grpc::routes(&self.app.services, host_routes.clone());
+        let grpc = grpc::routes(&self.app, host_routes.clone());
         let routes = Router::new()
             .merge(openai::routes())
-            .merge(manage::routes())
+            .merge(management::routes())
+            .merge(openapi::routes())
             .merge(health::routes(host_routes))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
-            .method_not_allowed_fallback(failure::wrong_method)
+            .method_not_allowed_fallback(error::method_not_allowed)
             .with_state(self.app)
             .merge(grpc.known)
             .fallback_service(web::routes(grpc.unknown));
-        outer::wrap(routes, self.guard)
+        middleware::wrap(routes, self.guard)
     }
 }

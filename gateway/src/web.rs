@@ -1,5 +1,5 @@
-//! The web app, embedded: its files, and its page for every place that is a page. What is no file, no page and no
-//! known route is told so in the words of its face.
+//! The web app, embedded: its files, and its page for every path that is a page. Other unknown paths are answered with an
+//! error in the words of their protocol.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -10,12 +10,12 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{Html, IntoResponse as _, Response},
 };
-use millm_kit::ServiceError;
+use millm_kit::{ServiceError, format::excerpt};
 use rust_embed::{EmbeddedFile, RustEmbed};
 use tower::ServiceExt as _;
 use tower_http::compression::CompressionLayer;
 
-use crate::failure::Face;
+use crate::error::{Failure, Protocol};
 
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
@@ -24,7 +24,7 @@ struct Files;
 
 const PAGE: &str = "index.html";
 
-/// Scripts and connections from here alone; nobody frames the page.
+/// Allows scripts and connections of this origin alone, and no frame around the page.
 const POLICY: &str = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
     img-src 'self' data:; font-src 'self' data:; connect-src 'self'; worker-src 'self'; object-src 'none'; \
     base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
@@ -33,21 +33,21 @@ const NOT_BUILT: &str = "<!doctype html><meta charset=utf-8><title>miLLM</title>
     <p>This build has no web page. Build it with <code>npm ci &amp;&amp; npm run build</code> in \
     <code>web/</code>, then build miLLM again. The <a href=/v1/models>API</a> works without.</p>";
 
-/// `unknown_grpc` answers calls of services that are not there.
+/// Returns the routes; `unknown_grpc` answers calls of services that do not exist.
 pub fn routes(unknown_grpc: Router) -> Router {
     Router::new().fallback(serve).with_state(unknown_grpc).layer(CompressionLayer::new())
 }
 
 async fn serve(State(unknown_grpc): State<Router>, request: Request) -> Response {
     let path = request.uri().path();
-    let face = Face::of(path, request.headers());
-    if face == Face::Grpc {
+    let protocol = Protocol::of(path, request.headers());
+    if protocol == Protocol::Grpc {
         let Ok(response) = unknown_grpc.oneshot(request).await;
         return response;
     }
     let file = path.trim_start_matches('/');
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_api = face == Face::OpenAi || path == "/api" || path.starts_with("/api/");
+    let is_api = protocol == Protocol::OpenAi || path == "/api" || path.starts_with("/api/");
     if reads && !is_api {
         if file != PAGE
             && let Some(found) = Files::get(file)
@@ -61,11 +61,10 @@ async fn serve(State(unknown_grpc): State<Router>, request: Request) -> Response
             };
         }
     }
-    let shown: String = path.chars().take(200).collect();
-    face.answer(ServiceError::not_found(format!("{} {shown}", request.method())).into())
+    Failure::from(ServiceError::not_found(format!("{} {}", request.method(), excerpt(path)))).into_response()
 }
 
-/// A place within the app, not a file that is missing.
+/// Returns whether a path is a page of the app, not a file that is missing.
 fn is_page(file: &str, headers: &HeaderMap) -> bool {
     if file.is_empty() || file == PAGE {
         return true;

@@ -23,6 +23,13 @@ pub mod runtime {
     }
 }
 
+/// Models as people see them.
+pub mod gateway {
+    pub mod v1 {
+        tonic::include_proto!("millm.gateway.v1");
+    }
+}
+
 /// `google.rpc.Status` and its details, as `tonic-types` has them.
 pub mod rpc {
     pub use tonic_types::pb::*;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::harness::Dice;
+use crate::harness::Rng;
 
 /// Numbers at an edge, as JSON has them.
 const NUMBERS: [&str; 16] = [
@@ -39,18 +39,18 @@ const WRAPPERS: [&str; 10] = [
 ];
 
 /// `text` with one to three changes; None when it is not JSON. `other` lends its parts.
-pub fn mutated(dice: &mut Dice, text: &[u8], other: &[u8]) -> Option<Vec<u8>> {
+pub fn mutated(rng: &mut Rng, text: &[u8], other: &[u8]) -> Option<Vec<u8>> {
     let mut value: Value = serde_json::from_slice(text).ok()?;
     let other: Value = serde_json::from_slice(other).unwrap_or(Value::Null);
-    for _ in 0..=dice.below(3) {
-        let n = below(dice, count(&value));
-        change(dice, nth(&mut value, n), &other);
+    for _ in 0..=rng.below(3) {
+        let n = below(rng, count(&value));
+        change(rng, nth(&mut value, n), &other);
     }
     Some(value.to_string().into_bytes())
 }
 
-fn below(dice: &mut Dice, end: usize) -> usize {
-    dice.below(end as u64) as usize
+fn below(rng: &mut Rng, end: usize) -> usize {
+    rng.below(end as u64) as usize
 }
 
 /// How many parts there are, the whole included.
@@ -83,24 +83,24 @@ fn nth(value: &mut Value, n: usize) -> &mut Value {
     unreachable!("n is below the count")
 }
 
-fn change(dice: &mut Dice, part: &mut Value, other: &Value) {
-    match below(dice, 8) {
+fn change(rng: &mut Rng, part: &mut Value, other: &Value) {
+    match below(rng, 8) {
         0 | 1 => {
             let mut lender = other.clone();
-            let n = below(dice, count(&lender));
+            let n = below(rng, count(&lender));
             *part = nth(&mut lender, n).take();
         }
-        2 => wrap(dice, part),
-        3 => repeat(dice, part),
-        4 => rename(dice, part, other),
-        _ => vary(dice, part),
+        2 => wrap(rng, part),
+        3 => repeat(rng, part),
+        4 => rename(rng, part, other),
+        _ => vary(rng, part),
     }
 }
 
 /// Puts it into itself's kind, up to sixty times: much deeper JSON is read by nobody.
-fn wrap(dice: &mut Dice, part: &mut Value) {
-    let wrapper = WRAPPERS[below(dice, WRAPPERS.len())];
-    for _ in 0..[1, 3, 30, 60][below(dice, 4)] {
+fn wrap(rng: &mut Rng, part: &mut Value) {
+    let wrapper = WRAPPERS[below(rng, WRAPPERS.len())];
+    for _ in 0..[1, 3, 30, 60][below(rng, 4)] {
         let inner = part.take();
         *part = match wrapper.split_once(['[', '{']) {
             Some(("", _)) => Value::Array(vec![inner]),
@@ -116,9 +116,9 @@ fn object(key: &str, value: Value) -> Value {
 }
 
 /// More of the same: items, members, letters.
-fn repeat(dice: &mut Dice, part: &mut Value) {
-    let most = [3, 30, 300, 3_000][below(dice, 4)];
-    let times = 1 + below(dice, most);
+fn repeat(rng: &mut Rng, part: &mut Value) {
+    let most = [3, 30, 300, 3_000][below(rng, 4)];
+    let times = 1 + below(rng, most);
     match part {
         Value::Array(items) => {
             if let Some(last) = items.last().cloned() {
@@ -136,12 +136,12 @@ fn repeat(dice: &mut Dice, part: &mut Value) {
 }
 
 /// A member gets another's name.
-fn rename(dice: &mut Dice, part: &mut Value, other: &Value) {
+fn rename(rng: &mut Rng, part: &mut Value, other: &Value) {
     let (Value::Object(members), Value::Object(names)) = (part, other) else { return };
     if members.is_empty() || names.is_empty() {
         return;
     }
-    let (at, from) = (below(dice, members.len()), below(dice, names.len()));
+    let (at, from) = (below(rng, members.len()), below(rng, names.len()));
     let key = members.keys().nth(at).cloned().unwrap_or_default();
     let name = names.keys().nth(from).cloned().unwrap_or_default();
     if let Some(value) = members.remove(&key) {
@@ -150,7 +150,7 @@ fn rename(dice: &mut Dice, part: &mut Value, other: &Value) {
 }
 
 /// Another of the same kind.
-fn vary(dice: &mut Dice, part: &mut Value) {
+fn vary(rng: &mut Rng, part: &mut Value) {
     const WORDS: [&str; 12] = [
         "",
         "a",
@@ -166,16 +166,16 @@ fn vary(dice: &mut Dice, part: &mut Value) {
         "\u{0}é",
     ];
     *part = match part {
-        Value::Number(_) => serde_json::from_str(NUMBERS[below(dice, NUMBERS.len())]).expect("numbers"),
-        Value::String(_) => Value::from(WORDS[below(dice, WORDS.len())]),
+        Value::Number(_) => serde_json::from_str(NUMBERS[below(rng, NUMBERS.len())]).expect("numbers"),
+        Value::String(_) => Value::from(WORDS[below(rng, WORDS.len())]),
         Value::Bool(is) => Value::Bool(!*is),
         Value::Array(items) if !items.is_empty() => {
-            let at = below(dice, items.len());
+            let at = below(rng, items.len());
             let taken = items.remove(at);
             return items.insert(0, taken);
         }
         Value::Object(members) if !members.is_empty() => {
-            let at = below(dice, members.len());
+            let at = below(rng, members.len());
             let key = members.keys().nth(at).cloned().unwrap_or_default();
             members.remove(&key);
             return;
@@ -186,16 +186,16 @@ fn vary(dice: &mut Dice, part: &mut Value) {
 
 #[test]
 fn json_stays_json_and_changes() {
-    let mut dice = Dice::new(1);
+    let mut rng = Rng::new(1);
     let (text, other) = (br#"{"a": [1, {"b": "x"}], "c": true}"#, br#"{"type": "integer", "minimum": 5}"#);
     let mut made = std::collections::BTreeSet::new();
     for _ in 0..500 {
-        let changed = mutated(&mut dice, text, other).expect("it is JSON");
+        let changed = mutated(&mut rng, text, other).expect("it is JSON");
         serde_json::from_slice::<Value>(&changed).expect("it still is");
         made.insert(changed);
     }
     assert!(made.len() > 300, "{} different ones", made.len());
     let has = |word: &str| made.iter().any(|text| String::from_utf8_lossy(text).contains(word));
     assert!(has("minimum") && has("-9223372036854775808") && has("[[["));
-    assert_eq!(mutated(&mut dice, b"{", other), None);
+    assert_eq!(mutated(&mut rng, b"{", other), None);
 }

@@ -1,6 +1,6 @@
 //! Makes new inputs of known ones: damage that any file meets, and changes that keep a language's form.
 
-use crate::harness::Dice;
+use crate::harness::Rng;
 use crate::json_tree;
 
 /// Numbers at which sizes, counts and bounds go wrong.
@@ -38,7 +38,7 @@ pub struct Language {
 }
 
 pub struct Mutator {
-    dice: Dice,
+    rng: Rng,
     language: &'static Language,
     /// Longer inputs are cut.
     most: usize,
@@ -46,11 +46,11 @@ pub struct Mutator {
 
 impl Mutator {
     pub fn new(seed: u64, language: &'static Language, most: usize) -> Self {
-        Self { dice: Dice::new(seed), language, most }
+        Self { rng: Rng::new(seed), language, most }
     }
 
     pub fn below(&mut self, end: usize) -> usize {
-        self.dice.below(end as u64) as usize
+        self.rng.below(end as u64) as usize
     }
 
     /// One to four changes of `input`; `other` is what it may be joined with. What is JSON mostly stays it: of what
@@ -59,7 +59,7 @@ impl Mutator {
         if self.below(4) > 0 {
             let (line, text) = input.split_at(json_begins(input));
             let (_, lent) = other.split_at(json_begins(other));
-            let made = json_tree::mutated(&mut self.dice, text, lent);
+            let made = json_tree::mutated(&mut self.rng, text, lent);
             if let Some(made) = made.filter(|made| line.len() + made.len() <= self.most) {
                 return [line, &made].concat();
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::corpus::Corpus;
 use crate::harness::{
-    Dice, Judged, Layout, Options, ProcessTree, Role, Server, TINY, everyday, fixture, number_from,
+    Judged, Layout, Options, ProcessTree, Rng, Role, Server, TINY, everyday, fixture, number_from,
 };
 use crate::judge::{End, Outcome, SLOW, judge};
 use crate::mutator::{Language, Mutator};
@@ -95,7 +95,7 @@ impl Run {
     }
 
     async fn mutate<T: Target>(&mut self, until: Instant) {
-        let mut mutator = Mutator::new(Dice::seed(), T::language(), T::MOST);
+        let mut mutator = Mutator::new(Rng::seed(), T::language(), T::MOST);
         while Instant::now() < until && self.wrong.len() < ENOUGH {
             let inputs = self.corpus.inputs();
             let (one, other) = (mutator.below(inputs.len()), mutator.below(inputs.len()));

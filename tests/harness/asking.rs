@@ -1,4 +1,4 @@
-//! One question and its typed answer, over each face.
+//! One question and its typed answer, over each protocol.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The command line as a person runs it.
+//! The command line, run as a person runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! Downloads as the tests follow them.
+//! Starting and following downloads.
 
 use std::time::Duration;
 

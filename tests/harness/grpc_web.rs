@@ -1,4 +1,4 @@
-//! gRPC-web as a browser speaks it: frames in a body, the status in the last one.
+//! gRPC-web as a browser speaks it: frames in a body, with the status in the last one.
 
 use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse};
 use prost::Message;
@@ -23,10 +23,19 @@ pub async fn generate(client: &Client, url: &str, request: &GenerateRequest) -> 
     call(client, url, GENERATE, framed(&request.encode_to_vec())).await
 }
 
-/// Calls a method with a body as it stands, its frames included.
+/// Calls a method with a body as it stands, its frames included. A server that refuses a body before it has read it closes
+/// the connection, and in HTTP/1.1 the answer may be lost with it: then the call is made once more.
 pub async fn call(client: &Client, url: &str, path: &str, body: Vec<u8>) -> Judged {
-    let request = client.post(format!("{url}{path}")).header("content-type", "application/grpc-web+proto");
-    let answer = request.body(body).send().await.map_err(|error| format!("{error:?}"))?;
+    let send = async || {
+        let request =
+            client.post(format!("{url}{path}")).header("content-type", "application/grpc-web+proto");
+        request.body(body.clone()).send().await
+    };
+    let answer = match send().await {
+        Err(error) if error.is_request() => send().await,
+        sent => sent,
+    };
+    let answer = answer.map_err(|error| format!("{error:?}"))?;
     let (http, headers) = (answer.status().as_u16(), answer.headers().clone());
     let body = answer.bytes().await.map_err(|error| format!("the body broke off: {error:?}"))?;
     if let Some(status) = Status::from_header_map(&headers) {

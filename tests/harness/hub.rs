@@ -1,4 +1,4 @@
-//! The hub of the tests and what it holds: the fixtures, and repositories that must be refused.
+//! The fake hub of the tests: the fixtures, and repositories that must be refused.
 
 use fake_hub::synthetic::Shape;
 use fake_hub::{Content, Gated, Hub, HubBuilder, RepoSpec, RunningHub, files_of};

@@ -1,4 +1,4 @@
-//! The hub's log as the tests ask it: which bytes of a file were sent, in which requests, and whether twice.
+//! Questions to the fake hub's log: which bytes of a file were sent, in which requests, and which twice.
 
 use fake_hub::{Host, LogEntry, RunningHub};
 

@@ -1,4 +1,4 @@
-//! Models of a person's own disk, made of the trained one with files changed; and their whole way through a server.
+//! Local models, made of the trained one with changed files, and their way through a server.
 
 use std::path::{Path, PathBuf};
 

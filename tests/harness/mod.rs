@@ -1,18 +1,17 @@
-//! What the black-box tests stand on: the real `millm` binary in one process or four, a fake hub with the
-//! models that the tests ask for, and the clients that people use: REST, gRPC and the command line.
+//! The base of the black-box tests: the real `millm` binary in one process or four, a fake hub, and the clients that
+//! people use: REST, gRPC and the command line.
 
 pub mod asking;
 mod cli;
-mod dice;
 mod downloads;
 pub mod grpc_web;
 mod hub;
 mod journal;
 mod local;
 mod process;
-mod process_tree;
 mod published;
 mod rest;
+mod rng;
 mod server;
 mod shards;
 mod verdict;
@@ -22,14 +21,14 @@ use std::time::Duration;
 
 pub use asking::{TINY, everyday, generate, generate_over_web, greedy, post};
 pub use cli::Cli;
-pub use dice::{Dice, number_from};
 pub use downloads::quick;
 pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
 pub use journal::{LOOKED_AT, ON_THE_LINE, asked, assert_covered, bytes_sent, fetches};
 pub use local::LocalModel;
-pub use process_tree::{ProcessTree, Seen};
+pub use process::tree::{ProcessTree, Seen};
 pub use published::{Published, files_below};
 pub use rest::Rest;
+pub use rng::{Rng, number_from};
 pub use server::{Layout, Options, Role, Server, is_final};
 pub use verdict::{Judged, Verdict, judge_status};
 

@@ -1,4 +1,4 @@
-//! What a hub says that it holds, asked over HTTP so that any hub will do: what a model on disk is compared with.
+//! The files that a hub publishes, asked over HTTP so that any hub will do, to compare a model on disk with.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -64,6 +64,10 @@ impl Rest {
         self.call(Method::POST, path, Some(body), &[]).await
     }
 
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PATCH, path, Some(body), &[]).await
+    }
+
     pub async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path, None, &[]).await
     }

@@ -1,4 +1,4 @@
-//! A miLLM server under test, all roles in one process or each in its own, with its folders, ports and clients.
+//! A miLLM server under test, with all roles in one process or each in its own, and its folders, ports and clients.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};

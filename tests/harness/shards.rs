@@ -1,4 +1,4 @@
-//! A model's one file of weights as the hub's large ones are: in shards, with an index.
+//! Splits a model's weights into shards with an index, as large models on the hub are.
 
 use fake_hub::{Content, RepoSpec};
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! How a request ended, the same whatever face it came through: taken, or refused for a reason of the table.
+//! The outcome of a request, the same for every protocol: success, or a refusal with a reason of the error table.
 
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl From<&ServiceError> for Verdict {
     }
 }
 
-/// A gRPC status. A message that cannot be read has a code and no details (`kit::wire`); whatever else has none comes
+/// A gRPC status. A message that cannot be read has a code and no details (`kit::decode_errors`); whatever else has none comes
 /// from no service of ours: a connection that broke.
 pub fn judge_status(status: &Status) -> Judged {
     let may_be_bare = [Code::Unimplemented, Code::InvalidArgument, Code::ResourceExhausted];
@@ -65,7 +65,7 @@ pub fn judge_status(status: &Status) -> Judged {
     Ok(Verdict::from(&ServiceError::from(status)))
 }
 
-/// A REST answer, of OpenAI's face or the management's, a stream of events included.
+/// A REST answer of the OpenAI API or the management API, or a stream of events.
 pub fn judge_answer(answer: &Answer) -> Judged {
     if answer.status == 200 {
         return if answer.json.is_null() { judge_events(&answer.text) } else { Ok(taken(&answer.json)) };

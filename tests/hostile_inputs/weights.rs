@@ -5,8 +5,11 @@ use std::fmt::Write;
 use super::{Named, gguf};
 use crate::harness::fixture;
 
+/// Makes a file; some are too large to have all at once.
+type MakeFile = fn() -> Vec<u8>;
+
 /// Each a whole model.safetensors.
-pub fn safetensors() -> Vec<Named<fn() -> Vec<u8>>> {
+pub fn safetensors() -> Vec<Named<MakeFile>> {
     vec![
         ("a million empty tensors", || file(&empty_tensors(1_000_000), &[])),
         ("a million empty tensors beside the model's", || {
@@ -36,7 +39,7 @@ pub fn safetensors() -> Vec<Named<fn() -> Vec<u8>>> {
 }
 
 /// Each a whole GGUF file.
-pub fn ggufs() -> Vec<Named<fn() -> Vec<u8>>> {
+pub fn ggufs() -> Vec<Named<MakeFile>> {
     vec![
         ("a million empty tensors", || gguf::empty_tensors(1_000_000)),
         ("a million keys", || gguf::keys(1_000_000)),

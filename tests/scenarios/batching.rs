@@ -1,5 +1,5 @@
-//! Requests join and leave a running batch: each gets the text that it would get alone, in little more than
-//! the forward passes of the longest.
+//! Requests that join and leave a running batch. Each gets the text that it would get alone, in little more than the
+//! forward passes of the longest one.
 
 use futures::future::join_all;
 use millm_proto::catalog::v1::Quantization;

@@ -1,4 +1,4 @@
-//! `millm doctor`: what is wrong is told, mended on request, and mended at the start without being asked.
+//! `millm doctor`: it reports problems, and repairs them with `--fix`. Every start repairs the same ones.
 
 use std::fs;
 

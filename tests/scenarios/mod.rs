@@ -1,18 +1,19 @@
-//! What miLLM promises, seen from outside. Every scenario runs with all roles in one process and with each role in
+//! The promises of miLLM, seen from outside. Every scenario runs with all roles in one process and with each role in
 //! its own.
 
-mod answers;
-mod any_hub;
-mod arrival;
 mod batching;
 mod doctor;
+mod download;
 mod faults;
 mod hostile;
-mod lifecycle;
-mod looking;
+mod load_and_remove;
+mod preview_and_search;
+mod real_hub;
+mod reference_answers;
 mod refusals;
 mod repositories;
-mod resuming;
+mod resume;
 mod reuse;
-mod several;
+mod several_models;
+mod shell_files;
 mod streaming;

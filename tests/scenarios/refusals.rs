@@ -1,4 +1,4 @@
-//! What is refused, with the same reason on REST, gRPC and the command line.
+//! Refusals have the same reason over REST, gRPC and the command line.
 
 use millm_kit::{Reason, ServiceError};
 use millm_proto::catalog::v1::Quantization;

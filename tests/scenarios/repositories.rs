@@ -1,5 +1,4 @@
-//! The kinds of repositories that people ask for: in shards, of GGUF files, gated, with custom code, of pickles only,
-//! and a dataset's.
+//! Kinds of repositories: sharded, of GGUF files, gated, with custom code, with pickled weights only, and a dataset.
 
 use fake_hub::{Host, RepoSpec};
 use millm_kit::{Reason, ServiceError};

@@ -1,5 +1,5 @@
-//! What is on this machine already is used: other models' files, Hugging Face's cache, another server's model. And
-//! which of a repository's models is meant.
+//! Files that are on this machine already are used: other models, Hugging Face's cache, another server's model. And the
+//! selection of one of a repository's models.
 
 use std::{fs, path::Path};
 

@@ -1,4 +1,4 @@
-//! Answers as they come: OpenAI's events over REST, characters whole, and an end when the reader leaves.
+//! Streamed answers: OpenAI's events over REST, whole characters, and the end when the client disconnects.
 
 use futures::StreamExt;
 use millm_proto::catalog::v1::Quantization;

@@ -18,7 +18,7 @@ import time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-BIN = pathlib.Path(os.environ.get("MILLM_BIN", ROOT / "target/debug/millm"))
+BIN = pathlib.Path(os.environ.get("MILLM_BIN", ROOT / "target/release/millm"))
 
 
 class Server:

@@ -1,12 +1,6 @@
-//! What one request may take of memory. Each bound is stated in its error: the field, what was found, what is allowed.
+//! Limits on the memory of one request. Each error names the field, what was found and what is allowed.
 
-use std::{
-    convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::convert::Infallible;
 
 use axum::{
     body::{Body, Bytes},
@@ -19,47 +13,46 @@ use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse, TokenLogprob};
 use prost::Message as _;
 use serde::Serialize;
 
-use crate::app::App;
+use super::answer_memory::{AnswerMemory, Share};
+use crate::state::AppState;
 
-/// What an answer that does not stream collects, all choices together.
-pub const MOST_COLLECTED: usize = 64 << 20;
-/// What all such answers take that are collected or wait to be read.
-const MOST_HELD: usize = 512 << 20;
-/// What each may take even then.
-const ALWAYS_HELD: usize = 1 << 20;
-/// Of an answer, sent at once.
+/// Bytes of an answer that does not stream, all choices together.
+pub const MAX_COLLECTED: usize = 64 << 20;
+/// Bytes of an answer that are sent at once.
 const PIECE: usize = 64 << 10;
-/// What is sent to the runtime for the choices of one prompt.
-pub const MOST_SENT: usize = 32 << 20;
+/// Bytes that are sent to the Runtime for the choices of one prompt.
+pub const MAX_SENT: usize = 32 << 20;
 /// Generations of one request.
-pub const MOST_GENERATIONS: usize = 2048;
+pub const MAX_GENERATIONS: usize = 2048;
 
-/// Bytes of memory of a token's log probability beside its text: itself, and the least of two allocations.
+/// Bytes of memory of a token's log probability beside its text: the message, and at least two allocations.
 const ENTRY: usize = size_of::<TokenLogprob>() + 32;
 
-/// What a request asks for, as far as its answer's size depends on it.
+/// The parts of a request that its answer's size depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
+    /// Choices of all prompts.
     pub generations: usize,
+    /// Tokens of each choice.
     pub max_tokens: Option<u32>,
     /// For each token, its own log probability and those of so many others.
     pub logprobs: Option<u32>,
     /// The field that asks for the log probabilities.
     pub field: &'static str,
-    /// Of all prompts that are repeated.
+    /// Bytes of all prompts that are repeated.
     pub echoed: usize,
 }
 
 impl Asked {
-    /// An answer of `found` bytes at least.
+    /// Returns the error of an answer of at least `found` bytes.
     fn too_large(&self, found: usize) -> ServiceError {
         let field = match self.logprobs {
             Some(_) => self.field,
-            None if self.echoed > MOST_COLLECTED / 2 => "echo",
+            None if self.echoed > MAX_COLLECTED / 2 => "echo",
             None => "n",
         };
         let why = format!(
-            "makes an answer of at least {found} bytes in its {} choices, the most allowed is {MOST_COLLECTED}; \
+            "makes an answer of at least {found} bytes in its {} choices, the most allowed is {MAX_COLLECTED}; \
              streaming ('stream': true) has no such bound",
             self.generations
         );
@@ -68,51 +61,26 @@ impl Asked {
 
     /// Refuses an answer that is too large when all its tokens come: before anything runs. The longest context of the
     /// models that are loaded bounds what `max_tokens` may say without meaning it.
-    pub async fn check(&self, app: &App) -> Result<(), ServiceError> {
+    pub async fn check(&self, app: &AppState) -> Result<(), ServiceError> {
         let Some(most) = self.max_tokens else { return Ok(()) };
-        if self.least(most) <= MOST_COLLECTED {
+        if self.least(most) <= MAX_COLLECTED {
             return Ok(());
         }
         let models = app.status().await?.models;
         let Some(context) = models.iter().map(|model| model.context_length).max() else { return Ok(()) };
         match self.least(most.min(context)) {
-            found if found > MOST_COLLECTED => Err(self.too_large(found)),
+            found if found > MAX_COLLECTED => Err(self.too_large(found)),
             _ => Ok(()),
         }
     }
 
-    /// Bytes that so many tokens for each choice take whatever their text is.
+    /// Returns the bytes that so many tokens for each choice take whatever their text is.
     fn least(&self, tokens: u32) -> usize {
         let entries = self.logprobs.map_or(0, |top| top as usize + 1);
         [self.generations, tokens as usize, entries]
             .into_iter()
             .fold(ENTRY, usize::saturating_mul)
             .saturating_add(self.echoed)
-    }
-}
-
-/// Bytes of all answers that do not stream: collected, or written and not sent yet.
-#[derive(Debug, Clone, Default)]
-pub struct Held(Arc<AtomicUsize>);
-
-/// One answer's share, given back when it is sent or dropped.
-#[derive(Debug)]
-struct Share {
-    held: Held,
-    bytes: usize,
-}
-
-impl Share {
-    fn set(&mut self, bytes: usize) {
-        self.held.0.fetch_add(bytes, Ordering::Relaxed);
-        self.held.0.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
     }
 }
 
@@ -124,29 +92,31 @@ pub struct Collected {
 }
 
 impl Collected {
-    pub fn new(asked: Asked, held: &Held) -> Self {
-        let mut share = Share { held: held.clone(), bytes: 0 };
-        share.set(asked.echoed);
-        Self { asked, share }
+    /// Returns a count that begins with the prompts to repeat.
+    pub fn new(asked: Asked, held: &AnswerMemory) -> Self {
+        Self { asked, share: held.share(asked.echoed) }
     }
 
+    /// Counts one more message.
+    ///
+    /// # Errors
+    ///
     /// INVALID_ARGUMENT when the answer is too large, QUEUE_FULL when it is not small and all together are.
     pub fn add(&mut self, response: &GenerateResponse) -> Result<(), ServiceError> {
         let logprobs = response.logprobs.iter().map(taken).sum::<usize>();
         let prompt = response.start.iter().flat_map(|start| &start.prompt_logprobs).map(taken).sum::<usize>();
-        let bytes = self.share.bytes + response.text.len() + logprobs + prompt;
-        if bytes > MOST_COLLECTED {
+        let bytes = self.share.bytes() + response.text.len() + logprobs + prompt;
+        if bytes > MAX_COLLECTED {
             return Err(self.asked.too_large(bytes));
         }
-        self.share.set(bytes);
-        let all = self.share.held.0.load(Ordering::Relaxed);
-        if all > MOST_HELD && bytes > ALWAYS_HELD {
-            return Err(ServiceError::answers_not_read(all, MOST_HELD));
-        }
-        Ok(())
+        self.share.grow(bytes)
     }
 
-    /// The answer as JSON. It counts until it is sent.
+    /// Returns the answer as JSON. It counts until it is sent.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL when it cannot be written.
     pub fn answer(self, whole: &impl Serialize) -> Result<Response, ServiceError> {
         let json = serde_json::to_vec(whole).map_err(ServiceError::internal)?;
         let Self { mut share, .. } = self;
@@ -163,7 +133,7 @@ impl Collected {
     }
 }
 
-/// Bytes of memory.
+/// Returns the bytes of memory that a token takes.
 fn taken(token: &TokenLogprob) -> usize {
     size_of::<TokenLogprob>()
         + token.text.len()
@@ -171,27 +141,35 @@ fn taken(token: &TokenLogprob) -> usize {
         + token.top.iter().map(taken).sum::<usize>()
 }
 
-/// `largest` is that of the prompts' requests with most in it.
+/// Refuses requests whose choices take too much together; `largest` is the largest request of a prompt.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of `n`.
 pub fn check_sent(choices: u32, largest: Option<&GenerateRequest>) -> Result<(), ServiceError> {
     let one = largest.map_or(0, GenerateRequest::encoded_len);
-    if one.saturating_mul(choices as usize) <= MOST_SENT {
+    if one.saturating_mul(choices as usize) <= MAX_SENT {
         return Ok(());
     }
     let why = format!(
-        "asks for {choices} choices of a prompt that is {one} bytes with all that goes with it, the most allowed is {MOST_SENT} \
+        "asks for {choices} choices of a prompt that is {one} bytes with all that goes with it, the most allowed is {MAX_SENT} \
          for all choices together"
     );
     Err(ServiceError::invalid_argument("n", why))
 }
 
-/// How many generations so many prompts are.
+/// Returns the number of generations.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of `n` when they are too many.
 pub fn generations(prompts: usize, choices: u32) -> Result<usize, ServiceError> {
     let count = prompts.saturating_mul(choices as usize);
-    if count <= MOST_GENERATIONS {
+    if count <= MAX_GENERATIONS {
         return Ok(count);
     }
     let why = format!(
-        "asks for {choices} choices of each of {prompts} prompts, which are {count}; the most allowed is {MOST_GENERATIONS}"
+        "asks for {choices} choices of each of {prompts} prompts, which are {count}; the most allowed is {MAX_GENERATIONS}"
     );
     Err(ServiceError::invalid_argument("n", why))
 }
@@ -202,6 +180,7 @@ mod tests {
     use millm_kit::Reason;
 
     use super::*;
+    use crate::openai::answer_memory::{ALWAYS_HELD, MAX_HELD};
 
     const ASKED: Asked =
         Asked { generations: 1, max_tokens: None, logprobs: None, field: "logprobs", echoed: 0 };
@@ -212,37 +191,38 @@ mod tests {
 
     #[test]
     fn all_answers_together_are_bounded() {
-        let held = Held::default();
-        let others = Share { held: held.clone(), bytes: 0 };
+        let held = AnswerMemory::default();
         let mut one = Collected::new(ASKED, &held);
         one.add(&text(ALWAYS_HELD)).unwrap();
-        held.0.fetch_add(MOST_HELD, Ordering::Relaxed);
+        let others = held.share(MAX_HELD);
         let error = one.add(&text(1)).unwrap_err();
         assert_eq!(error.reason, Reason::QueueFull);
         assert!(error.message.contains("536870912"), "{}", error.message);
         Collected::new(ASKED, &held).add(&text(ALWAYS_HELD / 2)).expect("small ones go on");
-        drop((one, others));
-        assert_eq!(held.0.load(Ordering::Relaxed), MOST_HELD);
+        drop(one);
+        assert_eq!(held.bytes(), MAX_HELD);
+        drop(others);
+        assert_eq!(held.bytes(), 0);
     }
 
     #[test]
     fn what_is_repeated_counts() {
-        let held = Held::default();
-        let echoed = Asked { echoed: MOST_COLLECTED, ..ASKED };
+        let held = AnswerMemory::default();
+        let echoed = Asked { echoed: MAX_COLLECTED, ..ASKED };
         let error = Collected::new(echoed, &held).add(&text(1)).unwrap_err();
         assert_eq!(error.details["field"], "echo", "{}", error.message);
-        assert_eq!(held.0.load(Ordering::Relaxed), 0);
+        assert_eq!(held.bytes(), 0);
     }
 
     #[tokio::test]
     async fn an_answer_counts_until_it_is_sent() {
-        let held = Held::default();
+        let held = AnswerMemory::default();
         let whole = "y".repeat(3 * PIECE);
         let response = Collected::new(ASKED, &held).answer(&whole).unwrap();
-        assert_eq!(held.0.load(Ordering::Relaxed), 3 * PIECE + 2);
+        assert_eq!(held.bytes(), 3 * PIECE + 2);
         assert_eq!(response.headers()[header::CONTENT_LENGTH], (3 * PIECE + 2).to_string());
         let sent = response.into_body().collect().await.unwrap().to_bytes();
         assert_eq!(sent, format!("\"{whole}\""));
-        assert_eq!(held.0.load(Ordering::Relaxed), 0);
+        assert_eq!(held.bytes(), 0);
     }
 }

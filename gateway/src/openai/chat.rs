@@ -1,26 +1,33 @@
 //! `POST /v1/chat/completions`.
 
-use std::{mem, sync::Arc};
+use std::{borrow::Cow, mem, sync::Arc};
 
 use axum::{
     extract::{Request, State},
     response::Response,
 };
 use futures::{Stream, StreamExt as _};
+use millm_api::openai::{
+    answer::{
+        AssistantMessage, ChatChoice, ChatCompletion, ChatCompletionChunk, ChunkChoice, ChunkUsage, Delta,
+        FinishReason, ToolCall,
+    },
+    logprobs::ChatLogprobs,
+    request::{ChatCompletionRequest, ChatParams, GenerationParams},
+};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{GenerateRequest, Message, Messages, TokenLogprob, generate_request::Prompt};
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use super::{
-    Account, FINGERPRINT, Tally, Usage,
+    FINGERPRINT, Tally,
     bounds::{self, Asked, Collected},
-    finish_reason, logprobs, prompt,
+    finish_reason, prompt, ranges,
     run::{self, Piece, Pieces},
     sampling::{self, Settings},
-    stream, tools,
+    stream,
+    tools::{self, CallParser, Tools},
 };
-use crate::{app::App, body::Fields, clock, failure::OpenAiFailure};
+use crate::{body::JsonObject, error::Failure, ids, state::AppState};
 
 const UNSUPPORTED: &[&str] = &[
     "audio",
@@ -43,8 +50,18 @@ struct Chat {
     created: u64,
 }
 
-pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, OpenAiFailure> {
-    let chat = Arc::new(Chat::read(Fields::read(request).await?)?);
+/// Answers a conversation.
+#[utoipa::path(
+    post,
+    path = "/v1/chat/completions",
+    request_body = ChatCompletionRequest,
+    responses((status = 200, content(
+        (ChatCompletion<'static> = "application/json"),
+        (ChatCompletionChunk<'static> = "text/event-stream"),
+    )))
+)]
+pub async fn create(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, Failure> {
+    let chat = Arc::new(Chat::read(JsonObject::read(request).await?)?);
     let choices = chat.settings.choices;
     bounds::check_sent(choices, Some(&chat.request(0)))?;
     let asked = chat.asked();
@@ -61,74 +78,36 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(collected.answer(&chat.whole(&wholes))?)
 }
 
-/// The answer that is no stream.
-#[derive(Serialize)]
-struct Whole<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    choices: Vec<Choice<'a>>,
-    usage: Usage,
-    system_fingerprint: &'static str,
-}
-
-#[derive(Serialize)]
-struct Choice<'a> {
-    index: usize,
-    message: Value,
-    logprobs: Option<logprobs::Chat<'a>>,
-    finish_reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct Chunk<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Account>,
-    choices: &'a [Delta<'a>],
-}
-
-#[derive(Serialize)]
-struct Delta<'a> {
-    index: usize,
-    delta: Value,
-    logprobs: Option<logprobs::Chat<'a>>,
-    finish_reason: Option<&'static str>,
-}
-
 impl Chat {
-    fn read(mut fields: Fields) -> Result<Self, ServiceError> {
-        let mut settings = Settings::take(&mut fields)?;
-        let messages = prompt::messages(&mut fields)?;
-        fields.refuse(UNSUPPORTED)?;
-        only_text(&mut fields)?;
+    fn read(object: JsonObject) -> Result<Self, ServiceError> {
+        let mut settings = Settings::try_from(object.view::<GenerationParams>()?)?;
+        object.refuse(UNSUPPORTED)?;
+        let params: ChatParams = object.into_typed()?;
+        let messages = prompt::messages(params.messages.unwrap_or_default())?;
+        check_modalities(params.modalities)?;
         let longest = 1..=i64::from(i32::MAX);
-        let older = fields.integer("max_tokens", longest.clone())?;
-        let max_tokens = fields.integer("max_completion_tokens", longest)?.or(older);
-        let wanted = fields.take("logprobs")?.unwrap_or(false);
-        let top = fields.integer("top_logprobs", 0..=20)?;
+        let older = ranges::integer("max_tokens", params.max_tokens, longest.clone())?;
+        let max_tokens = ranges::integer("max_completion_tokens", params.max_completion_tokens, longest)?;
+        let wanted = params.logprobs.unwrap_or(false);
+        let top = ranges::integer("top_logprobs", params.top_logprobs, 0..=20)?;
         if top.is_some() && !wanted {
             return Err(ServiceError::invalid_argument("top_logprobs", "needs 'logprobs' to be true"));
         }
-        let tools::Offer { tools_json, demanded } = tools::take(&mut fields)?;
-        if let (Some(_), Some(constraint)) = (&demanded, &settings.constraint) {
+        let Tools { json, required } =
+            tools::of(params.tools.unwrap_or_default(), params.tool_choice.as_ref())?;
+        if let (Some(_), Some(constraint)) = (&required, &settings.constraint) {
             let why = format!("cannot demand a call beside '{}'", constraint.field);
             return Err(ServiceError::invalid_argument("tool_choice", why));
         }
-        settings.constraint = settings.constraint.or(demanded);
+        settings.constraint = settings.constraint.or(required);
         Ok(Self {
             settings,
             messages,
-            tools_json,
-            max_tokens: max_tokens.map(|n| n as u32),
-            logprobs: wanted.then_some(top.unwrap_or(0) as u32),
-            id: format!("chatcmpl-{}", clock::fresh_id()),
-            created: clock::unix_seconds(),
+            tools_json: json,
+            max_tokens: max_tokens.or(older),
+            logprobs: wanted.then_some(top.unwrap_or(0)),
+            id: format!("chatcmpl-{}", ids::random_id()),
+            created: ids::unix_seconds(),
         })
     }
 
@@ -158,16 +137,17 @@ impl Chat {
         }
     }
 
-    fn whole<'a>(&'a self, wholes: &'a [run::Whole]) -> Whole<'a> {
+    fn whole<'a>(&'a self, wholes: &'a [run::Whole]) -> ChatCompletion<'a> {
         let mut tally = Tally::default();
         let choice = |(index, whole): (usize, &'a run::Whole)| {
             tally.add(0, &whole.end);
-            let (message, called) = self.message(&whole.text);
-            let finish_reason = if called { "tool_calls" } else { finish_reason(&whole.end) };
-            Choice { index, message, logprobs: self.logprobs_of(&whole.logprobs), finish_reason }
+            let message = self.message(&whole.text);
+            let called = message.tool_calls.is_some();
+            let finish_reason = if called { FinishReason::ToolCalls } else { finish_reason(&whole.end) };
+            ChatChoice { index, message, logprobs: self.logprobs_of(&whole.logprobs), finish_reason }
         };
         let choices = wholes.iter().enumerate().map(choice).collect();
-        Whole {
+        ChatCompletion {
             id: &self.id,
             object: "chat.completion",
             created: self.created,
@@ -178,22 +158,19 @@ impl Chat {
         }
     }
 
-    /// The message, and whether it calls a tool.
-    fn message(&self, text: &str) -> (Value, bool) {
+    fn message<'a>(&self, text: &'a str) -> AssistantMessage<'a> {
+        let message =
+            |content, tool_calls| AssistantMessage { role: "assistant", content, refusal: None, tool_calls };
         if self.tools_json.is_empty() {
-            return (json!({"role": "assistant", "content": text, "refusal": null}), false);
+            return message(Some(Cow::Borrowed(text)), None);
         }
-        let mut listener = tools::Listener::default();
-        let said = listener.hear(text);
-        let (rest, calls) = listener.end();
+        let mut parser = CallParser::default();
+        let said = parser.push(text);
+        let (rest, calls) = parser.end();
         let text = said + &rest;
-        let called = !calls.is_empty();
-        let content = if text.is_empty() && called { Value::Null } else { text.into() };
-        let mut message = json!({"role": "assistant", "content": content, "refusal": null});
-        if called {
-            message["tool_calls"] = calls.into();
-        }
-        (message, called)
+        let calls = Some(calls).filter(|calls| !calls.is_empty());
+        let only_calls = text.is_empty() && calls.is_some();
+        message((!only_calls).then_some(Cow::Owned(text)), calls)
     }
 
     fn chunks(
@@ -203,78 +180,84 @@ impl Chat {
         async_stream::try_stream! {
             let mut tally = Tally::default();
             let mut model = String::new();
-            let mut listeners: Vec<tools::Listener> =
-                (0..self.settings.choices).map(|_| tools::Listener::default()).collect();
+            let mut parsers: Vec<CallParser> =
+                (0..self.settings.choices).map(|_| CallParser::default()).collect();
             while let Some(piece) = pieces.next().await {
                 let Piece { index, response } = piece?;
-                let said = |delta: Value| Delta { index, delta, logprobs: None, finish_reason: None };
+                let news = |delta: Delta| ChunkChoice { index, delta, logprobs: None, finish_reason: None };
                 if let Some(start) = response.start {
                     model = start.handle;
-                    yield self.chunk(&model, said(json!({"role": "assistant", "content": "", "refusal": null})))?;
+                    yield self.chunk(&model, news(first_delta()))?;
                 }
                 let text = if self.tools_json.is_empty() {
                     response.text
                 } else {
-                    listeners[index].hear(&response.text)
+                    parsers[index].push(&response.text)
                 };
                 let scored = self.logprobs.is_some() && !response.logprobs.is_empty();
                 if !text.is_empty() || scored {
                     let logprobs = if scored { self.logprobs_of(&response.logprobs) } else { None };
-                    yield self.chunk(&model, Delta { logprobs, ..said(json!({"content": text})) })?;
+                    yield self.chunk(&model, ChunkChoice { logprobs, ..news(text_delta(text)) })?;
                 }
                 if let Some(end) = response.end {
                     tally.add(0, &end);
-                    let (rest, calls) = mem::take(&mut listeners[index]).end();
+                    let (rest, calls) = mem::take(&mut parsers[index]).end();
                     if !rest.is_empty() {
-                        yield self.chunk(&model, said(json!({"content": rest})))?;
+                        yield self.chunk(&model, news(text_delta(rest)))?;
                     }
-                    let reason = if calls.is_empty() { finish_reason(&end) } else { "tool_calls" };
+                    let reason = if calls.is_empty() { finish_reason(&end) } else { FinishReason::ToolCalls };
                     if !calls.is_empty() {
-                        yield self.chunk(&model, said(json!({"tool_calls": numbered(calls)})))?;
+                        let delta = Delta { tool_calls: Some(numbered(calls)), ..Delta::default() };
+                        yield self.chunk(&model, news(delta))?;
                     }
-                    yield self.chunk(&model, Delta { finish_reason: Some(reason), ..said(json!({})) })?;
+                    let last = ChunkChoice { finish_reason: Some(reason), ..news(Delta::default()) };
+                    yield self.chunk(&model, last)?;
                 }
             }
             if self.settings.include_usage {
-                yield stream::text(&Chunk { usage: Some(Account::Settled(tally.usage())), ..self.frame(&model, &[]) })?;
+                let usage = Some(ChunkUsage::Known(tally.usage()));
+                yield stream::text(&ChatCompletionChunk { usage, ..self.frame(&model, &[]) })?;
             }
         }
     }
 
-    fn chunk(&self, model: &str, delta: Delta<'_>) -> Result<String, ServiceError> {
-        stream::text(&self.frame(model, &[delta]))
+    fn chunk(&self, model: &str, choice: ChunkChoice<'_>) -> Result<String, ServiceError> {
+        stream::text(&self.frame(model, &[choice]))
     }
 
-    fn frame<'a>(&'a self, model: &'a str, choices: &'a [Delta<'a>]) -> Chunk<'a> {
-        Chunk {
+    fn frame<'a>(&'a self, model: &'a str, choices: &'a [ChunkChoice<'a>]) -> ChatCompletionChunk<'a> {
+        ChatCompletionChunk {
             id: &self.id,
             object: "chat.completion.chunk",
             created: self.created,
             model,
             system_fingerprint: FINGERPRINT,
-            usage: self.settings.include_usage.then_some(Account::Open),
+            usage: self.settings.include_usage.then_some(ChunkUsage::Unknown),
             choices,
         }
     }
 
-    fn logprobs_of<'a>(&self, tokens: &'a [TokenLogprob]) -> Option<logprobs::Chat<'a>> {
-        self.logprobs.map(|top| logprobs::Chat { tokens, top: top as usize })
+    fn logprobs_of<'a>(&self, tokens: &'a [TokenLogprob]) -> Option<ChatLogprobs<'a>> {
+        self.logprobs.map(|top| ChatLogprobs { tokens, top: top as usize })
     }
 }
 
-/// In a stream each call says which one it is.
-fn numbered(calls: Vec<Value>) -> Vec<Value> {
-    let number = |(n, mut call): (usize, Value)| {
-        call["index"] = n.into();
-        call
-    };
-    calls.into_iter().enumerate().map(number).collect()
+fn first_delta() -> Delta {
+    Delta { role: Some("assistant"), content: Some(String::new()), refusal: Some(()), tool_calls: None }
+}
+
+fn text_delta(text: String) -> Delta {
+    Delta { content: Some(text), ..Delta::default() }
+}
+
+/// Returns the calls with their numbers, as streams have them.
+fn numbered(calls: Vec<ToolCall>) -> Vec<ToolCall> {
+    calls.into_iter().enumerate().map(|(n, call)| ToolCall { index: Some(n), ..call }).collect()
 }
 
 /// Answers are text: other media are refused.
-fn only_text(fields: &mut Fields) -> Result<(), ServiceError> {
-    let modalities: Vec<String> = fields.take("modalities")?.unwrap_or_default();
-    if modalities.iter().any(|modality| modality != "text") {
+fn check_modalities(modalities: Option<Vec<String>>) -> Result<(), ServiceError> {
+    if modalities.unwrap_or_default().iter().any(|modality| modality != "text") {
         return Err(ServiceError::invalid_argument("modalities", "must be 'text' only"));
     }
     Ok(())

@@ -1,43 +1,45 @@
-//! `POST /v1/completions`: text or token ids go on, with `echo` and log probabilities of the prompt for those who
+//! `POST /v1/completions`: continues text or token ids, with `echo` and the log probabilities of the prompt for callers that
 //! score texts.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use axum::{
     extract::{Request, State},
     response::Response,
 };
 use futures::{Stream, StreamExt as _};
+use millm_api::openai::{
+    answer::{self, ChunkUsage, CompletionChoice, EchoedText},
+    logprobs::CompletionLogprobs,
+    request::{CompletionParams, CompletionRequest, GenerationParams},
+};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{
     DetokenizeRequest, GenerateRequest, GenerateStart, TokenIds, TokenLogprob, generate_request::Prompt,
 };
-use serde::{Serialize, Serializer};
 
 use super::{
-    Account, FINGERPRINT, Tally, Usage,
+    FINGERPRINT, Tally,
     bounds::{self, Asked, Collected},
-    finish_reason,
-    logprobs::Plain,
-    prompt,
+    finish_reason, prompt, ranges,
     run::{self, Piece, Pieces, Whole},
     sampling::{self, Settings},
     stream,
 };
 use crate::{
-    app::{App, from_runtime},
-    body::Fields,
-    clock,
-    failure::OpenAiFailure,
+    body::JsonObject,
+    error::Failure,
+    ids,
+    state::{AppState, from_runtime},
 };
 
-/// As OpenAI has it.
-const DEFAULT_TOKENS: i64 = 16;
+/// OpenAI's own default.
+const DEFAULT_TOKENS: u32 = 16;
 
 struct Completion {
     settings: Settings,
     prompts: Vec<Prompt>,
-    /// The texts of the prompts, when they are to be repeated.
+    /// The texts of the prompts, when they are repeated.
     echo: Option<Vec<String>>,
     max_tokens: u32,
     logprobs: Option<u32>,
@@ -45,8 +47,18 @@ struct Completion {
     created: u64,
 }
 
-pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Response, OpenAiFailure> {
-    let mut completion = Completion::read(Fields::read(request).await?)?;
+/// Continues prompts.
+#[utoipa::path(
+    post,
+    path = "/v1/completions",
+    request_body = CompletionRequest,
+    responses((status = 200, content(
+        (answer::Completion<'static> = "application/json"),
+        (answer::Completion<'static> = "text/event-stream"),
+    )))
+)]
+pub async fn create(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, Failure> {
+    let mut completion = Completion::read(JsonObject::read(request).await?)?;
     let count = bounds::generations(completion.prompts.len(), completion.settings.choices)?;
     let largest = completion.prompts.iter().max_by_key(|prompt| prompt.encoded_len());
     bounds::check_sent(
@@ -70,67 +82,32 @@ pub async fn create(State(app): State<Arc<App>>, request: Request) -> Result<Res
     Ok(collected.answer(&completion.whole(&wholes))?)
 }
 
-/// The answer that is no stream, or one piece of a stream.
-#[derive(Serialize)]
-struct Frame<'a> {
-    id: &'a str,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    system_fingerprint: &'static str,
-    choices: &'a [Choice<'a>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Account>,
-}
-
-#[derive(Serialize)]
-struct Choice<'a> {
-    text: Text<'a>,
-    index: usize,
-    logprobs: Option<Plain<'a>>,
-    finish_reason: Option<&'static str>,
-}
-
-/// The prompt where it is repeated, and what was generated.
-struct Text<'a>(&'a str, &'a str);
-
-impl Text<'_> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty() && self.1.is_empty()
-    }
-}
-
-impl Serialize for Text<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}{}", self.0, self.1))
-    }
-}
-
 impl Completion {
-    fn read(mut fields: Fields) -> Result<Self, ServiceError> {
-        let settings = Settings::take(&mut fields)?;
-        let prompts = prompt::prompts(&mut fields)?;
-        fields.refuse(&["suffix"])?;
-        let best_of = fields.integer("best_of", 1..=20)?;
-        if best_of.is_some_and(|best_of| best_of != i64::from(settings.choices)) {
+    fn read(object: JsonObject) -> Result<Self, ServiceError> {
+        let settings = Settings::try_from(object.view::<GenerationParams>()?)?;
+        object.refuse(&["suffix"])?;
+        let params: CompletionParams = object.into_typed()?;
+        let prompts = prompt::prompts(params.prompt)?;
+        let best_of = ranges::integer("best_of", params.best_of, 1..=20)?;
+        if best_of.is_some_and(|best_of| best_of != settings.choices) {
             return Err(ServiceError::invalid_argument("best_of", "must be the same as 'n'"));
         }
-        let echo = fields.take("echo")?.unwrap_or(false);
+        let echo = params.echo.unwrap_or(false);
         let least = i64::from(!echo);
-        let max_tokens = fields.integer("max_tokens", least..=i64::from(i32::MAX))?.unwrap_or(DEFAULT_TOKENS);
+        let max_tokens = ranges::integer("max_tokens", params.max_tokens, least..=i64::from(i32::MAX))?;
         Ok(Self {
             settings,
             echo: echo.then(|| vec![String::new(); prompts.len()]),
             prompts,
-            max_tokens: max_tokens as u32,
-            logprobs: fields.integer("logprobs", 0..=20)?.map(|n| n as u32),
-            id: format!("cmpl-{}", clock::fresh_id()),
-            created: clock::unix_seconds(),
+            max_tokens: max_tokens.unwrap_or(DEFAULT_TOKENS),
+            logprobs: ranges::integer("logprobs", params.logprobs, 0..=20)?,
+            id: format!("cmpl-{}", ids::random_id()),
+            created: ids::unix_seconds(),
         })
     }
 
-    /// Token ids are read as text by the model's tokenizer.
-    async fn find_echoes(&mut self, app: &App) -> Result<(), ServiceError> {
+    /// Fills in the texts to repeat. Token ids become text by the model's tokenizer.
+    async fn find_echoes(&mut self, app: &AppState) -> Result<(), ServiceError> {
         let Some(texts) = &mut self.echo else { return Ok(()) };
         for (prompt, text) in self.prompts.iter().zip(texts) {
             match prompt {
@@ -147,7 +124,7 @@ impl Completion {
         Ok(())
     }
 
-    /// Each prompt for each choice: choice `c` of prompt `p` has the index `p * n + c`.
+    /// Returns the request of an index: choice `c` of prompt `p` has the index `p * n + c`.
     fn request_of(&self, index: usize) -> GenerateRequest {
         let choice = index as u32 % self.settings.choices;
         self.request(&self.prompts[self.prompt_of(index)], choice)
@@ -190,27 +167,29 @@ impl Completion {
         self.echo.as_ref().map_or("", |texts| texts[self.prompt_of(index)].as_str())
     }
 
-    /// Tokens of the prompt that are shown with their log probabilities.
+    /// Returns the tokens of the prompt that are shown with their log probabilities.
     fn shown<'s>(&self, start: &'s GenerateStart) -> &'s [TokenLogprob] {
         if self.echo.is_some() && self.logprobs.is_some() { &start.prompt_logprobs } else { &[] }
     }
 
-    fn whole<'a>(&'a self, wholes: &'a [Whole]) -> Answer<'a> {
+    fn whole<'a>(&'a self, wholes: &'a [Whole]) -> answer::Completion<'a> {
         let mut tally = Tally::default();
         let choice = |(index, whole): (usize, &'a Whole)| {
             tally.add(self.prompt_of(index), &whole.end);
             let prompt = self.shown(&whole.start);
-            let plain = |top| Plain { prompt, answer: &whole.logprobs, top: top as usize, start: 0 };
-            Choice {
-                text: Text(self.echo_of(index), &whole.text),
+            let logprobs =
+                |top| CompletionLogprobs { prompt, answer: &whole.logprobs, top: top as usize, start: 0 };
+            CompletionChoice {
+                text: EchoedText { prompt: self.echo_of(index), generated: &whole.text },
                 index,
-                logprobs: self.logprobs.map(plain),
+                logprobs: self.logprobs.map(logprobs),
                 finish_reason: Some(finish_reason(&whole.end)),
             }
         };
-        let choices = wholes.iter().enumerate().map(choice).collect();
+        let choices: Vec<_> = wholes.iter().enumerate().map(choice).collect();
         let model = wholes.first().map_or("", |whole| whole.start.handle.as_str());
-        Answer { completion: self, model, choices, usage: tally.usage() }
+        let usage = Some(ChunkUsage::Known(tally.usage()));
+        answer::Completion { usage, ..self.frame(model, Cow::Owned(choices)) }
     }
 
     fn chunks(
@@ -227,57 +206,49 @@ impl Completion {
                 if let Some(start) = start {
                     model.clone_from(&start.handle);
                 }
-                let plain = Plain {
+                let logprobs = CompletionLogprobs {
                     prompt: start.map_or(&[], |start| self.shown(start)),
                     answer: &response.logprobs,
                     top: self.logprobs.unwrap_or(0) as usize,
                     start: offsets[index],
                 };
-                let news = plain.end() > offsets[index];
-                offsets[index] = plain.end();
-                let choice = Choice {
-                    text: Text(start.map_or("", |_| self.echo_of(index)), &response.text),
+                let has_news = logprobs.end() > offsets[index];
+                offsets[index] = logprobs.end();
+                let prompt = start.map_or("", |_| self.echo_of(index));
+                let choice = CompletionChoice {
+                    text: EchoedText { prompt, generated: &response.text },
                     index,
-                    logprobs: (self.logprobs.is_some() && news).then_some(plain),
+                    logprobs: (self.logprobs.is_some() && has_news).then_some(logprobs),
                     finish_reason: response.end.as_ref().map(finish_reason),
                 };
                 if !choice.text.is_empty() || choice.logprobs.is_some() || response.end.is_some() {
-                    yield stream::text(&self.frame(&model, &[choice]))?;
+                    yield stream::text(&self.frame(&model, Cow::Borrowed(&[choice])))?;
                 }
                 if let Some(end) = &response.end {
                     tally.add(self.prompt_of(index), end);
                 }
             }
             if self.settings.include_usage {
-                yield stream::text(&Frame { usage: Some(Account::Settled(tally.usage())), ..self.frame(&model, &[]) })?;
+                let usage = Some(ChunkUsage::Known(tally.usage()));
+                let frame = self.frame(&model, Cow::Borrowed(&[]));
+                yield stream::text(&answer::Completion { usage, ..frame })?;
             }
         }
     }
 
-    fn frame<'a>(&'a self, model: &'a str, choices: &'a [Choice<'a>]) -> Frame<'a> {
-        Frame {
+    fn frame<'a>(
+        &'a self,
+        model: &'a str,
+        choices: Cow<'a, [CompletionChoice<'a>]>,
+    ) -> answer::Completion<'a> {
+        answer::Completion {
             id: &self.id,
             object: "text_completion",
             created: self.created,
             model,
             system_fingerprint: FINGERPRINT,
             choices,
-            usage: self.settings.include_usage.then_some(Account::Open),
+            usage: self.settings.include_usage.then_some(ChunkUsage::Unknown),
         }
-    }
-}
-
-/// A frame that owns its choices.
-struct Answer<'a> {
-    completion: &'a Completion,
-    model: &'a str,
-    choices: Vec<Choice<'a>>,
-    usage: Usage,
-}
-
-impl Serialize for Answer<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let frame = self.completion.frame(self.model, &self.choices);
-        Frame { usage: Some(Account::Settled(self.usage)), ..frame }.serialize(serializer)
     }
 }

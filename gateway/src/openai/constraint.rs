@@ -1,70 +1,63 @@
-//! What an answer must look like: OpenAI's `response_format`, and the names that vLLM (`guided_*`,
-//! `structured_outputs`) and llama-server (`json_schema`, `grammar`) have for the same and more.
+//! The form of an answer: OpenAI's `response_format`, and the names that vLLM (`guided_*`, `structured_outputs`) and
+//! llama-server (`json_schema`, `grammar`) have for the same and more.
 
+use millm_api::openai::request::{GenerationParams, ResponseFormat};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{Constraint, constraint::Kind};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
 
-use crate::body::Fields;
+type Read = Result<Option<Kind>, ServiceError>;
+type Reader = fn(&str, Value) -> Read;
 
-type Taken = Result<Option<Kind>, ServiceError>;
-
-/// At most one way to say it.
-pub fn take(fields: &mut Fields) -> Result<Option<Constraint>, ServiceError> {
-    let mut taken: Option<Constraint> = None;
-    for (field, read) in READERS {
-        let Some(value) = fields.take_value(field) else { continue };
+/// Returns the constraint of a request.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of a field that cannot be read, and of the second field when two are given.
+pub fn of(params: GenerationParams) -> Result<Option<Constraint>, ServiceError> {
+    let fields: [(&str, Option<Value>, Reader); 8] = [
+        ("response_format", params.response_format, response_format),
+        ("guided_json", params.guided_json, schema),
+        ("json_schema", params.json_schema, schema),
+        ("guided_regex", params.guided_regex, regex),
+        ("guided_choice", params.guided_choice, choice),
+        ("guided_grammar", params.guided_grammar, grammar),
+        ("grammar", params.grammar, grammar),
+        ("structured_outputs", params.structured_outputs, structured_outputs),
+    ];
+    let mut found: Option<Constraint> = None;
+    for (field, value, read) in fields {
+        let Some(value) = value else { continue };
         let Some(kind) = read(field, value)? else { continue };
-        if let Some(Constraint { field: other, .. }) = &taken {
+        if let Some(Constraint { field: other, .. }) = &found {
             let why = format!("cannot be given together with '{other}'");
             return Err(ServiceError::invalid_argument(field, why));
         }
-        taken = Some(Constraint { kind: Some(kind), field: (*field).to_owned() });
+        found = Some(Constraint { kind: Some(kind), field: field.to_owned() });
     }
-    Ok(taken)
+    Ok(found)
 }
 
-type Reader = fn(&str, Value) -> Taken;
-
-const READERS: &[(&str, Reader)] = &[
-    ("response_format", response_format),
-    ("guided_json", schema),
-    ("json_schema", schema),
-    ("guided_regex", regex),
-    ("guided_choice", choice),
-    ("guided_grammar", grammar),
-    ("grammar", grammar),
-    ("structured_outputs", structured_outputs),
-];
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Format {
-    Text,
-    JsonObject,
-    JsonSchema { json_schema: Named },
+/// A schema that any object fits.
+fn any_object() -> Kind {
+    Kind::JsonSchema(r#"{"type":"object"}"#.to_owned())
 }
 
-#[derive(Deserialize)]
-struct Named {
-    schema: Value,
-}
-
-fn response_format(field: &str, value: Value) -> Taken {
-    let format = Format::deserialize(value).map_err(|error| {
+fn response_format(field: &str, value: Value) -> Read {
+    let format = ResponseFormat::deserialize(value).map_err(|error| {
         let why = format!("must be of type 'text', 'json_object' or 'json_schema' with its schema: {error}");
         ServiceError::invalid_argument(field, why)
     })?;
     match format {
-        Format::Text => Ok(None),
-        Format::JsonObject => schema(field, json!({"type": "object"})),
-        Format::JsonSchema { json_schema } => schema(field, json_schema.schema),
+        ResponseFormat::Text => Ok(None),
+        ResponseFormat::JsonObject => Ok(Some(any_object())),
+        ResponseFormat::JsonSchema { json_schema } => schema(field, json_schema.schema),
     }
 }
 
-/// A schema, or its text.
-fn schema(field: &str, value: Value) -> Taken {
+/// Reads a JSON schema, or its text.
+fn schema(field: &str, value: Value) -> Read {
     match value {
         Value::String(text) => Ok(Some(Kind::JsonSchema(text))),
         Value::Object(_) | Value::Bool(_) => Ok(Some(Kind::JsonSchema(value.to_string()))),
@@ -72,15 +65,15 @@ fn schema(field: &str, value: Value) -> Taken {
     }
 }
 
-fn regex(field: &str, value: Value) -> Taken {
+fn regex(field: &str, value: Value) -> Read {
     text(field, value).map(|text| Some(Kind::Regex(text)))
 }
 
-fn grammar(field: &str, value: Value) -> Taken {
+fn grammar(field: &str, value: Value) -> Read {
     text(field, value).map(|text| Some(Kind::Grammar(text)))
 }
 
-fn choice(field: &str, value: Value) -> Taken {
+fn choice(field: &str, value: Value) -> Read {
     let choices: Vec<String> = Vec::deserialize(value)
         .map_err(|_| ServiceError::invalid_argument(field, "must be a list of texts"))?;
     if choices.is_empty() {
@@ -90,7 +83,7 @@ fn choice(field: &str, value: Value) -> Taken {
     Ok(Some(Kind::Grammar(format!("start: {}", quoted.join(" | ")))))
 }
 
-fn structured_outputs(field: &str, value: Value) -> Taken {
+fn structured_outputs(field: &str, value: Value) -> Read {
     let members: Map<String, Value> =
         Map::deserialize(value).map_err(|_| ServiceError::invalid_argument(field, "must be an object"))?;
     let mut given = members.into_iter().filter(|(_, value)| !value.is_null());
@@ -99,7 +92,7 @@ fn structured_outputs(field: &str, value: Value) -> Taken {
     };
     match name.as_str() {
         "json" => schema(field, value),
-        "json_object" => schema(field, json!({"type": "object"})),
+        "json_object" => Ok(Some(any_object())),
         "regex" => regex(field, value),
         "choice" => choice(field, value),
         "grammar" => grammar(field, value),
@@ -119,10 +112,13 @@ fn text(field: &str, value: Value) -> Result<String, ServiceError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::body::JsonObject;
 
     fn read(value: &Value) -> Result<Option<Constraint>, ServiceError> {
-        take(&mut Fields::parse(value.to_string().as_bytes()).unwrap())
+        of(JsonObject::parse(value.to_string().as_bytes()).unwrap().view()?)
     }
 
     #[test]

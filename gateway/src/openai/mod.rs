@@ -1,13 +1,14 @@
-//! OpenAI's REST under `/v1`: models, chat completions, completions. The official clients work unchanged; what is
-//! not supported is refused by name rather than ignored.
+//! OpenAI's REST API under `/v1`: models, chat completions, completions. The official clients work unchanged. Fields that
+//! are not supported are refused by name rather than ignored.
 
+mod answer_memory;
 mod bounds;
-mod chat;
-mod completions;
+pub(crate) mod chat;
+pub(crate) mod completions;
 mod constraint;
-mod logprobs;
-mod models;
+pub(crate) mod models;
 mod prompt;
+mod ranges;
 mod run;
 mod sampling;
 pub(crate) mod stream;
@@ -19,16 +20,17 @@ use axum::{
     Router,
     routing::{get, post},
 };
-use millm_proto::runtime::v1::{FinishReason, GenerateEnd};
-use serde::Serialize;
+use millm_api::openai::answer::{FinishReason, PromptTokensDetails, Usage};
+use millm_proto::runtime::v1::{self as runtime, GenerateEnd};
 
-use crate::app::App;
-pub use bounds::Held;
+use crate::state::AppState;
+pub use answer_memory::AnswerMemory;
 
-/// Names the implementation, as OpenAI's answers do.
+/// The implementation's name and version: the `system_fingerprint` of answers.
 const FINGERPRINT: &str = concat!("millm-", env!("CARGO_PKG_VERSION"));
 
-pub fn routes() -> Router<Arc<App>> {
+/// Returns the routes under `/v1`.
+pub fn routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
@@ -36,29 +38,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/v1/completions", post(completions::create))
 }
 
-/// Tokens of a whole request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct Usage {
-    prompt_tokens: u32,
-    completion_tokens: u32,
-    total_tokens: u32,
-    prompt_tokens_details: PromptTokens,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct PromptTokens {
-    cached_tokens: u32,
-}
-
-/// `usage` where there is such a member: null until all is known.
-#[derive(Debug, Clone, Copy, Serialize)]
-#[serde(untagged)]
-enum Account {
-    Open,
-    Settled(Usage),
-}
-
-/// Counts what a request's generations took. A prompt counts once for all choices made of it, and as found in the
+/// Counts the tokens of a request's generations. A prompt counts once for all choices made of it, and as found in the
 /// cache only as far as none of them had to run it.
 #[derive(Debug, Default)]
 struct Tally {
@@ -81,15 +61,15 @@ impl Tally {
             prompt_tokens,
             completion_tokens: self.generated,
             total_tokens: prompt_tokens + self.generated,
-            prompt_tokens_details: PromptTokens { cached_tokens },
+            prompt_tokens_details: PromptTokensDetails { cached_tokens },
         }
     }
 }
 
-fn finish_reason(end: &GenerateEnd) -> &'static str {
+fn finish_reason(end: &GenerateEnd) -> FinishReason {
     match end.finish_reason() {
-        FinishReason::Length => "length",
-        _ => "stop",
+        runtime::FinishReason::Length => FinishReason::Length,
+        _ => FinishReason::Stop,
     }
 }
 
@@ -98,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_prompt_counts_once_and_as_cached_only_when_nobody_ran_it() {
+    fn a_prompt_counts_once_and_as_cached_only_when_no_choice_ran_it() {
         let end = |cached_tokens| GenerateEnd {
             prompt_tokens: 100,
             generated_tokens: 5,

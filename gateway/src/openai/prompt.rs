@@ -1,54 +1,34 @@
 //! Prompts: a chat's messages, or texts and token ids.
 
+use millm_api::openai::request::{ChatMessage, ContentPart};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{Message, TokenIds, generate_request::Prompt};
-use serde::Deserialize;
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use crate::body::Fields;
-
 /// Prompts of one request.
-const MOST_PROMPTS: usize = 1024;
+const MAX_PROMPTS: usize = 1024;
 /// Messages of one conversation.
-const MOST_MESSAGES: usize = 10_000;
+const MAX_MESSAGES: usize = 10_000;
 
-/// A message as it comes: `content` is text, or parts of which only text is supported.
-#[derive(Deserialize)]
-struct ChatMessage {
-    role: String,
-    #[serde(default)]
-    content: Value,
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<Value>>,
-    #[serde(default)]
-    tool_call_id: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Part {
-    r#type: String,
-    #[serde(default)]
-    text: Option<String>,
-}
-
-pub fn messages(fields: &mut Fields) -> Result<Vec<Message>, ServiceError> {
-    let given: Vec<Value> = fields.take("messages")?.unwrap_or_default();
+/// Returns the messages of a chat for the Runtime.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of `messages`, or of the part of one: `messages[2].content`.
+pub fn messages(given: Vec<ChatMessage>) -> Result<Vec<Message>, ServiceError> {
     if given.is_empty() {
         return Err(ServiceError::invalid_argument("messages", "must have at least one message"));
     }
-    if given.len() > MOST_MESSAGES {
-        let why = format!("has {} messages, the most allowed are {MOST_MESSAGES}", given.len());
+    if given.len() > MAX_MESSAGES {
+        let why = format!("has {} messages, the most allowed are {MAX_MESSAGES}", given.len());
         return Err(ServiceError::invalid_argument("messages", why));
     }
-    given.into_iter().enumerate().map(|(n, value)| message(&format!("messages[{n}]"), value)).collect()
+    given.into_iter().enumerate().map(|(n, given)| message(&format!("messages[{n}]"), given)).collect()
 }
 
-fn message(field: &str, value: Value) -> Result<Message, ServiceError> {
+fn message(field: &str, given: ChatMessage) -> Result<Message, ServiceError> {
     let invalid = |part: &str, why: &str| ServiceError::invalid_argument(&format!("{field}{part}"), why);
-    let given = ChatMessage::deserialize(value)
-        .map_err(|error| ServiceError::invalid_argument(field, format!("is wrong: {error}")))?;
     let role = match given.role.as_str() {
         "developer" => "system",
         "system" | "user" | "assistant" | "tool" => &given.role,
@@ -77,7 +57,7 @@ fn message(field: &str, value: Value) -> Result<Message, ServiceError> {
 fn text_of(parts: Vec<Value>, field: &str) -> Result<String, ServiceError> {
     let mut joined = String::new();
     for part in parts {
-        let part = Part::deserialize(part)
+        let part = ContentPart::deserialize(part)
             .map_err(|error| ServiceError::invalid_argument(field, format!("is wrong: {error}")))?;
         match part.text {
             Some(text) if part.r#type == "text" => joined.push_str(&text),
@@ -91,13 +71,17 @@ fn text_of(parts: Vec<Value>, field: &str) -> Result<String, ServiceError> {
     Ok(joined)
 }
 
-/// `prompt` of a plain completion, in each of its four shapes.
-pub fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ServiceError> {
+/// Returns the prompts of a plain completion, which come in four shapes.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of `prompt`.
+pub fn prompts(given: Option<Value>) -> Result<Vec<Prompt>, ServiceError> {
     let invalid = |why: &str| ServiceError::invalid_argument("prompt", why);
-    let prompts = match fields.take_value("prompt").ok_or_else(|| invalid("must be given"))? {
+    let prompts = match given.ok_or_else(|| invalid("must be given"))? {
         Value::Array(list) if !list.first().is_some_and(Value::is_number) => {
-            if list.len() > MOST_PROMPTS {
-                let why = format!("has {} prompts, the most allowed are {MOST_PROMPTS}", list.len());
+            if list.len() > MAX_PROMPTS {
+                let why = format!("has {} prompts, the most allowed are {MAX_PROMPTS}", list.len());
                 return Err(invalid(&why));
             }
             list.into_iter().map(prompt).collect()
@@ -117,7 +101,7 @@ pub fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ServiceError> {
     Ok(prompts)
 }
 
-/// Text or token ids; `None` when it is neither.
+/// Returns a text or token ids; `None` when it is neither.
 fn prompt(value: Value) -> Option<Prompt> {
     match value {
         Value::String(text) => Some(Prompt::Text(text)),
@@ -134,20 +118,31 @@ fn prompt(value: Value) -> Option<Prompt> {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use millm_api::openai::request::{ChatParams, CompletionParams};
 
-    fn fields(value: &Value) -> Fields {
-        Fields::parse(value.to_string().as_bytes()).unwrap()
+    use super::*;
+    use crate::body::JsonObject;
+
+    fn object(value: &Value) -> JsonObject {
+        JsonObject::parse(value.to_string().as_bytes()).unwrap()
+    }
+
+    fn read_messages(value: &Value) -> Result<Vec<Message>, ServiceError> {
+        messages(object(value).into_typed::<ChatParams>()?.messages.unwrap_or_default())
+    }
+
+    fn read_prompts(value: &Value) -> Result<Vec<Prompt>, ServiceError> {
+        prompts(object(value).into_typed::<CompletionParams>()?.prompt)
     }
 
     #[test]
     fn messages_of_every_kind() {
-        let read = messages(&mut fields(&json!({"messages": [
+        let read = read_messages(&json!({"messages": [
             {"role": "developer", "content": "be kind"},
             {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "me"},
             {"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]},
             {"role": "tool", "content": "42", "tool_call_id": "1"},
-        ]})))
+        ]}))
         .unwrap();
         let roles: Vec<_> = read.iter().map(|message| message.role.as_str()).collect();
         assert_eq!(roles, ["system", "user", "assistant", "tool"]);
@@ -159,7 +154,7 @@ mod tests {
     #[test]
     fn bad_messages_name_their_place() {
         let check = |value: Value, field: &str| {
-            let error = messages(&mut fields(&json!({"messages": value}))).unwrap_err();
+            let error = read_messages(&json!({"messages": value})).unwrap_err();
             assert_eq!(error.details["field"], field, "{}", error.message);
         };
         check(json!([]), "messages");
@@ -181,21 +176,21 @@ mod tests {
     #[test]
     fn too_many_are_refused_with_what_was_found_and_is_allowed() {
         let message = json!({"role": "user", "content": "a"});
-        let many = json!({"messages": vec![message; MOST_MESSAGES + 1]});
-        let error = messages(&mut fields(&many)).unwrap_err();
+        let many = json!({"messages": vec![message; MAX_MESSAGES + 1]});
+        let error = read_messages(&many).unwrap_err();
         assert_eq!(error.details["field"], "messages");
         assert!(
             error.message.contains("has 10001 messages, the most allowed are 10000"),
             "{}",
             error.message
         );
-        let error = prompts(&mut fields(&json!({"prompt": vec!["a"; MOST_PROMPTS + 1]}))).unwrap_err();
+        let error = read_prompts(&json!({"prompt": vec!["a"; MAX_PROMPTS + 1]})).unwrap_err();
         assert!(error.message.contains("has 1025 prompts, the most allowed are 1024"), "{}", error.message);
     }
 
     #[test]
     fn prompts_of_every_shape() {
-        let read = |value: Value| prompts(&mut fields(&json!({"prompt": value})));
+        let read = |value: Value| read_prompts(&json!({"prompt": value}));
         let ids = |ids: &[u32]| Prompt::TokenIds(TokenIds { ids: ids.to_vec() });
         assert_eq!(read(json!("a")).unwrap(), [Prompt::Text("a".into())]);
         assert_eq!(read(json!(["a", "b"])).unwrap().len(), 2);

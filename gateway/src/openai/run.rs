@@ -1,5 +1,5 @@
-//! Runs the generations of one request: a prompt for each choice, some at once, their messages as one stream.
-//! Dropping the stream cancels them all.
+//! Runs the generations of one request, some at once, and joins their messages into one stream. Dropping the stream
+//! cancels them all.
 
 use std::sync::Arc;
 
@@ -10,22 +10,28 @@ use millm_proto::runtime::v1::{
 };
 
 use super::bounds::Collected;
-use crate::app::{App, from_runtime};
+use crate::state::{AppState, from_runtime};
 
 /// A message of one of the generations.
 #[derive(Debug)]
 pub struct Piece {
-    /// Which of the requests.
+    /// The index of its generation.
     pub index: usize,
+    /// The message.
     pub response: GenerateResponse,
 }
 
+/// The messages of all generations, in the order they come.
 pub type Pieces = stream::BoxStream<'static, Result<Piece, ServiceError>>;
 
-/// Starts them and waits for the first message: what is wrong with a request shows before anything is answered.
-/// `requests` are made as they are started: each holds a prompt of its own.
+/// Starts the generations and waits for the first message: an error of the request shows before anything is answered.
+/// `requests` are made one by one as they start: each holds a copy of its prompt.
+///
+/// # Errors
+///
+/// The Runtime's error of the first message.
 pub async fn start(
-    app: Arc<App>,
+    app: Arc<AppState>,
     requests: impl Iterator<Item = GenerateRequest> + Send + 'static,
 ) -> Result<Pieces, ServiceError> {
     let parallel = app.parallel;
@@ -39,7 +45,7 @@ pub async fn start(
 }
 
 fn one(
-    app: Arc<App>,
+    app: Arc<AppState>,
     index: usize,
     request: GenerateRequest,
 ) -> impl Stream<Item = Result<Piece, ServiceError>> + Send {
@@ -61,12 +67,16 @@ fn one(
     }
 }
 
-/// A generation, complete.
+/// A complete generation.
 #[derive(Debug, Default)]
 pub struct Whole {
+    /// Its first message.
     pub start: GenerateStart,
+    /// All text.
     pub text: String,
+    /// Of all tokens, when asked for.
     pub logprobs: Vec<TokenLogprob>,
+    /// Its last message.
     pub end: GenerateEnd,
 }
 
@@ -83,8 +93,12 @@ impl Whole {
     }
 }
 
-/// All of them, in the order of the requests. Errors: INVALID_ARGUMENT when they are more than `collected` allows; what
-/// is still running is cancelled then.
+/// Returns all generations, in the order of the requests.
+///
+/// # Errors
+///
+/// The Runtime's error, or the error of [`Collected::add`] when they are too large. Running generations are cancelled
+/// then.
 pub async fn collect(
     mut pieces: Pieces,
     count: usize,

@@ -1,96 +1,93 @@
-//! What both kinds of completions say about sampling, stopping and streaming.
+//! What both kinds of completions say about sampling, stopping and streaming, checked.
 
 use std::collections::HashMap;
 
-use millm_kit::ServiceError;
+use millm_api::openai::request::{GenerationParams, Stop};
+use millm_kit::{ServiceError, settings::MAX_DRAFT_TOKENS};
 use millm_proto::runtime::v1::{Constraint, Sampling};
-use serde::Deserialize;
 
-use super::constraint;
-use crate::body::Fields;
+use super::{constraint, ranges};
 
-/// Choices per prompt.
-const MOST_CHOICES: i64 = 16;
-/// As OpenAI has it.
-const MOST_STOPS: usize = 4;
-const LONGEST_STOP: usize = 1024;
-/// Tokens with a bias of their own.
-const MOST_BIASED: usize = 16_384;
-const MOST_GUESSED: i64 = 16;
+/// Choices of each prompt.
+const MAX_CHOICES: i64 = 16;
+/// OpenAI's own limit.
+const MAX_STOPS: usize = 4;
+const MAX_STOP_BYTES: usize = 1024;
+/// Tokens with a bias.
+const MAX_BIASED: usize = 16_384;
 
-/// The part of a request that chat and plain completions share.
+/// The part of a request that chats and plain completions share.
 #[derive(Debug)]
 pub struct Settings {
+    /// The model's name.
     pub model: String,
+    /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Texts that end the answer.
     pub stop: Vec<String>,
+    /// Answers of each prompt.
     pub choices: u32,
+    /// Whether the answer is sent while it is made.
     pub stream: bool,
+    /// Whether the last event of a stream has the usage.
     pub include_usage: bool,
+    /// Whether the answer goes on past the end of the sequence.
     pub ignore_eos: bool,
+    /// The form of the answer.
     pub constraint: Option<Constraint>,
-    /// Not OpenAI's: tokens guessed ahead.
+    /// Draft tokens of each step; the server's setting unless given.
     pub speculate: Option<u32>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Stop {
-    One(String),
-    Many(Vec<String>),
-}
+impl TryFrom<GenerationParams> for Settings {
+    type Error = ServiceError;
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
-impl Settings {
-    pub fn take(fields: &mut Fields) -> Result<Self, ServiceError> {
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT of the field that is missing, out of its range, or given beside one that excludes it.
+    fn try_from(mut params: GenerationParams) -> Result<Self, ServiceError> {
         let invalid = ServiceError::invalid_argument;
-        let stream = fields.take("stream")?.unwrap_or(false);
-        let options: Option<StreamOptions> = fields.take("stream_options")?;
-        if options.is_some() && !stream {
+        let stream = params.stream.unwrap_or(false);
+        if params.stream_options.is_some() && !stream {
             return Err(invalid("stream_options", "is for streams: set 'stream' as well"));
         }
+        let model = params.model.take().filter(|name| !name.is_empty());
         Ok(Self {
-            model: fields.required("model")?,
-            sampling: sampling(fields)?,
-            stop: stop(fields)?,
-            choices: fields.integer("n", 1..=MOST_CHOICES)?.unwrap_or(1) as u32,
+            model: model.ok_or_else(|| invalid("model", "must be given"))?,
+            sampling: sampling(&mut params)?,
+            stop: stop(params.stop.take())?,
+            choices: ranges::integer("n", params.n, 1..=MAX_CHOICES)?.unwrap_or(1),
             stream,
-            include_usage: options.is_some_and(|options| options.include_usage),
-            ignore_eos: fields.take("ignore_eos")?.unwrap_or(false),
-            constraint: constraint::take(fields)?,
-            speculate: fields.integer("speculate", 0..=MOST_GUESSED)?.map(|n| n as u32),
+            include_usage: params.stream_options.as_ref().is_some_and(|options| options.include_usage),
+            ignore_eos: params.ignore_eos.unwrap_or(false),
+            speculate: ranges::integer("speculate", params.speculate, 0..=i64::from(MAX_DRAFT_TOKENS))?,
+            constraint: constraint::of(params)?,
         })
     }
 }
 
-fn sampling(fields: &mut Fields) -> Result<Sampling, ServiceError> {
-    let seed: Option<i64> = fields.integer("seed", i64::MIN..=i64::MAX)?;
-    let top_p = fields.number("top_p", 0.0..=1.0)?;
+fn sampling(params: &mut GenerationParams) -> Result<Sampling, ServiceError> {
+    let top_p = ranges::number("top_p", params.top_p, 0.0..=1.0)?;
+    let penalty = |field, value| ranges::number(field, value, -2.0..=2.0);
     Ok(Sampling {
-        temperature: fields.number("temperature", 0.0..=2.0)?,
-        // None at all would leave no token: as good as none is the most likely one.
+        temperature: ranges::number("temperature", params.temperature, 0.0..=2.0)?,
+        // 0 would leave no token: the smallest positive value leaves the likeliest one.
         top_p: top_p.map(|p| p.max(1e-6)),
-        // Not OpenAI's, but what servers of open models take.
-        top_k: fields.integer("top_k", 0..=i64::from(i32::MAX))?.map(|k| k as u32),
-        min_p: fields.number("min_p", 0.0..=1.0)?,
-        repetition_penalty: fields.number("repetition_penalty", 0.01..=10.0)?,
-        frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
-        presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
-        seed: seed.map(i64::cast_unsigned),
-        logit_bias: logit_bias(fields)?,
+        top_k: ranges::integer("top_k", params.top_k, 0..=i64::from(i32::MAX))?,
+        min_p: ranges::number("min_p", params.min_p, 0.0..=1.0)?,
+        repetition_penalty: ranges::number("repetition_penalty", params.repetition_penalty, 0.01..=10.0)?,
+        frequency_penalty: penalty("frequency_penalty", params.frequency_penalty)?,
+        presence_penalty: penalty("presence_penalty", params.presence_penalty)?,
+        seed: params.seed.map(i64::cast_unsigned),
+        logit_bias: logit_bias(params.logit_bias.take().unwrap_or_default())?,
+        chat_defaults: false,
     })
 }
 
-fn logit_bias(fields: &mut Fields) -> Result<HashMap<u32, f32>, ServiceError> {
-    let given: HashMap<String, f64> = fields.take("logit_bias")?.unwrap_or_default();
+fn logit_bias(given: HashMap<String, f64>) -> Result<HashMap<u32, f32>, ServiceError> {
     let invalid = |why| ServiceError::invalid_argument("logit_bias", why);
-    if given.len() > MOST_BIASED {
-        let why = format!("has {} tokens, the most allowed are {MOST_BIASED}", given.len());
+    if given.len() > MAX_BIASED {
+        let why = format!("has {} tokens, the most allowed are {MAX_BIASED}", given.len());
         return Err(ServiceError::invalid_argument("logit_bias", why));
     }
     given
@@ -105,23 +102,23 @@ fn logit_bias(fields: &mut Fields) -> Result<HashMap<u32, f32>, ServiceError> {
         .collect()
 }
 
-fn stop(fields: &mut Fields) -> Result<Vec<String>, ServiceError> {
+fn stop(given: Option<Stop>) -> Result<Vec<String>, ServiceError> {
     let invalid = |why: String| Err(ServiceError::invalid_argument("stop", why));
-    let stops = match fields.take("stop")? {
+    let stops = match given {
         None => Vec::new(),
         Some(Stop::One(stop)) => vec![stop],
         Some(Stop::Many(stops)) => stops,
     };
-    if stops.len() > MOST_STOPS {
-        return invalid(format!("must be at most {MOST_STOPS} strings, not {}", stops.len()));
+    if stops.len() > MAX_STOPS {
+        return invalid(format!("must be at most {MAX_STOPS} strings, not {}", stops.len()));
     }
-    if let Some(stop) = stops.iter().find(|stop| stop.is_empty() || stop.len() > LONGEST_STOP) {
-        return invalid(format!("must have strings of 1 to {LONGEST_STOP} bytes, not of {}", stop.len()));
+    if let Some(stop) = stops.iter().find(|stop| stop.is_empty() || stop.len() > MAX_STOP_BYTES) {
+        return invalid(format!("must have strings of 1 to {MAX_STOP_BYTES} bytes, not of {}", stop.len()));
     }
     Ok(stops)
 }
 
-/// Of choice number `choice`: a seed gives each choice a text of its own, and all of them the same again.
+/// Returns the sampling of choice number `choice`: with a seed each choice has a seed of its own, the same in every run.
 pub fn for_choice(sampling: &Sampling, choice: u32) -> Sampling {
     let seed = sampling.seed.map(|seed| seed.wrapping_add(u64::from(choice)));
     Sampling { seed, ..sampling.clone() }
@@ -132,11 +129,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::body::JsonObject;
 
     fn take(value: &Value) -> Result<Settings, ServiceError> {
         let mut object = json!({"model": "m"});
         object.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
-        Settings::take(&mut Fields::parse(object.to_string().as_bytes()).unwrap())
+        let params: GenerationParams = JsonObject::parse(object.to_string().as_bytes()).unwrap().view()?;
+        params.try_into()
     }
 
     #[test]
@@ -177,9 +176,9 @@ mod tests {
         check(json!({"stop": 3}), "stop");
         check(json!({"logit_bias": {"x": 1}}), "logit_bias");
         check(json!({"logit_bias": {"1": 101}}), "logit_bias");
-        let many: Value = (0..=MOST_BIASED).map(|id| (id.to_string(), json!(1))).collect();
+        let many: Value = (0..=MAX_BIASED).map(|id| (id.to_string(), json!(1))).collect();
         check(json!({"logit_bias": many}), "logit_bias");
-        check(json!({"stop": "x".repeat(LONGEST_STOP + 1)}), "stop");
+        check(json!({"stop": "x".repeat(MAX_STOP_BYTES + 1)}), "stop");
         check(json!({"stream_options": {}}), "stream_options");
         check(json!({"seed": 1.5}), "seed");
     }

@@ -1,33 +1,37 @@
 //! Tools: handed to the model's chat template, and calls read out of its text in the form most open models write
 //! them: `<tool_call>{"name": …, "arguments": …}</tool_call>`.
 
+use millm_api::openai::answer::{FunctionCall, ToolCall};
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{Constraint, constraint::Kind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{body::Fields, clock};
+use crate::ids;
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
-const MOST_TOOLS: usize = 128;
-/// Of all of them as JSON.
-const MOST_TOOL_BYTES: usize = 1 << 20;
+const MAX_TOOLS: usize = 128;
+/// Of all tools together, as JSON.
+const MAX_TOOL_BYTES: usize = 1 << 20;
 
-/// What a request says about tools.
+/// The tools of a request.
 #[derive(Debug, PartialEq)]
-pub struct Offer {
+pub struct Tools {
     /// For the template; empty when there are none or none may be used.
-    pub tools_json: String,
-    /// The answer must be a call, with arguments as the tool's schema has them.
-    pub demanded: Option<Constraint>,
+    pub json: String,
+    /// The answer must be a call, with arguments of the tool's schema.
+    pub required: Option<Constraint>,
 }
 
-pub fn take(fields: &mut Fields) -> Result<Offer, ServiceError> {
-    let tools: Vec<Value> = fields.take("tools")?.unwrap_or_default();
-    let choice = fields.take_value("tool_choice");
-    if tools.len() > MOST_TOOLS {
-        let why = format!("has {} tools, the most allowed are {MOST_TOOLS}", tools.len());
+/// Returns the tools of a request.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT of `tools`, of one of them (`tools[2]`), or of `tool_choice`.
+pub fn of(tools: Vec<Value>, choice: Option<&Value>) -> Result<Tools, ServiceError> {
+    if tools.len() > MAX_TOOLS {
+        let why = format!("has {} tools, the most allowed are {MAX_TOOLS}", tools.len());
         return Err(ServiceError::invalid_argument("tools", why));
     }
     for (n, tool) in tools.iter().enumerate() {
@@ -36,31 +40,32 @@ pub fn take(fields: &mut Fields) -> Result<Offer, ServiceError> {
             return Err(ServiceError::invalid_argument(&field, "must be a function with a name"));
         }
     }
-    let tools_json = if tools.is_empty() { String::new() } else { json!(tools).to_string() };
-    if tools_json.len() > MOST_TOOL_BYTES {
-        let why = format!("take {} bytes, the most allowed are {MOST_TOOL_BYTES}", tools_json.len());
+    let json = if tools.is_empty() { String::new() } else { json!(tools).to_string() };
+    if json.len() > MAX_TOOL_BYTES {
+        let why = format!("take {} bytes, the most allowed are {MAX_TOOL_BYTES}", json.len());
         return Err(ServiceError::invalid_argument("tools", why));
     }
-    let demanded = match &choice {
+    let required = match choice {
         Some(Value::String(choice)) if choice == "none" => {
-            return Ok(Offer { tools_json: String::new(), demanded: None });
+            return Ok(Tools { json: String::new(), required: None });
         }
         None => None,
         Some(Value::String(choice)) if choice == "auto" => None,
-        Some(Value::String(choice)) if choice == "required" => Some(demand(&tools, None)?),
+        Some(Value::String(choice)) if choice == "required" => Some(require(&tools, None)?),
         Some(choice) if choice["type"] == "function" && choice["function"]["name"].is_string() => {
-            Some(demand(&tools, choice["function"]["name"].as_str())?)
+            Some(require(&tools, choice["function"]["name"].as_str())?)
         }
         Some(_) => {
             let why = "must be 'auto', 'none', 'required' or a function's name";
             return Err(ServiceError::invalid_argument("tool_choice", why));
         }
     };
-    Ok(Offer { tools_json, demanded })
+    Ok(Tools { json, required })
 }
 
-/// A call of one of the tools, or of the named one, in the form that [`Listener`] reads.
-fn demand(tools: &[Value], named: Option<&str>) -> Result<Constraint, ServiceError> {
+/// Returns the constraint that the answer is a call of one of the tools, or of the named one, in the form that
+/// [`CallParser`] reads.
+fn require(tools: &[Value], named: Option<&str>) -> Result<Constraint, ServiceError> {
     let wanted = |function: &&Value| named.is_none_or(|name| function["name"] == name);
     let calls: Vec<Value> = tools
         .iter()
@@ -94,23 +99,23 @@ fn demand(tools: &[Value], named: Option<&str>) -> Result<Constraint, ServiceErr
     Ok(Constraint { kind: Some(Kind::Grammar(grammar)), field: "tools".to_owned() })
 }
 
-/// Parts a model's text into what is said and what is called, as it comes.
+/// Splits a model's text into what it says and what it calls, while it comes.
 #[derive(Debug, Default)]
-pub struct Listener {
+pub struct CallParser {
     /// Text that may be, or is, the beginning of a call.
     held: String,
 }
 
-impl Listener {
-    /// What can be said already.
-    pub fn hear(&mut self, text: &str) -> String {
+impl CallParser {
+    /// Takes more text and returns what is no part of a call.
+    pub fn push(&mut self, text: &str) -> String {
         self.held.push_str(text);
         let end = self.held.find(OPEN).unwrap_or_else(|| self.held.len() - overlap(&self.held));
         self.held.drain(..end).collect()
     }
 
-    /// What remains to be said, and the calls. Text that is no call after all is said.
-    pub fn end(self) -> (String, Vec<Value>) {
+    /// Returns the rest of the text, and the calls. What is not a valid call is text.
+    pub fn end(self) -> (String, Vec<ToolCall>) {
         let (mut said, mut calls) = (String::new(), Vec::new());
         let mut rest = self.held.as_str();
         while let Some(start) = rest.find(OPEN) {
@@ -129,7 +134,7 @@ impl Listener {
     }
 }
 
-/// How many bytes at the end of `text` may begin an opening mark.
+/// Returns how many bytes at the end of `text` may begin an opening mark.
 fn overlap(text: &str) -> usize {
     (1..OPEN.len()).rev().find(|&n| text.ends_with(&OPEN[..n])).unwrap_or(0)
 }
@@ -141,33 +146,37 @@ struct Call {
     arguments: Value,
 }
 
-fn call(body: &str) -> Option<Value> {
+fn call(body: &str) -> Option<ToolCall> {
     let Call { name, arguments } = serde_json::from_str(body.trim()).ok()?;
     let arguments = match arguments {
         Value::String(text) => text,
         Value::Null => "{}".to_owned(),
         other => other.to_string(),
     };
-    let id = format!("call_{}", &clock::fresh_id()[..24]);
-    Some(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
+    let id = format!("call_{}", &ids::random_id()[..24]);
+    Some(ToolCall { id, r#type: "function", function: FunctionCall { name, arguments }, index: None })
 }
 
 #[cfg(test)]
 mod tests {
+    use millm_api::openai::request::ChatParams;
+
     use super::*;
+    use crate::body::JsonObject;
 
     /// Whatever the pieces are, the same is said and called.
     fn check(text: &str, said: &str, called: &[&str]) {
         for size in [1, 3, 1000] {
-            let mut listener = Listener::default();
+            let mut parser = CallParser::default();
             let mut heard = String::new();
             let chars: Vec<char> = text.chars().collect();
             for piece in chars.chunks(size) {
-                heard += &listener.hear(&piece.iter().collect::<String>());
+                heard += &parser.push(&piece.iter().collect::<String>());
             }
-            let (rest, calls) = listener.end();
+            let (rest, calls) = parser.end();
             assert_eq!(heard + &rest, said);
-            let names: Vec<_> = calls.iter().map(|call| call["function"].to_string()).collect();
+            let names: Vec<_> =
+                calls.iter().map(|call| serde_json::to_string(&call.function).unwrap()).collect();
             assert_eq!(names, called);
         }
     }
@@ -191,7 +200,11 @@ mod tests {
 
     #[test]
     fn choices() {
-        let take = |value: Value| super::take(&mut Fields::parse(value.to_string().as_bytes()).unwrap());
+        let take = |value: Value| {
+            let object = JsonObject::parse(value.to_string().as_bytes()).unwrap();
+            let params: ChatParams = object.into_typed()?;
+            of(params.tools.unwrap_or_default(), params.tool_choice.as_ref())
+        };
         let schema = json!({"type": "object", "properties": {"city": {"$ref": "#/$defs/city"}},
             "$defs": {"city": {"type": "string"}}});
         let tools = json!([
@@ -201,12 +214,12 @@ mod tests {
         let offer = |choice: Value| take(json!({"tools": tools, "tool_choice": choice}));
         for open in [json!("auto"), json!(null)] {
             let offer = offer(open).unwrap();
-            assert!(offer.tools_json.contains("\"f\"") && offer.demanded.is_none());
+            assert!(offer.json.contains("\"f\"") && offer.required.is_none());
         }
-        assert_eq!(offer(json!("none")).unwrap().tools_json, "");
-        assert_eq!(take(json!({})).unwrap(), Offer { tools_json: String::new(), demanded: None });
+        assert_eq!(offer(json!("none")).unwrap().json, "");
+        assert_eq!(take(json!({})).unwrap(), Tools { json: String::new(), required: None });
 
-        let grammar = |choice: Value| match offer(choice).unwrap().demanded.unwrap().kind {
+        let grammar = |choice: Value| match offer(choice).unwrap().required.unwrap().kind {
             Some(Kind::Grammar(grammar)) => grammar,
             other => panic!("{other:?}"),
         };
@@ -222,7 +235,7 @@ mod tests {
         }
         assert_eq!(take(json!({"tool_choice": "required"})).unwrap_err().details["field"], "tool_choice");
         assert_eq!(take(json!({"tools": [{}]})).unwrap_err().details["field"], "tools[0]");
-        let long = json!({"type": "function", "function": {"name": "x".repeat(MOST_TOOL_BYTES)}});
+        let long = json!({"type": "function", "function": {"name": "x".repeat(MAX_TOOL_BYTES)}});
         for (tools, allowed) in [(vec![long], "are 1048576"), (vec![json!({}); 129], "are 128")] {
             let error = take(json!({"tools": tools})).unwrap_err();
             assert_eq!(error.details["field"], "tools");

@@ -7,7 +7,7 @@ use millm_proto::runtime::v1::{
 };
 use serde_json::{Value, json};
 
-use super::world::World;
+use super::fixture::Fixture;
 
 const CHAT: &str = "/v1/chat/completions";
 const PLAIN: &str = "/v1/completions";
@@ -22,24 +22,25 @@ fn body(path: &str, more: &Value) -> Value {
 }
 
 /// A generation of these messages that never ends.
-async fn world(pieces: Vec<GenerateResponse>) -> World {
-    let world = World::new().await;
+async fn fixture(pieces: Vec<GenerateResponse>) -> Fixture {
+    let fixture = Fixture::new().await;
     let start = GenerateStart { handle: "tiny".into(), ..GenerateStart::default() };
     let start = GenerateResponse { start: Some(start), ..GenerateResponse::default() };
     let said = std::iter::once(start).chain(pieces).map(Ok).collect();
-    world.stage.generations.lock().unwrap().push(said);
+    fixture.stage.generations.lock().unwrap().push(said);
     let loaded = LoadedModel {
         handle: "tiny".into(),
         state: LoadState::Loaded.into(),
         context_length: 2048,
         ..LoadedModel::default()
     };
-    *world.stage.status.lock().unwrap() = RuntimeStatus { models: vec![loaded], ..RuntimeStatus::default() };
-    world
+    *fixture.stage.status.lock().unwrap() =
+        RuntimeStatus { models: vec![loaded], ..RuntimeStatus::default() };
+    fixture
 }
 
-async fn refused(world: &World, path: &str, more: &Value, field: &str, said: &[&str]) {
-    let (status, answer) = world.call("POST", path, body(path, more)).await;
+async fn refused(fixture: &Fixture, path: &str, more: &Value, field: &str, said: &[&str]) {
+    let (status, answer) = fixture.call("POST", path, body(path, more)).await;
     assert_eq!((status, &answer["error"]["param"]), (400, &json!(field)), "{answer}");
     assert_eq!(answer["error"]["code"], "invalid_argument");
     let message = answer["error"]["message"].as_str().unwrap();
@@ -49,9 +50,9 @@ async fn refused(world: &World, path: &str, more: &Value, field: &str, said: &[&
 }
 
 /// Until no generation runs.
-async fn all_cancelled(world: &World) {
+async fn all_cancelled(fixture: &Fixture) {
     let all = async {
-        while world.stage.running.load(Ordering::SeqCst) > 0 {
+        while fixture.stage.running.load(Ordering::SeqCst) > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -61,7 +62,7 @@ async fn all_cancelled(world: &World) {
 #[tokio::test]
 async fn an_answer_that_is_collected_is_bounded_and_cancelled() {
     let text = GenerateResponse { text: "x".repeat(1 << 20), ..GenerateResponse::default() };
-    let texts = world(vec![text; 40]).await;
+    let texts = fixture(vec![text; 40]).await;
     let said = ["at least 68157440 bytes in its 2 choices", "the most allowed is 67108864", "streaming"];
     refused(&texts, CHAT, &json!({"n": 2}), "n", &said).await;
     refused(&texts, PLAIN, &json!({"n": 2}), "n", &said).await;
@@ -70,7 +71,7 @@ async fn an_answer_that_is_collected_is_bounded_and_cancelled() {
     let top = vec![TokenLogprob { text: "x".into(), ..TokenLogprob::default() }; 1000];
     let token = TokenLogprob { text: "x".into(), logprob: Some(-1.0), top, ..TokenLogprob::default() };
     let scored = GenerateResponse { logprobs: vec![token; 10], ..GenerateResponse::default() };
-    let scored = world(vec![scored; 100]).await;
+    let scored = fixture(vec![scored; 100]).await;
     let said = ["in its 1 choices", "the most allowed is 67108864", "streaming ('stream': true)"];
     refused(&scored, CHAT, &json!({"logprobs": true}), "logprobs", &said).await;
     refused(&scored, CHAT, &json!({"logprobs": true, "top_logprobs": 2}), "top_logprobs", &said).await;
@@ -80,32 +81,32 @@ async fn an_answer_that_is_collected_is_bounded_and_cancelled() {
 
 #[tokio::test]
 async fn what_is_surely_too_much_is_refused_before_it_runs() {
-    let world = world(Vec::new()).await;
+    let fixture = fixture(Vec::new()).await;
     let asked = json!({"n": 16, "max_tokens": 2048, "logprobs": true, "top_logprobs": 20});
-    refused(&world, CHAT, &asked, "top_logprobs", &["in its 16 choices", "67108864"]).await;
+    refused(&fixture, CHAT, &asked, "top_logprobs", &["in its 16 choices", "67108864"]).await;
     // The context ends it, whatever is asked for.
     let endless = json!({"n": 16, "max_tokens": 1_000_000_000, "logprobs": true, "top_logprobs": 20});
-    refused(&world, CHAT, &endless, "top_logprobs", &["at least 82575360"]).await;
+    refused(&fixture, CHAT, &endless, "top_logprobs", &["at least 82575360"]).await;
     let prompts = vec!["a"; 1000];
     let plain = json!({"prompt": prompts, "max_tokens": 1000, "logprobs": 5});
-    refused(&world, PLAIN, &plain, "logprobs", &["in its 1000 choices"]).await;
-    assert!(world.stage.asked.lock().unwrap().is_empty(), "nothing has run");
+    refused(&fixture, PLAIN, &plain, "logprobs", &["in its 1000 choices"]).await;
+    assert!(fixture.stage.asked.lock().unwrap().is_empty(), "nothing has run");
 }
 
 #[tokio::test]
 async fn generations_of_one_request_are_bounded() {
-    let world = world(Vec::new()).await;
+    let fixture = fixture(Vec::new()).await;
     let many = json!({"prompt": vec!["a"; 1000], "n": 3});
-    refused(&world, PLAIN, &many, "n", &["3 choices of each of 1000 prompts", "3000", "allowed is 2048"])
+    refused(&fixture, PLAIN, &many, "n", &["3 choices of each of 1000 prompts", "3000", "allowed is 2048"])
         .await;
     let prompts = json!({"prompt": vec!["a"; 2048], "n": 16});
-    refused(&world, PLAIN, &prompts, "prompt", &["has 2048 prompts", "allowed are 1024"]).await;
+    refused(&fixture, PLAIN, &prompts, "prompt", &["has 2048 prompts", "allowed are 1024"]).await;
     let text = "x".repeat(7 << 20);
     for (path, long) in [
         (CHAT, json!({"n": 16, "messages": [{"role": "user", "content": text}]})),
         (PLAIN, json!({"n": 16, "prompt": ["a", text]})),
     ] {
-        refused(&world, path, &long, "n", &["16 choices of a prompt that is 73400", "33554432"]).await;
+        refused(&fixture, path, &long, "n", &["16 choices of a prompt that is 73400", "33554432"]).await;
     }
-    assert!(world.stage.asked.lock().unwrap().is_empty(), "nothing has run");
+    assert!(fixture.stage.asked.lock().unwrap().is_empty(), "nothing has run");
 }

@@ -1,12 +1,15 @@
-//! The faces over services that are played: what goes out is what the clients of each face expect.
+//! The gateway over fake services: each protocol's clients get what they expect.
 
 // A body written as json!({…}) reads better without a reference.
 #![allow(clippy::needless_pass_by_value)]
 
 mod bounds;
-mod faces;
+mod documents;
+mod fixture;
 mod management;
 mod mutations;
 mod openai;
+mod protocols;
+mod request_ids;
+mod statuses;
 mod trouble;
-mod world;

@@ -10,13 +10,13 @@ use millm_proto::{
 };
 use serde_json::json;
 
-use self::mutate::{Dice, mutated};
-use super::world::{World, request};
+use self::mutate::{Rng, mutated};
+use super::fixture::{Fixture, request};
 
 const CASES: u64 = 1_500;
 
-async fn world() -> World {
-    let world = World::new().await;
+async fn fixture() -> Fixture {
+    let fixture = Fixture::new().await;
     let start = GenerateStart { handle: "tiny".into(), ..GenerateStart::default() };
     let end = GenerateEnd { finish_reason: FinishReason::Stop.into(), ..GenerateEnd::default() };
     let whole = GenerateResponse {
@@ -25,14 +25,14 @@ async fn world() -> World {
         end: Some(end),
         ..GenerateResponse::default()
     };
-    world.stage.generations.lock().unwrap().push(vec![Ok(whole)]);
-    world.stage.downloads.lock().unwrap().push(Download::default());
-    world
+    fixture.stage.generations.lock().unwrap().push(vec![Ok(whole)]);
+    fixture.stage.downloads.lock().unwrap().push(Download::default());
+    fixture
 }
 
 #[tokio::test]
 async fn damaged_json() {
-    let world = world().await;
+    let fixture = fixture().await;
     let chat = json!({
         "model": "tiny", "n": 2, "temperature": 0.5, "top_p": 0.9, "max_tokens": 5, "seed": 7, "stop": ["x", "y"],
         "logit_bias": {"5": -10}, "logprobs": true, "top_logprobs": 2, "stream": false,
@@ -54,9 +54,9 @@ async fn damaged_json() {
     {
         let good = good.to_string();
         for case in 0..CASES {
-            let body = mutated(good.as_bytes(), &mut Dice::new(case));
+            let body = mutated(good.as_bytes(), &mut Rng::new(case));
             let request = request("POST", path).header("content-type", "application/json");
-            let (status, _, answer) = world.send(request.body(Body::from(body)).unwrap()).await;
+            let (status, _, answer) = fixture.send(request.body(Body::from(body)).unwrap()).await;
             assert!(status.as_u16() < 500, "{path} {case}: {status} {}", String::from_utf8_lossy(&answer));
         }
     }
@@ -64,15 +64,15 @@ async fn damaged_json() {
 
 #[tokio::test]
 async fn damaged_messages() {
-    let world = world().await;
+    let fixture = fixture().await;
     // GetModel of "a".
     let good = [0, 0, 0, 0, 3, 0x0a, 1, b'a'];
     for kind in ["application/grpc", "application/grpc-web+proto", "application/grpc-web-text+proto"] {
         for case in 0..CASES {
-            let body = mutated(&good, &mut Dice::new(case));
+            let body = mutated(&good, &mut Rng::new(case));
             let path = "/millm.catalog.v1.CatalogService/GetModel";
             let request = request("POST", path).version(Version::HTTP_2).header("content-type", kind);
-            let (status, headers, _) = world.send(request.body(Body::from(body)).unwrap()).await;
+            let (status, headers, _) = fixture.send(request.body(Body::from(body)).unwrap()).await;
             let code = headers.get("grpc-status").map(|code| code.to_str().unwrap().to_owned());
             assert!(
                 status.as_u16() < 500 && code.as_deref() != Some("13"),

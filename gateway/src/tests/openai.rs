@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tonic::Status;
 use tower::ServiceExt as _;
 
-use super::world::{World, request};
+use super::fixture::{Fixture, request, without_id};
 
 type Said = Vec<Result<GenerateResponse, Status>>;
 
@@ -51,10 +51,10 @@ fn hello(reason: FinishReason) -> Said {
     ]
 }
 
-async fn world(said: Said) -> World {
-    let world = World::new().await;
-    world.stage.generations.lock().unwrap().push(said);
-    world
+async fn fixture(said: Said) -> Fixture {
+    let fixture = Fixture::new().await;
+    fixture.stage.generations.lock().unwrap().push(said);
+    fixture
 }
 
 fn chat(more: Value) -> Value {
@@ -83,10 +83,10 @@ fn settled(mut value: Value, id: &str) -> Value {
 
 #[tokio::test]
 async fn a_chat_completion() {
-    let world = world(hello(FinishReason::Stop)).await;
+    let fixture = fixture(hello(FinishReason::Stop)).await;
     let body =
         chat(json!({"max_tokens": 5, "temperature": 0, "logprobs": true, "top_logprobs": 1, "stop": "x"}));
-    let (status, answer) = world.call("POST", "/v1/chat/completions", body).await;
+    let (status, answer) = fixture.call("POST", "/v1/chat/completions", body).await;
     assert_eq!(status, 200, "{answer}");
     let entry = |text: &str| {
         json!({"token": text, "logprob": -0.5, "bytes": text.as_bytes(),
@@ -106,7 +106,7 @@ async fn a_chat_completion() {
                 "prompt_tokens_details": {"cached_tokens": 0}},
         })
     );
-    let asked = world.stage.asked.lock().unwrap().remove(0);
+    let asked = fixture.stage.asked.lock().unwrap().remove(0);
     assert_eq!((asked.model.as_str(), asked.max_tokens, asked.logprobs), ("tiny", Some(5), Some(1)));
     assert_eq!((asked.stop, asked.sampling.unwrap().temperature), (vec!["x".to_owned()], Some(0.0)));
     let Some(Prompt::Messages(messages)) = asked.prompt else { panic!("no messages") };
@@ -115,9 +115,9 @@ async fn a_chat_completion() {
 
 #[tokio::test]
 async fn a_chat_stream_has_the_events_in_their_order() {
-    let world = world(hello(FinishReason::Length)).await;
+    let fixture = fixture(hello(FinishReason::Length)).await;
     let body = chat(json!({"stream": true, "stream_options": {"include_usage": true}}));
-    let mut events = world.stream("/v1/chat/completions", body).await;
+    let mut events = fixture.stream("/v1/chat/completions", body).await;
     assert_eq!(events.pop().unwrap(), "[DONE]");
     let chunks: Vec<Value> =
         events.iter().map(|e| settled(serde_json::from_str(e).unwrap(), "chatcmpl-")).collect();
@@ -139,8 +139,9 @@ async fn a_chat_stream_has_the_events_in_their_order() {
 
 #[tokio::test]
 async fn several_choices() {
-    let world = world(hello(FinishReason::Stop)).await;
-    let (status, answer) = world.call("POST", "/v1/chat/completions", chat(json!({"n": 3, "seed": 5}))).await;
+    let fixture = fixture(hello(FinishReason::Stop)).await;
+    let (status, answer) =
+        fixture.call("POST", "/v1/chat/completions", chat(json!({"n": 3, "seed": 5}))).await;
     assert_eq!(status, 200);
     assert_eq!(answer["choices"].as_array().unwrap().len(), 3);
     assert_eq!(answer["choices"][2]["index"], 2);
@@ -148,7 +149,7 @@ async fn several_choices() {
         (&answer["usage"]["prompt_tokens"], &answer["usage"]["completion_tokens"]),
         (&json!(3), &json!(6))
     );
-    let asked = world.stage.asked.lock().unwrap();
+    let asked = fixture.stage.asked.lock().unwrap();
     let mut seeds: Vec<_> = asked.iter().map(|asked| asked.sampling.as_ref().unwrap().seed).collect();
     seeds.sort();
     assert_eq!(seeds, [Some(5), Some(6), Some(7)]);
@@ -161,9 +162,9 @@ async fn tool_calls() {
     for (n, text) in [(1, &call[..7]), (2, &call[7..])] {
         said[n].as_mut().unwrap().text = text.to_owned();
     }
-    let world = world(said).await;
+    let fixture = fixture(said).await;
     let tools = json!({"tools": [{"type": "function", "function": {"name": "weather"}}]});
-    let (_, answer) = world.call("POST", "/v1/chat/completions", chat(tools.clone())).await;
+    let (_, answer) = fixture.call("POST", "/v1/chat/completions", chat(tools.clone())).await;
     let choice = &answer["choices"][0];
     assert_eq!(
         (&choice["finish_reason"], &choice["message"]["content"]),
@@ -171,11 +172,11 @@ async fn tool_calls() {
     );
     let called = &choice["message"]["tool_calls"][0];
     assert_eq!(called["function"], json!({"name": "weather", "arguments": "{\"city\":\"Oslo\"}"}));
-    let streamed = world.stream("/v1/chat/completions", merged(chat(tools), json!({"stream": true}))).await;
+    let streamed = fixture.stream("/v1/chat/completions", merged(chat(tools), json!({"stream": true}))).await;
     assert!(!streamed.concat().contains("<tool_call"), "{streamed:?}");
     assert!(streamed[1].contains(r#""tool_calls":[{"id":"call_"#) && streamed[1].contains(r#""index":0"#));
     assert!(streamed[2].contains(r#""finish_reason":"tool_calls""#));
-    let Some(Prompt::Messages(messages)) = world.stage.asked.lock().unwrap().remove(0).prompt else {
+    let Some(Prompt::Messages(messages)) = fixture.stage.asked.lock().unwrap().remove(0).prompt else {
         panic!()
     };
     assert!(messages.tools_json.contains("weather"));
@@ -183,9 +184,9 @@ async fn tool_calls() {
 
 #[tokio::test]
 async fn a_plain_completion_scores_its_prompt() {
-    let world = world(hello(FinishReason::Length)).await;
+    let fixture = fixture(hello(FinishReason::Length)).await;
     let body = completion(json!({"echo": true, "logprobs": 1, "max_tokens": 2}));
-    let (status, answer) = world.call("POST", "/v1/completions", body).await;
+    let (status, answer) = fixture.call("POST", "/v1/completions", body).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(
         settled(answer, "cmpl-"),
@@ -206,29 +207,29 @@ async fn a_plain_completion_scores_its_prompt() {
                 "prompt_tokens_details": {"cached_tokens": 0}},
         })
     );
-    assert!(world.stage.asked.lock().unwrap()[0].prompt_logprobs);
+    assert!(fixture.stage.asked.lock().unwrap()[0].prompt_logprobs);
     let none = completion(json!({"echo": true, "max_tokens": 0, "logprobs": 0}));
-    assert_eq!(world.call("POST", "/v1/completions", none).await.0, 200);
-    assert_eq!(world.stage.asked.lock().unwrap()[1].max_tokens, Some(0));
+    assert_eq!(fixture.call("POST", "/v1/completions", none).await.0, 200);
+    assert_eq!(fixture.stage.asked.lock().unwrap()[1].max_tokens, Some(0));
 }
 
 #[tokio::test]
 async fn plain_completions_of_many_prompts() {
-    let world = world(hello(FinishReason::Stop)).await;
+    let fixture = fixture(hello(FinishReason::Stop)).await;
     let body = completion(json!({"prompt": [[1, 2], [3]], "n": 2, "echo": true}));
-    let (_, answer) = world.call("POST", "/v1/completions", body).await;
+    let (_, answer) = fixture.call("POST", "/v1/completions", body).await;
     let texts: Vec<_> =
         answer["choices"].as_array().unwrap().iter().map(|c| c["text"].as_str().unwrap()).collect();
     assert_eq!(texts, ["<1><2>Hello wörld", "<1><2>Hello wörld", "<3>Hello wörld", "<3>Hello wörld"]);
     assert_eq!(answer["usage"]["prompt_tokens"], 6);
-    assert_eq!(world.stage.asked.lock().unwrap()[0].max_tokens, Some(16));
+    assert_eq!(fixture.stage.asked.lock().unwrap()[0].max_tokens, Some(16));
 }
 
 #[tokio::test]
 async fn a_plain_stream() {
-    let world = world(hello(FinishReason::Stop)).await;
+    let fixture = fixture(hello(FinishReason::Stop)).await;
     let body = completion(json!({"stream": true, "echo": true, "logprobs": 0}));
-    let mut events = world.stream("/v1/completions", body).await;
+    let mut events = fixture.stream("/v1/completions", body).await;
     assert_eq!(events.pop().unwrap(), "[DONE]");
     let chunks: Vec<Value> =
         events.iter().map(|e| settled(serde_json::from_str(e).unwrap(), "cmpl-")).collect();
@@ -243,33 +244,33 @@ async fn a_plain_stream() {
 
 #[tokio::test]
 async fn models_are_those_that_are_loaded() {
-    let world = World::new().await;
-    assert_eq!(world.get("/v1/models").await, (200, json!({"object": "list", "data": []})));
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.get("/v1/models").await, (200, json!({"object": "list", "data": []})));
     let model = |handle: &str, state: LoadState| LoadedModel {
         handle: handle.into(),
         state: state.into(),
         load_time: Some(prost_types::Timestamp { seconds: 1_706_627_200, nanos: 0 }),
         ..LoadedModel::default()
     };
-    world.stage.status.lock().unwrap().models =
+    fixture.stage.status.lock().unwrap().models =
         vec![model("in", LoadState::Loaded), model("coming", LoadState::Loading)];
     let expected = json!({"id": "in", "object": "model", "created": 1_706_627_200, "owned_by": "miLLM"});
-    assert_eq!(world.get("/v1/models").await.1["data"], json!([expected]));
-    assert_eq!(world.get("/v1/models/in").await, (200, expected));
-    let (status, answer) = world.get("/v1/models/coming").await;
+    assert_eq!(fixture.get("/v1/models").await.1["data"], json!([expected]));
+    assert_eq!(fixture.get("/v1/models/in").await, (200, expected));
+    let (status, answer) = fixture.get("/v1/models/coming").await;
     assert_eq!((status, &answer["error"]["code"]), (404, &json!("model_not_found")));
 }
 
 #[tokio::test]
 async fn models_that_would_be_loaded_are_listed_too() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let row = |id, handle: &str, state: State| Model {
         id,
         handle: handle.into(),
         state: state.into(),
         ..Model::default()
     };
-    *world.stage.models.lock().unwrap() =
+    *fixture.stage.models.lock().unwrap() =
         vec![row(1, "in", State::Ready), row(2, "ready", State::Ready), row(3, "late", State::Pending)];
     let loaded = LoadedModel {
         model_id: 1,
@@ -277,19 +278,19 @@ async fn models_that_would_be_loaded_are_listed_too() {
         state: LoadState::Loaded.into(),
         ..LoadedModel::default()
     };
-    *world.stage.status.lock().unwrap() =
+    *fixture.stage.status.lock().unwrap() =
         RuntimeStatus { models: vec![loaded], loads_on_demand: true, ..RuntimeStatus::default() };
-    let list = world.get("/v1/models").await.1;
+    let list = fixture.get("/v1/models").await.1;
     let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].clone()).collect();
     assert_eq!(ids, [json!("in"), json!("ready")]);
-    assert_eq!(world.get("/v1/models/ready").await.0, 200);
-    assert_eq!(world.get("/v1/models/late").await.0, 404);
+    assert_eq!(fixture.get("/v1/models/ready").await.0, 200);
+    assert_eq!(fixture.get("/v1/models/late").await.0, 404);
 }
 
 #[tokio::test]
 async fn errors_have_openais_body() {
-    let world = world(hello(FinishReason::Stop)).await;
-    let refuse = |error: ServiceError| *world.stage.refusal.lock().unwrap() = Some(error);
+    let fixture = fixture(hello(FinishReason::Stop)).await;
+    let refuse = |error: ServiceError| *fixture.stage.refusal.lock().unwrap() = Some(error);
     for (error, status, kind, code) in [
         (ServiceError::model_not_found("tiny"), 404, "invalid_request_error", "model_not_found"),
         (ServiceError::not_loaded("tiny"), 503, "server_error", "model_not_loaded"),
@@ -309,11 +310,11 @@ async fn errors_have_openais_body() {
         for stream in [false, true] {
             let request = request("POST", "/v1/chat/completions").header("content-type", "application/json");
             let body = Body::from(chat(json!({"stream": stream})).to_string());
-            let (got, headers, bytes) = world.send(request.body(body).unwrap()).await;
+            let (got, headers, bytes) = fixture.send(request.body(body).unwrap()).await;
             assert_eq!(got.as_u16(), status);
             let answer: Value = serde_json::from_slice(&bytes).unwrap();
             assert_eq!(
-                answer,
+                without_id(answer),
                 json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
             );
             assert_eq!(headers.get("retry-after").map(|v| v.to_str().unwrap().to_owned()), retry);
@@ -323,7 +324,7 @@ async fn errors_have_openais_body() {
 
 #[tokio::test]
 async fn bad_requests_name_their_field() {
-    let world = world(hello(FinishReason::Stop)).await;
+    let fixture = fixture(hello(FinishReason::Stop)).await;
     for (path, body, field) in [
         ("/v1/chat/completions", json!({"messages": []}), "model"),
         ("/v1/chat/completions", json!({"model": "m"}), "messages"),
@@ -340,19 +341,19 @@ async fn bad_requests_name_their_field() {
         ("/v1/completions", completion(json!({"max_tokens": 0})), "max_tokens"),
         ("/v1/completions", completion(json!({"logprobs": true})), "logprobs"),
     ] {
-        let (status, answer) = world.call("POST", path, body.clone()).await;
+        let (status, answer) = fixture.call("POST", path, body.clone()).await;
         assert_eq!((status, &answer["error"]["param"]), (400, &json!(field)), "{body}");
         assert_eq!(answer["error"]["type"], "invalid_request_error");
     }
-    assert!(world.stage.asked.lock().unwrap().is_empty());
+    assert!(fixture.stage.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn what_is_no_json_is_told_so() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let send = async |kind: &str, body: Body| {
         let request = request("POST", "/v1/chat/completions").header("content-type", kind);
-        let (status, _, bytes) = world.send(request.body(body).unwrap()).await;
+        let (status, _, bytes) = fixture.send(request.body(body).unwrap()).await;
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         (status.as_u16(), answer["error"]["message"].as_str().unwrap().to_owned())
     };
@@ -360,9 +361,9 @@ async fn what_is_no_json_is_told_so() {
     assert!(status == 400 && message.contains("line 1 column 11"), "{message}");
     assert_eq!(send("text/plain", Body::from("{}")).await.0, 415);
     assert_eq!(send("application/json", Body::from(vec![b' '; (8 << 20) + 1])).await.0, 413);
-    let (status, answer) = world.get("/v1/chat/completions").await;
+    let (status, answer) = fixture.get("/v1/chat/completions").await;
     assert_eq!((status, answer["error"]["type"].as_str()), (405, Some("invalid_request_error")));
-    let (status, answer) = world.get("/v1/nothing").await;
+    let (status, answer) = fixture.get("/v1/nothing").await;
     assert_eq!((status, answer["error"]["code"].as_str()), (404, Some("not_found")));
 }
 
@@ -371,14 +372,14 @@ async fn an_error_in_mid_stream_is_the_last_event() {
     let mut said = hello(FinishReason::Stop);
     said.truncate(2);
     said.push(Err(ServiceError::load_failed("the engine died").into()));
-    let world = world(said).await;
-    let events = world.stream("/v1/chat/completions", chat(json!({"stream": true}))).await;
+    let fixture = fixture(said).await;
+    let events = fixture.stream("/v1/chat/completions", chat(json!({"stream": true}))).await;
     assert_eq!(events.len(), 3);
     assert!(events[2].starts_with(r#"{"error":{"message":"Failed to load"#), "{}", events[2]);
-    let (status, _) = world.call("POST", "/v1/chat/completions", chat(json!({}))).await;
+    let (status, _) = fixture.call("POST", "/v1/chat/completions", chat(json!({}))).await;
     assert_eq!(status, 500);
-    world.stage.generations.lock().unwrap()[0] = hello(FinishReason::Cancelled);
-    let (status, _) = world.call("POST", "/v1/chat/completions", chat(json!({}))).await;
+    fixture.stage.generations.lock().unwrap()[0] = hello(FinishReason::Cancelled);
+    let (status, _) = fixture.call("POST", "/v1/chat/completions", chat(json!({}))).await;
     assert_eq!(status, 503);
 }
 
@@ -386,14 +387,14 @@ async fn an_error_in_mid_stream_is_the_last_event() {
 async fn a_client_that_leaves_stops_its_generations() {
     let mut said = hello(FinishReason::Stop);
     said.truncate(2);
-    let world = world(said).await;
+    let fixture = fixture(said).await;
     let body = Body::from(chat(json!({"stream": true, "n": 2})).to_string());
     let request = request("POST", "/v1/chat/completions").header("content-type", "application/json");
-    let response = world.routes.clone().oneshot(request.body(body).unwrap()).await.unwrap();
+    let response = fixture.routes.clone().oneshot(request.body(body).unwrap()).await.unwrap();
     let mut body = response.into_body();
-    while world.stage.running.load(Ordering::SeqCst) < 2 {
+    while fixture.stage.running.load(Ordering::SeqCst) < 2 {
         body.frame().await.unwrap().unwrap();
     }
     drop(body);
-    assert_eq!(world.stage.running.load(Ordering::SeqCst), 0);
+    assert_eq!(fixture.stage.running.load(Ordering::SeqCst), 0);
 }

@@ -13,8 +13,8 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use super::world::{World, request};
-use crate::{guard::Guard, openai, outer};
+use super::fixture::{Fixture, request};
+use crate::{guard::Guard, middleware, openai};
 
 async fn panicking() {
     panic!("injected");
@@ -23,11 +23,11 @@ async fn panicking() {
 fn panicking_everywhere() -> Router {
     let routes = Router::new().route("/v1/models", get(panicking)).route("/{*path}", get(panicking));
     let settings = Settings::load(None, |_| None, &[]).unwrap();
-    outer::wrap(routes, Guard::new(&settings, SocketAddr::from(([127, 0, 0, 1], 8000))))
+    middleware::wrap(routes, Guard::new(&settings, SocketAddr::from(([127, 0, 0, 1], 8000))))
 }
 
 #[tokio::test]
-async fn a_panic_answers_as_each_face_does() {
+async fn a_panic_answers_in_each_protocol() {
     let send = async |path: &str, kind: &str| {
         let request = request("GET", path).header("content-type", kind).body(Body::empty()).unwrap();
         let (parts, body) = panicking_everywhere().oneshot(request).await.unwrap().into_parts();
@@ -59,10 +59,10 @@ async fn a_panic_in_a_stream_is_its_last_event() {
 
 #[tokio::test]
 async fn a_large_head_is_refused() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     for (path, code) in [("/v1/models", "invalid_argument"), ("/api/models", "INVALID_ARGUMENT")] {
         let large = request("GET", path).header("x-large", "x".repeat(70_000));
-        let (status, _, bytes) = world.send(large.body(Body::empty()).unwrap()).await;
+        let (status, _, bytes) = fixture.send(large.body(Body::empty()).unwrap()).await;
         let answer: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!((status.as_u16(), &answer["error"]["code"]), (431, &json!(code)));
     }
@@ -71,11 +71,11 @@ async fn a_large_head_is_refused() {
 /// Over a socket nobody reads more of a head than its limit, however much comes.
 #[tokio::test]
 async fn an_endless_head_is_refused_before_it_ends() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let shutdown = world.host.shutdown.clone();
-    let server = tokio::spawn(world.host.serve(listener, world.routes));
+    let shutdown = fixture.host.shutdown.clone();
+    let server = tokio::spawn(fixture.host.serve(listener, fixture.routes));
     let (mut answers, mut head) = TcpStream::connect(address).await.unwrap().into_split();
     let endless = async {
         let mut next: &[u8] = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-endless: ";
@@ -104,11 +104,11 @@ fn frame(flag: u8, claimed: u32, bytes: &[u8]) -> Vec<u8> {
 
 #[tokio::test]
 async fn messages_that_cannot_be_read_are_the_callers_fault() {
-    let world = World::new().await;
+    let fixture = Fixture::new().await;
     let status = async |kind: &str, body: Vec<u8>| {
         let path = "/millm.catalog.v1.CatalogService/GetModel";
         let request = request("POST", path).version(Version::HTTP_2).header("content-type", kind);
-        let (_, headers, bytes) = world.send(request.body(Body::from(body)).unwrap()).await;
+        let (_, headers, bytes) = fixture.send(request.body(Body::from(body)).unwrap()).await;
         let trailers = String::from_utf8_lossy(&bytes).into_owned();
         match headers.get("grpc-status") {
             Some(code) => code.to_str().unwrap().to_owned(),

@@ -1,58 +1,78 @@
-//! What every part of the Downloader works with.
+//! The dependencies that every part of the Downloader shares.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use millm_kit::{Conn, Secret, ServiceError};
+use millm_kit::{Channel, Secret, ServiceError, request_id};
 use millm_model::memory::Workload;
 use millm_proto::runtime::v1::{GetStatusRequest, LoadState, runtime_service_client::RuntimeServiceClient};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{cache::Cache, disk::DiskSpace, hub::Hub, hub_cache::HubCache, registry::Registry};
+use crate::{
+    catalog_client::CatalogClient,
+    hub::client::Hub,
+    store::{disk_space::DiskSpace, hf_cache::HfCache, models_dir::ModelsDir},
+};
 
+const RUNTIME_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Clients, folders and settings of one Downloader.
 #[derive(Debug)]
-pub struct Context {
-    pub hub: Hub,
-    pub cache: Cache,
-    /// Of Hugging Face's own tools.
-    pub hub_cache: Option<HubCache>,
-    pub registry: Registry,
-    pub runtime: Conn,
-    pub disk: Arc<dyn DiskSpace>,
-    /// For what memory is estimated: the server's settings.
-    pub workload: Workload,
-    /// The server's own token, for requests that bring none.
-    pub token: Option<Secret>,
-    pub downloads_at_once: usize,
-    /// For quantizing; 0: one per core.
-    pub threads: usize,
-    /// What must come to its end although its caller has left.
-    pub tasks: TaskTracker,
-    pub stopping: CancellationToken,
+pub(crate) struct Context {
+    pub(crate) hub: Hub,
+    pub(crate) models_dir: ModelsDir,
+    /// The cache of Hugging Face's own tools, where one is configured. It is only read.
+    pub(crate) hf_cache: Option<HfCache>,
+    pub(crate) catalog: CatalogClient,
+    pub(crate) runtime: Channel,
+    pub(crate) disk: Arc<dyn DiskSpace>,
+    /// The load for which memory is estimated, from the server's settings.
+    pub(crate) workload: Workload,
+    /// The server's own token, for requests without one.
+    pub(crate) token: Option<Secret>,
+    pub(crate) max_concurrent_downloads: usize,
+    /// Threads for quantizing; 0 means one per core.
+    pub(crate) threads: usize,
+    /// Tasks that run to their end although their caller has left.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl Context {
-    /// Bytes that can be written to the models folder.
-    pub fn available_bytes(&self) -> Result<u64, ServiceError> {
+    /// Returns the bytes that can still be written to the models folder.
+    ///
+    /// # Errors
+    ///
+    /// INTERNAL when the file system does not answer.
+    pub(crate) fn available_bytes(&self) -> Result<u64, ServiceError> {
         self.disk
-            .available(self.cache.root())
+            .available(self.models_dir.root())
             .map_err(|error| ServiceError::internal(format!("statvfs: {error}")))
     }
 
-    /// Whether the Runtime holds the model in any way. Errors with SERVICE_UNAVAILABLE when it cannot be asked.
-    pub async fn is_loaded(&self, id: i64) -> Result<bool, ServiceError> {
+    /// Returns whether the Runtime loads, holds or unloads the model.
+    ///
+    /// # Errors
+    ///
+    /// SERVICE_UNAVAILABLE when the Runtime does not answer.
+    pub(crate) async fn is_loaded(&self, id: i64) -> Result<bool, ServiceError> {
         let mut client = RuntimeServiceClient::new(self.runtime.clone());
-        let ask = client.get_status(GetStatusRequest {});
-        let answer = tokio::time::timeout(std::time::Duration::from_secs(5), ask).await;
-        let Ok(Ok(status)) = answer else { return Err(ServiceError::service_unavailable("runtime")) };
-        let holds = |state| matches!(state, LoadState::Loading | LoadState::Loaded | LoadState::Unloading);
-        Ok(status.into_inner().models.iter().any(|model| model.model_id == id && holds(model.state())))
+        let call = client.get_status(GetStatusRequest {});
+        let Ok(Ok(status)) = tokio::time::timeout(RUNTIME_TIMEOUT, call).await else {
+            return Err(ServiceError::service_unavailable("runtime"));
+        };
+        let is_held = |state| matches!(state, LoadState::Loading | LoadState::Loaded | LoadState::Unloading);
+        Ok(status.into_inner().models.iter().any(|model| model.model_id == id && is_held(model.state())))
     }
 
     /// Runs `work` to its end, whether or not the caller stays.
-    pub async fn to_its_end<T: Send + 'static>(
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `work`, or INTERNAL when it panicked.
+    pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
     ) -> Result<T, ServiceError> {
-        self.tasks.spawn(work).await.map_err(ServiceError::internal)?
+        self.tasks.spawn(request_id::inherit(work)).await.map_err(ServiceError::internal)?
     }
 }

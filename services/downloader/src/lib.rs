@@ -1,130 +1,132 @@
-//! Gets models: hub to verified to quantized. Owns the models folder; what exists is the Catalog's to know.
+//! Downloads models: from the hub to verified files to a quantized model. This crate owns the models folder; the
+//! Catalog owns the list of models.
 //!
-//! A request is looked at ([`survey`]: what the hub has, [`select`]: which files, [`plan`]: sizes and room), gets a
-//! row, and waits in the [`queue`]. A [`job`] looks for what is here already ([`reuse`]), fetches the rest
-//! ([`transfer`]), verifies, quantizes, seals ([`meta`]) and renames; the row becomes READY last. Whatever ends the process, [`reconcile`] goes on from there.
+//! A request is resolved first (`resolve`: what the hub has, which files to fetch, how much room they need). It gets
+//! a row in the Catalog and waits in the queue (`jobs`). Its job runs through six phases: resolve, reuse, fetch,
+//! verify, quantize, seal. Each phase is one file of `jobs/phases`, which says what a `kill -9` in that phase leaves.
+//! `repair` resumes interrupted jobs at the next start. The row becomes READY last.
+//!
+//! | folder | content |
+//! |---|---|
+//! | `service` | the gRPC calls |
+//! | `jobs` | the queue, a job and its phases |
+//! | `resolve` | which files make the model, and the download plan |
+//! | `transfer` | one file from the hub to the disk |
+//! | `store` | the models folder, manifests, locks, the Hugging Face cache |
+//! | `repair` | the comparison of Catalog and disk |
+//! | `hub` | the hub's client |
 
-mod cache;
+mod catalog_client;
 mod context;
-mod describe;
-mod digest;
-mod disk;
 mod error;
-mod estimate;
-mod fetch;
 mod hub;
-mod hub_cache;
-mod hub_view;
-mod job;
-mod local;
-mod lock;
-mod meta;
-mod offline;
-mod plan;
-mod policy;
-mod preview;
+mod jobs;
+mod limits;
 mod progress;
-mod quantization;
-mod quantize;
-mod queue;
-mod ready;
-mod reconcile;
-mod registry;
-mod remove;
-mod reuse;
-mod select;
+mod repair;
+mod resolve;
+mod retry;
 mod service;
-mod start;
-mod storage;
-mod survey;
+mod store;
 mod transfer;
-mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use millm_kit::{Conn, Host, Secret, Settings};
+use millm_kit::{Channel, Host, Secret, Settings};
 use millm_model::memory::Workload;
 use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
 use tonic::codec::CompressionEncoding;
 
-pub use disk::DiskSpace;
 pub use error::BuildError;
+pub use store::disk_space::DiskSpace;
 
-use cache::Cache;
+use catalog_client::CatalogClient;
 use context::Context;
-use disk::RealDisk;
-use hub::Hub;
-use hub_cache::HubCache;
-use policy::Policy;
-use queue::Queue;
-use registry::Registry;
+use hub::client::Hub;
+use jobs::queue::{Queue, QueueWorker};
+use limits::HubLimits;
 use service::Service;
+use store::{disk_space::StatvfsDisk, hf_cache::HfCache, models_dir::ModelsDir};
 
-/// The service before it is mounted.
+/// The Downloader service before it is mounted on a host.
 #[derive(Debug)]
 pub struct Downloader {
     hub: Hub,
-    cache: Cache,
-    hub_cache: Option<HubCache>,
-    registry: Registry,
-    runtime: Conn,
+    models_dir: ModelsDir,
+    hf_cache: Option<HfCache>,
+    catalog: CatalogClient,
+    runtime: Channel,
     disk: Arc<dyn DiskSpace>,
     workload: Workload,
     token: Option<Secret>,
-    downloads_at_once: usize,
+    max_concurrent_downloads: usize,
     threads: usize,
 }
 
 impl Downloader {
-    /// Shows that the models folder can be written; neither the hub nor another service is asked yet.
-    pub fn build(settings: &Settings, catalog: Conn, runtime: Conn) -> Result<Self, BuildError> {
+    /// Opens the models folder and makes the hub's client. Calls neither the hub nor another service.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BuildError::Folder`] when the models folder cannot be written, and [`BuildError::Http`] when no HTTP
+    /// client can be made.
+    pub fn build(settings: &Settings, catalog: Channel, runtime: Channel) -> Result<Self, BuildError> {
         Ok(Self {
-            hub: Hub::new(&settings.hf_endpoint, Policy::new(settings))?,
-            cache: Cache::open(&settings.model_cache_dir)?,
-            hub_cache: settings.hf_hub_cache.clone().map(HubCache::new),
-            registry: Registry::new(catalog),
+            hub: Hub::new(&settings.hf_endpoint, HubLimits::new(settings))?,
+            models_dir: ModelsDir::open(&settings.model_cache_dir)?,
+            hf_cache: settings.hf_hub_cache.clone().map(HfCache::new),
+            catalog: CatalogClient::new(catalog),
             runtime,
-            disk: Arc::new(RealDisk),
+            disk: Arc::new(StatvfsDisk),
             workload: Workload::served(
                 settings.context_length as usize,
                 settings.parallel_requests as usize,
                 (settings.kv_cache_tokens > 0).then_some(settings.kv_cache_tokens as usize),
             ),
             token: settings.hf_token.clone(),
-            downloads_at_once: settings.max_concurrent_downloads.max(1) as usize,
+            max_concurrent_downloads: settings.max_concurrent_downloads.max(1) as usize,
             threads: settings.threads as usize,
         })
     }
 
-    /// Asks another about free space.
+    /// Replaces the disk-space probe (for tests).
     #[must_use]
     pub fn with_disk(mut self, disk: Arc<dyn DiskSpace>) -> Self {
         self.disk = disk;
         self
     }
 
-    /// Begins with what the last run left, as soon as the Catalog answers.
-    pub async fn mount(self, host: &mut Host) -> Conn {
+    /// Mounts the gRPC service on `host`, starts the repair and the jobs, and returns a connection to the service.
+    pub async fn mount(self, host: &mut Host) -> Channel {
         let context = Arc::new(Context {
             hub: self.hub,
-            cache: self.cache,
-            hub_cache: self.hub_cache,
-            registry: self.registry,
+            models_dir: self.models_dir,
+            hf_cache: self.hf_cache,
+            catalog: self.catalog,
             runtime: self.runtime,
             disk: self.disk,
             workload: self.workload,
             token: self.token,
-            downloads_at_once: self.downloads_at_once,
+            max_concurrent_downloads: self.max_concurrent_downloads,
             threads: self.threads,
             tasks: host.tasks.clone(),
             stopping: host.shutdown.stopping.clone(),
         });
-        let queue = Queue::start(&context);
-        context.tasks.spawn(storage::sweep(Arc::clone(&context), queue.clone()));
+        let (queue, worker) = Queue::new(&context);
+        context.tasks.spawn(repair_then_work(Arc::clone(&context), worker));
+        context.tasks.spawn(repair::sweep::run(Arc::clone(&context), queue.clone()));
         let service = DownloaderServiceServer::new(Service { context, queue });
         host.grpc(service.accept_compressed(CompressionEncoding::Gzip)).await
+    }
+}
+
+/// The startup order: repair, then the interrupted jobs, then new calls. The service is mounted meanwhile; calls that
+/// need the queue wait until [`QueueWorker::run`] has taken the interrupted jobs.
+async fn repair_then_work(context: Arc<Context>, worker: QueueWorker) {
+    if let Some(interrupted) = repair::startup::run(&context).await {
+        worker.run(interrupted).await;
     }
 }

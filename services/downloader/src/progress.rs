@@ -1,5 +1,5 @@
-//! One download's snapshot and its only writer. Transfers count bytes into meters; the writer folds them into the
-//! snapshot, which never goes back.
+//! The snapshot of one download, and its only writer. Transfers count bytes in meters; the writer adds them to the
+//! snapshot. Bytes and fractions of a snapshot never decrease.
 
 use std::{
     sync::{
@@ -10,24 +10,27 @@ use std::{
 };
 
 use millm_kit::ServiceError;
-use millm_proto::downloader::v1::{Download, FileProgress, download::State};
+use millm_proto::{
+    catalog::v1::Model,
+    downloader::v1::{Download, FileProgress, download::State},
+};
 use prost_types::Timestamp;
 use tokio::sync::watch;
 
-/// How often meters are folded while bytes flow.
-pub const TICK: Duration = Duration::from_millis(100);
+/// The time between two updates of the snapshot during a transfer.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// Over which time speed is smoothed.
+/// The time constant of the smoothed speed.
 const SMOOTHING: Duration = Duration::from_secs(3);
 
-/// What one file's transfer counts. Written by the transfer, read by the [`Reporter`].
+/// The counters of one file's transfer. The transfer writes them, and the [`Reporter`] reads them.
 #[derive(Debug, Default)]
-pub struct FileMeter {
-    /// On disk or on the way there; falls when a file has to be started again.
+pub(crate) struct FileMeter {
+    /// Bytes on the disk or on the way there. It falls when a file starts again.
     present: AtomicU64,
-    /// All that came over the network.
+    /// Bytes that came over the network.
     received: AtomicU64,
-    /// On disk before this run.
+    /// Bytes on the disk before this run.
     resumed: AtomicU64,
     retries: AtomicU32,
     verified: AtomicBool,
@@ -35,64 +38,68 @@ pub struct FileMeter {
 }
 
 impl FileMeter {
-    /// The transfer begins or goes on with so many bytes there.
-    pub fn have(&self, bytes: u64) {
+    /// Begins or continues the transfer with this many bytes on the disk.
+    pub(crate) fn have(&self, bytes: u64) {
         self.present.store(bytes, Relaxed);
         self.active.store(true, Relaxed);
     }
 
-    pub fn resume_from(&self, bytes: u64) {
+    /// Begins the transfer with bytes of an earlier run.
+    pub(crate) fn resume_from(&self, bytes: u64) {
         self.resumed.store(bytes, Relaxed);
         self.have(bytes);
     }
 
-    pub fn received(&self, bytes: u64) {
+    /// Adds bytes from the network.
+    pub(crate) fn received(&self, bytes: u64) {
         self.present.fetch_add(bytes, Relaxed);
         self.received.fetch_add(bytes, Relaxed);
     }
 
-    /// So many that were there are not.
-    pub fn lost(&self, bytes: u64) {
+    /// Subtracts bytes that turned out to be damaged, or were dropped.
+    pub(crate) fn lost(&self, bytes: u64) {
         self.present.fetch_sub(bytes, Relaxed);
     }
 
-    pub fn retried(&self) {
+    /// Counts one retry.
+    pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);
     }
 
-    pub fn verified(&self, size: u64) {
+    /// Ends the transfer: all `size` bytes are verified.
+    pub(crate) fn verified(&self, size: u64) {
         self.present.store(size, Relaxed);
         self.verified.store(true, Relaxed);
         self.active.store(false, Relaxed);
     }
 }
 
-/// Which part of the whole each stage is.
+/// The part of the whole that each stage takes, from 0 to 1.
 #[derive(Debug, Clone, Copy)]
-pub struct Shares {
+pub(crate) struct StageShares {
     transfer: f64,
     quantize: f64,
 }
 
-impl Shares {
-    pub const TRANSFER_ONLY: Self = Self { transfer: 0.96, quantize: 0.0 };
-    pub const TRANSFER_AND_QUANTIZE: Self = Self { transfer: 0.80, quantize: 0.17 };
-    pub const QUANTIZE_ONLY: Self = Self { transfer: 0.0, quantize: 0.96 };
+impl StageShares {
+    pub(crate) const TRANSFER_ONLY: Self = Self { transfer: 0.96, quantize: 0.0 };
+    pub(crate) const TRANSFER_AND_QUANTIZE: Self = Self { transfer: 0.80, quantize: 0.17 };
+    pub(crate) const QUANTIZE_ONLY: Self = Self { transfer: 0.0, quantize: 0.96 };
 }
 
-/// Sole writer of a download's snapshot: a final state is written once, and last.
+/// The only writer of a download's snapshot. A final state is written once, and last.
 #[derive(Debug)]
-pub struct Reporter {
+pub(crate) struct Reporter {
     snapshot: watch::Sender<Download>,
     meters: Vec<(Arc<FileMeter>, u64)>,
-    shares: Shares,
+    shares: StageShares,
     speed: Speed,
     stalled_after: Duration,
     attempt: Attempt,
 }
 
-/// Quantizing begins anew when the asked for format cannot be made: each attempt then fills what the one before it
-/// left of the share.
+/// Quantizing starts again when the requested format cannot be made. Each attempt fills the part of the share that the
+/// attempt before it left.
 #[derive(Debug, Default, Clone, Copy)]
 struct Attempt {
     begun_at: f64,
@@ -100,20 +107,21 @@ struct Attempt {
 }
 
 impl Reporter {
-    pub fn new(first: Download, stalled_after: Duration) -> (Self, watch::Receiver<Download>) {
+    /// Makes a reporter with its first snapshot, and the receiver of all snapshots.
+    pub(crate) fn new(first: Download, stalled_after: Duration) -> (Self, watch::Receiver<Download>) {
         let (snapshot, watcher) = watch::channel(first);
         let speed = Speed::new(Instant::now());
-        let (shares, attempt) = (Shares::TRANSFER_ONLY, Attempt::default());
+        let (shares, attempt) = (StageShares::TRANSFER_ONLY, Attempt::default());
         (Self { snapshot, meters: Vec::new(), shares, speed, stalled_after, attempt }, watcher)
     }
 
-    /// Its place in the queue, and when its turn may come. An estimate that hardly moves is not told again.
-    pub fn waiting(&self, position: u32, start: Option<SystemTime>) {
+    /// Sets the position in the queue and the estimated start. An estimate that hardly changed is not written.
+    pub(crate) fn waiting(&self, position: u32, start: Option<SystemTime>) {
         self.snapshot.send_if_modified(|download| {
             let start: Option<Timestamp> = start.map(Into::into);
-            let near = |a: Timestamp, b: Timestamp| a.seconds.abs_diff(b.seconds) < 3;
+            let is_near = |a: Timestamp, b: Timestamp| a.seconds.abs_diff(b.seconds) < 3;
             let same_start = match (download.estimated_start_time, start) {
-                (Some(old), Some(new)) => near(old, new),
+                (Some(old), Some(new)) => is_near(old, new),
                 (old, new) => old == new,
             };
             if !same_start {
@@ -124,7 +132,8 @@ impl Reporter {
         });
     }
 
-    pub fn stage(&mut self, state: State, detail: &str) {
+    /// Enters a stage. `detail` is shown to people.
+    pub(crate) fn stage(&mut self, state: State, detail: &str) {
         self.snapshot.send_modify(|download| {
             download.set_state(state);
             download.queue_position = 0;
@@ -138,8 +147,8 @@ impl Reporter {
         });
     }
 
-    /// From here on these files are transferred; a meter for each.
-    pub fn transfer(&mut self, files: &[(String, u64)], shares: Shares) -> Vec<Arc<FileMeter>> {
+    /// Begins the transfer of files, given by path and size in bytes. Returns a meter for each.
+    pub(crate) fn transfer(&mut self, files: &[(String, u64)], shares: StageShares) -> Vec<Arc<FileMeter>> {
         self.shares = shares;
         self.speed = Speed::new(Instant::now());
         self.meters = files.iter().map(|(_, size)| (Arc::default(), *size)).collect();
@@ -157,12 +166,13 @@ impl Reporter {
         self.meters.iter().map(|(meter, _)| Arc::clone(meter)).collect()
     }
 
-    pub fn without_transfer(&mut self, shares: Shares) {
+    /// Sets the shares of a job that transfers nothing.
+    pub(crate) fn without_transfer(&mut self, shares: StageShares) {
         self.shares = shares;
     }
 
-    /// Folds the meters in.
-    pub fn tick(&mut self) {
+    /// Adds the meters to the snapshot.
+    pub(crate) fn tick(&mut self) {
         let sum =
             |value: fn(&FileMeter) -> u64| self.meters.iter().map(|(meter, _)| value(meter)).sum::<u64>();
         let received = sum(|meter| meter.received.load(Relaxed));
@@ -191,10 +201,10 @@ impl Reporter {
         });
     }
 
-    /// `done`: 0 to 1.
-    pub fn quantizing(&mut self, done: f64, detail: String) {
+    /// Sets the progress of quantizing, from 0 to 1.
+    pub(crate) fn quantizing(&mut self, done: f64, detail: String) {
         let done = done.clamp(0.0, 1.0);
-        let Shares { transfer, quantize } = self.shares;
+        let StageShares { transfer, quantize } = self.shares;
         if done < self.attempt.done {
             self.attempt.begun_at += (1.0 - self.attempt.begun_at) * self.attempt.done;
         }
@@ -207,18 +217,21 @@ impl Reporter {
         });
     }
 
-    pub fn succeed(&mut self) {
+    /// Ends the download as SUCCEEDED.
+    pub(crate) fn succeed(&mut self) {
         self.end(State::Succeeded, |download| {
             download.fraction = 1.0;
             download.downloaded_bytes = download.total_bytes;
         });
     }
 
-    pub fn fail(&mut self, error: &ServiceError) {
+    /// Ends the download as FAILED.
+    pub(crate) fn fail(&mut self, error: &ServiceError) {
         self.end(State::Failed, |download| download.error = Some(error.to_rpc()));
     }
 
-    pub fn cancelled(&mut self) {
+    /// Ends the download as CANCELLED.
+    pub(crate) fn cancelled(&mut self) {
         self.end(State::Cancelled, |_| {});
     }
 
@@ -234,11 +247,27 @@ impl Reporter {
     }
 }
 
-pub const fn is_final(state: State) -> bool {
+/// Returns the first snapshot of a row whose job has not begun.
+pub(crate) fn queued_snapshot(row: &Model) -> Download {
+    let mut download = Download {
+        name: format!("downloads/{}", row.id),
+        model_id: row.id,
+        handle: row.handle.clone(),
+        repo_id: row.repo_id.clone(),
+        start_time: Some(SystemTime::now().into()),
+        ..Download::default()
+    };
+    download.set_quantization(row.requested_quantization());
+    download.set_state(State::Queued);
+    download
+}
+
+/// Returns whether a download in this state has ended.
+pub(crate) const fn is_final(state: State) -> bool {
     matches!(state, State::Succeeded | State::Failed | State::Cancelled)
 }
 
-/// Exponentially smoothed, and how long nothing came.
+/// The speed, exponentially smoothed, and the time since the last byte.
 #[derive(Debug)]
 struct Speed {
     bytes_per_second: f64,
@@ -285,12 +314,12 @@ mod tests {
     fn reporter() -> (Reporter, watch::Receiver<Download>, Vec<Arc<FileMeter>>) {
         let (mut reporter, watcher) = Reporter::new(Download::default(), Duration::from_secs(1));
         let files = [("a".to_owned(), 100), ("b".to_owned(), 300)];
-        let meters = reporter.transfer(&files, Shares::TRANSFER_AND_QUANTIZE);
+        let meters = reporter.transfer(&files, StageShares::TRANSFER_AND_QUANTIZE);
         (reporter, watcher, meters)
     }
 
     #[test]
-    fn nothing_goes_back() {
+    fn progress_never_decreases() {
         let (mut reporter, watcher, meters) = reporter();
         meters[1].resume_from(50);
         meters[1].received(250);
@@ -306,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn another_format_fills_the_rest() {
+    fn a_second_format_fills_the_rest() {
         let (mut reporter, watcher, _) = reporter();
         let mut last = 0.0;
         for done in [0.0, 0.3, 0.6, 0.0, 0.5, 1.0] {
@@ -330,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn speed_is_smooth_and_silence_is_noticed() {
+    fn speed_is_smoothed_and_silence_is_measured() {
         let start = Instant::now();
         let mut speed = Speed::new(start);
         let at = |ms: u64| start + Duration::from_millis(ms);

@@ -1,5 +1,5 @@
-//! The engine: a thread that owns the model, its KV cache and its device. Callers send it requests through a bounded
-//! channel and hear back through their sinks; nothing here is async.
+//! The engine: a thread that owns the model, its KV cache and its device. Callers send requests through a bounded
+//! channel and receive events through their sinks. Nothing here is async.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
@@ -8,26 +8,25 @@ use std::thread::JoinHandle;
 
 use millm_model::{Checkpoint, ModelSpec};
 
-use crate::cache::KvCache;
-use crate::cores::Cores;
-use crate::decoder::Decoder;
-use crate::device::{self, Device};
-use crate::error::{Error, Result, of_panic};
+use crate::candle::CandleDecoder;
+use crate::device::Device;
+use crate::error::{Error, Result, from_panic};
 use crate::forward::Forward;
-use crate::generation::tell;
-use crate::load::{LoadProgress, LoadStage};
+use crate::forward::decoder::Decoder;
+use crate::forward::load::{LoadProgress, LoadStage};
+use crate::kv_cache::BlockPool;
 use crate::options::EngineOptions;
-use crate::request::{EndReason, Event, Request, Sink, SubmitError};
+use crate::request::{EndReason, Event, MAX_DRAFT_TOKENS, Request, Sink, SubmitError};
 use crate::scheduler::Scheduler;
+use crate::scheduler::core_budget::CoreBudget;
+use crate::scheduler::sequence::send_end;
 use crate::stats::{Counters, Stats};
-use crate::team::Team;
+use crate::sys::thread_pool::ThreadPool;
 
-/// Most likely tokens that can be asked for with each token.
-const TOP_LOGPROBS: usize = 128;
-/// Tokens that a request may guess ahead.
-const MOST_GUESSED: usize = 16;
+/// The most log-probabilities that a request can ask for with each token.
+const MAX_TOP_LOGPROBS: usize = 128;
 
-/// A loaded model, running. Dropping it stops the thread and ends what runs as cancelled.
+/// A loaded, running model. Dropping it stops the thread and cancels all requests.
 pub struct Engine {
     spec: ModelSpec,
     context_length: usize,
@@ -47,20 +46,25 @@ enum Command {
 
 impl Engine {
     /// Reads the model into memory and starts its thread; blocks until then. Weights are copied: the checkpoint may
-    /// go afterwards. A panic while loading is an error like any other.
+    /// be dropped afterwards. `progress` receives each tensor that is read.
+    ///
+    /// # Errors
+    /// Returns an error if an option is out of range, the device cannot be used, memory is too little, or the
+    /// checkpoint is damaged. A panic while loading is [`Error::Panicked`].
     pub fn load(
         checkpoint: &Checkpoint,
         options: &EngineOptions,
         progress: &mut dyn FnMut(LoadProgress<'_>),
     ) -> Result<Self> {
-        let loaded = catch_unwind(AssertUnwindSafe(|| prepare(checkpoint, options, progress)));
-        let (decoder, cache) = loaded.unwrap_or_else(|panic| Err(of_panic(panic)))?;
-        let spec = decoder.spec().clone();
+        let loaded = catch_unwind(AssertUnwindSafe(|| load_model(checkpoint, options, progress)));
+        let model = loaded.unwrap_or_else(|panic| Err(from_panic(panic)))?;
+        let spec = model.spec().clone();
+        let blocks = BlockPool::new(options.kv_blocks(&spec));
         let context_length = options.context_length(&spec);
-        let weight_bytes = decoder.weight_bytes();
+        let weight_bytes = model.weight_bytes();
         let counters = Arc::new(Counters::default());
-        let scheduler = Scheduler::new(decoder, cache, Arc::clone(&counters), options.limits(&spec));
-        // Room for every request that may be taken, and some for control: sending hardly ever waits.
+        let scheduler = Scheduler::new(model, blocks, Arc::clone(&counters), options.limits(&spec));
+        // Room for every request that may be accepted, and some for control: sending hardly ever waits.
         let (commands, received) = sync_channel(options.slots + options.queue_capacity + 4);
         let threads = options.threads();
         let thread = std::thread::Builder::new()
@@ -73,16 +77,20 @@ impl Engine {
         Ok(Self { spec, context_length, slots, queue_capacity, weight_bytes, counters, commands, thread })
     }
 
-    /// Hands a request over without waiting. On an error its sink has heard nothing.
+    /// Submits a request without waiting.
+    ///
+    /// # Errors
+    /// Returns an error if the request is invalid, the queue is full, or the engine has stopped. The sink has then
+    /// received nothing.
     pub fn submit(&self, request: Request, sink: Box<dyn Sink>) -> Result<(), SubmitError> {
         self.check(&request)?;
-        let most = self.slots + self.queue_capacity;
-        let full = |taken: usize| SubmitError::QueueFull { waiting: taken.saturating_sub(self.slots) };
-        self.counters.enter(most).map_err(full)?;
+        let limit = self.slots + self.queue_capacity;
+        let full = |accepted: usize| SubmitError::QueueFull { waiting: accepted.saturating_sub(self.slots) };
+        self.counters.accept_request(limit).map_err(full)?;
         self.commands.try_send(Command::Submit(Box::new(request), sink)).map_err(|error| {
-            self.counters.left();
+            self.counters.finish_request();
             match error {
-                TrySendError::Full(_) => full(most),
+                TrySendError::Full(_) => full(limit),
                 TrySendError::Disconnected(_) => SubmitError::Stopped,
             }
         })
@@ -101,40 +109,42 @@ impl Engine {
         if let Some(id) = request.prompt.iter().find(|id| **id as usize >= vocabulary) {
             return Err(SubmitError::UnknownToken { id: *id, vocabulary });
         }
-        if request.logprobs.is_some_and(|top| top > TOP_LOGPROBS) {
+        if request.logprobs.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
             return Err(SubmitError::InvalidSampling { field: "logprobs", why: "must be at most 128" });
         }
-        if request.speculate > MOST_GUESSED {
+        if request.max_draft_tokens > MAX_DRAFT_TOKENS {
             return Err(SubmitError::InvalidSampling { field: "speculate", why: "must be at most 16" });
         }
-        request.sampling.check()
+        Ok(request.sampling.check()?)
     }
 
+    /// Returns the model's spec.
     pub fn spec(&self) -> &ModelSpec {
         &self.spec
     }
 
-    /// Tokens of prompt and answer that one request may have.
+    /// Returns the tokens of prompt and answer that one request may have.
     pub fn context_length(&self) -> usize {
         self.context_length
     }
 
-    /// Memory of the weights as they are held.
+    /// Returns the bytes that the weights take as they are held.
     pub fn weight_bytes(&self) -> u64 {
         self.weight_bytes
     }
 
+    /// Returns the counters as they are now.
     pub fn stats(&self) -> Stats {
         self.counters.stats()
     }
 
-    /// Ends everything that runs or waits as cancelled, after the present forward pass.
+    /// Cancels all running and waiting requests after the present forward pass.
     pub fn cancel_all(&self) {
         // Fails only when the thread has ended, and then nothing runs.
         let _ = self.commands.send(Command::CancelAll);
     }
 
-    /// Cancels everything, ends the thread and frees the model's memory; returns when that is done.
+    /// Cancels all requests, ends the thread and frees the model's memory. Returns when that is done.
     pub fn stop(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
@@ -156,48 +166,54 @@ impl Drop for Engine {
     }
 }
 
-fn prepare(
+/// Loads the weights, then allocates the KV cache.
+fn load_model(
     checkpoint: &Checkpoint,
     options: &EngineOptions,
     progress: &mut dyn FnMut(LoadProgress<'_>),
-) -> Result<(Box<dyn Forward>, KvCache)> {
-    options.check(checkpoint.spec())?;
-    let device = options.device.open()?;
-    let decoder: Box<dyn Forward> = match options.device {
+) -> Result<Box<dyn Forward>> {
+    let spec = checkpoint.spec();
+    options.check(spec)?;
+    let handle = options.device.open()?;
+    let (kv_type, blocks) = (options.kv_type, options.kv_blocks(spec));
+    let allocating = LoadProgress { stage: LoadStage::Cache, fraction: 0.98, tensor: None };
+    let model: Box<dyn Forward> = match options.device {
         Device::Cpu => {
-            let team = Team::new(options.threads())?;
-            Box::new(Decoder::load(checkpoint, team, (options.batch_rows(), options.slots), progress)?)
+            let threads = ThreadPool::with_kernels(options.threads(), options.kernels()?)?;
+            let decoder = Decoder::load(checkpoint, threads, options.batch_capacity(), progress)?;
+            checkpoint.check_intact()?;
+            progress(allocating);
+            Box::new(decoder.with_kv_cache(kv_type, blocks)?)
         }
-        Device::Cuda(_) => Box::new(device::Decoder::load(checkpoint, device.clone(), progress)?),
+        Device::Cuda(_) => {
+            let decoder = CandleDecoder::load(checkpoint, handle, progress)?;
+            checkpoint.check_intact()?;
+            progress(allocating);
+            Box::new(decoder.with_kv_cache(kv_type, blocks)?)
+        }
     };
-    checkpoint.check_whole()?;
-    progress(LoadProgress { stage: LoadStage::Cache, fraction: 0.98, tensor: None });
-    let (spec, pages) = (decoder.spec(), options.pages(decoder.spec()));
-    let cache = match options.device {
-        Device::Cpu => KvCache::new(spec, options.kv_type, pages)?,
-        Device::Cuda(_) => KvCache::on(&device, spec, options.kv_type, pages)?,
-    };
-    Ok((decoder, cache))
+    Ok(model)
 }
 
+/// The engine's thread.
 fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>, threads: usize) {
     loop {
-        match next(commands, scheduler.idle()) {
+        match next(commands, scheduler.is_idle()) {
             Next::Command(Command::Submit(request, sink)) => scheduler.enqueue(*request, sink),
             Next::Command(Command::CancelAll) => scheduler.cancel_all(),
-            Next::Command(Command::Stop) | Next::Over => break,
+            Next::Command(Command::Stop) | Next::Closed => break,
             Next::Nothing => {
-                let _cores = Cores::of_this_machine().take(threads);
+                let _permit = CoreBudget::of_this_machine().acquire(threads);
                 scheduler.step();
             }
         }
     }
     scheduler.cancel_all();
-    // Requests that were sent before the stop and not yet read.
+    // Requests that were submitted before the stop and not received yet.
     while let Ok(command) = commands.try_recv() {
         if let Command::Submit(request, mut sink) = command {
             let (reason, prompt_tokens) = (EndReason::Cancelled, request.prompt.len());
-            tell(&mut *sink, Event::End { reason, prompt_tokens, cached: 0, generated: 0 });
+            send_end(&mut *sink, Event::End { reason, prompt_tokens, cached: 0, generated: 0 });
         }
     }
 }
@@ -206,16 +222,16 @@ enum Next {
     Command(Command),
     Nothing,
     /// All senders are gone.
-    Over,
+    Closed,
 }
 
 fn next(commands: &Receiver<Command>, wait: bool) -> Next {
     if wait {
-        return commands.recv().map_or(Next::Over, Next::Command);
+        return commands.recv().map_or(Next::Closed, Next::Command);
     }
     match commands.try_recv() {
         Ok(command) => Next::Command(command),
         Err(TryRecvError::Empty) => Next::Nothing,
-        Err(TryRecvError::Disconnected) => Next::Over,
+        Err(TryRecvError::Disconnected) => Next::Closed,
     }
 }

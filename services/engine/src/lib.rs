@@ -1,65 +1,56 @@
-//! What a model does: one decoder for all families, KV cache, batcher, sampler, taps.
+//! The engine: runs one model for many requests at the same time.
 //!
 //! ```text
-//! Engine::submit ─ bounded channel ─> thread: Scheduler ─ Batch ─> Decoder ─ logits ─> Sampler ─ Event ─> Sink
-//!                                               └────── KvCache (pages) ──────┘ └─ Taps
+//! Engine::submit ─ channel ─> thread: Scheduler ─ Batch ─> Forward ─ logits ─> Sampler ─ Event ─> Sink
+//!                                         └── BlockPool ──────┘ └─ Hooks
 //! ```
 //!
-//! The engine is one thread (and its compute threads) that owns everything a model needs to run; callers talk to it
-//! through [`Engine::submit`] and their own [`Sink`]. No async, no protobuf, no HTTP: the Runtime adds those.
+//! The engine is one thread (and its compute threads) that owns everything that the model needs. Callers talk to it
+//! through [`Engine::submit`] and their own [`Sink`]. It knows no async, no protobuf and no HTTP: the Runtime adds
+//! those.
+//!
+//! | folder | content |
+//! |---|---|
+//! | `scheduler` | continuous batching: admission, preemption, chunked prefill, speculative decoding |
+//! | `kv_cache` | blocks of keys and values, and the prefix cache |
+//! | `sampling` | from logits to tokens, with or without a grammar |
+//! | `forward` | the forward pass on the host |
+//! | `candle` | the forward pass on GPUs |
+//! | `matmul` | weight matrices and kernels |
+//! | `sys` | threads, memory, instruction sets |
 
-pub mod batch;
-pub mod cache;
-pub mod constraint;
-pub mod decoder;
-pub mod device;
-pub mod engine;
-pub mod error;
-pub mod known;
-pub mod linear;
-pub mod load;
-pub mod measure;
-pub mod options;
-pub mod pages;
-pub mod request;
-pub mod sampler;
-pub mod stats;
-pub mod taps;
-pub mod team;
-
-mod activations;
-mod attention;
-mod cores;
-mod draft;
-mod embedding;
+mod candle;
+mod device;
+mod engine;
+mod error;
 mod forward;
-mod generation;
-mod inputs;
-mod kernels;
-mod matrix;
-mod mlp;
-mod mxfp4;
-mod norm;
-mod panel;
-mod pass_outcome;
-mod plain;
-mod plan;
-mod reading;
-mod region;
-mod rope;
-mod running;
+mod kv_cache;
+mod matmul;
+mod options;
+mod request;
+mod sampling;
 mod scheduler;
-mod stored;
-mod vector;
+mod stats;
+mod sys;
 
-pub use cache::KvType;
-pub use constraint::{Constraint, ConstraintError, Next};
+#[cfg(feature = "cuda")]
+pub use candle::gpu_uuid;
+pub use candle::{CUDA_CONTEXT_BYTES, CandleDecoder, DeviceHandle, candle_tensor_bytes};
 pub use device::Device;
 pub use engine::Engine;
 pub use error::{Error, Result};
-pub use load::{LoadProgress, LoadStage};
+pub use forward::Forward;
+pub use forward::batch::{Batch, BatchCapacity, Logits, Segment};
+pub use forward::decoder::Decoder;
+pub use forward::hooks::{HookPoint, Hooks, NoHooks};
+pub use forward::load::{LoadProgress, LoadStage};
+pub use kv_cache::{
+    BLOCK_SIZE, BlockCopy, BlockKey, BlockPool, BlockTable, KvSlot, KvType, PrefixId, SequenceId,
+};
 pub use options::{EngineOptions, Memory};
-pub use request::{EndReason, Event, Request, Sink, SubmitError, Token};
-pub use sampler::Sampling;
+pub use request::{EndReason, Event, MAX_DRAFT_TOKENS, Request, Sink, SubmitError, Token};
+pub use sampling::{AllowedTokens, Constraint, ConstraintError, InvalidParameter, SamplingParams};
 pub use stats::Stats;
-pub use taps::{HookPoint, NoTaps, Taps};
+pub use sys::bandwidth::bandwidth;
+pub use sys::cpu::KernelSet;
+pub use sys::thread_pool::ThreadPool;

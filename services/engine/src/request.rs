@@ -1,106 +1,146 @@
-//! What a caller asks of the engine, and what it hears back.
+//! A request to the engine, and the events that its caller receives.
 
-use crate::constraint::Constraint;
-use crate::sampler::Sampling;
+use crate::sampling::{Constraint, InvalidParameter, SamplingParams};
 
 /// One completion to generate.
 #[derive(Debug, Default)]
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
-    pub sampling: Sampling,
-    /// At most so many tokens are generated; `None` is until the context is full. 0 scores the prompt only.
+    /// How tokens are chosen.
+    pub sampling: SamplingParams,
+    /// The most tokens to generate; `None` is until the context is full. 0 scores the prompt only.
     pub max_tokens: Option<usize>,
-    /// Any of these ends the generation.
+    /// Each of these tokens ends the generation.
     pub stop_token_ids: Vec<u32>,
-    /// Generate on past `stop_token_ids`.
+    /// Generates on past `stop_token_ids`.
     pub ignore_eos: bool,
-    /// Give each token's log-probability and those of this many most likely ones.
+    /// Returns each token's log-probability, and those of this many most likely tokens.
     pub logprobs: Option<usize>,
-    /// Give the prompt tokens' log-probabilities too (with `logprobs`' number of most likely ones, or none).
+    /// Returns the prompt tokens' log-probabilities too (with `logprobs`' number of most likely tokens, or none).
     pub prompt_logprobs: bool,
-    /// What the answer must look like.
+    /// Holds the answer to a grammar.
     pub constraint: Option<Box<dyn Constraint>>,
-    /// Guess up to this many tokens ahead from the text's own repetitions: the text is the same, and comes faster
-    /// where it repeats itself. 0 is off.
-    pub speculate: usize,
+    /// The most draft tokens per step for prompt-lookup speculative decoding, at most [`MAX_DRAFT_TOKENS`]; 0 is off.
+    /// The text is the same.
+    pub max_draft_tokens: usize,
 }
 
-/// A token and how likely it was, by the model's own distribution before temperature, penalties and bias.
+/// Upper limit of [`Request::max_draft_tokens`].
+pub const MAX_DRAFT_TOKENS: usize = 16;
+
+/// A token and its log-probability under the model's own distribution, before temperature, penalties and biases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Token {
+    /// Index in the vocabulary.
     pub id: u32,
-    /// Natural logarithm; `None` when not asked for, and for the first prompt token, which nothing predicts.
+    /// Natural logarithm. `None` if the request does not ask for it, and for the first prompt token, which nothing
+    /// predicts.
     pub logprob: Option<f32>,
     /// The most likely tokens here with their log-probabilities, most likely first.
     pub top: Vec<(u32, f32)>,
 }
 
-/// In this order: `Started`, any number of `Token`s, `End`. A request that is cancelled or fails before it started
-/// hears `End` alone.
+/// What a sink receives, in this order: `Started`, any number of `Token`s, `End`. A request that is cancelled or
+/// fails before it started receives `End` alone.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The prompt is in the cache.
+    /// The prompt is in the KV cache.
     Started {
-        /// One for each prompt token, when asked for.
+        /// One for each prompt token, if the request asks for them.
         prompt: Option<Vec<Token>>,
     },
     /// A generated token. A stop token is not sent: it is in `End`.
     Token(Token),
     /// The last event.
     End {
+        /// Why the generation ended.
         reason: EndReason,
+        /// Tokens of the prompt.
         prompt_tokens: usize,
-        /// Prompt tokens that were found in the cache.
+        /// Prompt tokens that were found in the KV cache.
         cached: usize,
-        /// Tokens sampled, a stop token included.
+        /// Tokens sampled, including a stop token.
         generated: usize,
     },
 }
 
+/// Why a generation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
     /// A stop token was generated.
     Eos(u32),
     /// `max_tokens` were generated, or the context is full.
     Length,
-    /// The constraint allows nothing more.
+    /// The constraint allows no further token.
     Complete,
+    /// The receiver went away, or the engine stopped.
     Cancelled,
-    /// The constraint cannot be held: it is too complex.
+    /// The constraint cannot be held: it is too complex, or no token can follow.
     Unsatisfiable(String),
-    /// Who worked out the constraint is gone.
-    ConstraintLost(String),
-    /// There was no memory for it.
+    /// The process that computes the constraint is gone.
+    ConstraintUnavailable(String),
+    /// There was too little memory for the request.
     OutOfMemory,
+    /// The engine failed.
     Failed(String),
 }
 
-/// Where a request's events go. The engine calls it between forward passes, so it must not block: a receiver too
-/// slow for its buffer should be treated as gone.
+/// Receives a request's events. The engine calls it between forward passes, so it must not block: a receiver that is
+/// too slow for its buffer should be treated as gone.
 pub trait Sink: Send {
-    /// `false` says that the receiver is gone: the request is cancelled at once.
+    /// Receives an event. `false` means that the receiver is gone: the request is cancelled at once.
     fn send(&mut self, event: Event) -> bool;
 
-    /// Whether the receiver is gone, asked at each step, also while the request waits.
+    /// Returns whether the receiver is gone. The engine asks at each step, also while the request waits.
     fn closed(&self) -> bool {
         false
     }
 }
 
-/// Why a request was not taken. Nothing is sent to its sink.
+/// Why a request was refused. Its sink receives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
+    /// All slots and the queue are taken.
     #[error("too many requests: {waiting} waiting")]
-    QueueFull { waiting: usize },
+    QueueFull {
+        /// Requests that wait for a slot.
+        waiting: usize,
+    },
+    /// The prompt does not fit the context together with one generated token.
     #[error("the prompt has {tokens} tokens; the context holds {context}")]
-    PromptTooLong { tokens: usize, context: usize },
+    PromptTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the context.
+        context: usize,
+    },
+    /// The prompt has no token.
     #[error("the prompt is empty")]
     EmptyPrompt,
+    /// A token id is not in the vocabulary.
     #[error("token {id} is outside the vocabulary of {vocabulary}")]
-    UnknownToken { id: u32, vocabulary: usize },
+    UnknownToken {
+        /// The token's id.
+        id: u32,
+        /// The number of tokens in the vocabulary.
+        vocabulary: usize,
+    },
+    /// A parameter is out of range.
     #[error("{field}: {why}")]
-    InvalidSampling { field: &'static str, why: &'static str },
+    InvalidSampling {
+        /// The parameter's name.
+        field: &'static str,
+        /// The range that it must be in.
+        why: &'static str,
+    },
+    /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,
+}
+
+impl From<InvalidParameter> for SubmitError {
+    fn from(invalid: InvalidParameter) -> Self {
+        Self::InvalidSampling { field: invalid.field, why: invalid.why }
+    }
 }

@@ -1,67 +1,75 @@
-//! What the engine counts: written by its thread, read by anyone at any time.
+//! The engine's counters: written by its thread, read by any other at any time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::pages::Pages;
+use crate::kv_cache::BlockPool;
 
 /// Counters since the load, and the present state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Forward passes run.
     pub forward_passes: u64,
-    /// Prompt tokens run.
+    /// Prompt tokens computed.
     pub prompt_tokens: u64,
-    /// Prompt tokens that were found in the cache instead.
+    /// Prompt tokens found in the KV cache instead.
     pub cached_tokens: u64,
     /// Tokens sampled.
     pub generated_tokens: u64,
-    /// Tokens guessed ahead, and how many of them came true.
-    pub guessed_tokens: u64,
-    pub true_guesses: u64,
-    /// How often a running request gave up its pages for an older one.
+    /// Tokens proposed by prompt lookup.
+    pub draft_tokens: u64,
+    /// Draft tokens that the model sampled itself.
+    pub accepted_tokens: u64,
+    /// How often a running request was preempted by an older one.
     pub preemptions: u64,
+    /// Requests in the running batch.
     pub running: usize,
+    /// Requests in the queue.
     pub waiting: usize,
-    pub kv_pages_free: usize,
-    /// Held by nobody, but kept for who begins the same; they make room when that is needed.
-    pub kv_pages_kept: usize,
-    pub kv_pages_total: usize,
+    /// KV blocks without content.
+    pub kv_blocks_free: usize,
+    /// KV blocks that no request holds and that the prefix cache keeps. They are evicted when blocks are needed.
+    pub kv_blocks_cached: usize,
+    /// All KV blocks.
+    pub kv_blocks_total: usize,
 }
 
+/// The same, shared between threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     forward_passes: AtomicU64,
     prompt_tokens: AtomicU64,
     cached_tokens: AtomicU64,
     generated_tokens: AtomicU64,
-    guessed_tokens: AtomicU64,
-    true_guesses: AtomicU64,
+    draft_tokens: AtomicU64,
+    accepted_tokens: AtomicU64,
     preemptions: AtomicU64,
     running: AtomicUsize,
     waiting: AtomicUsize,
-    kv_pages_free: AtomicUsize,
-    kv_pages_kept: AtomicUsize,
-    kv_pages_total: AtomicUsize,
-    /// Requests taken and not over: running, waiting, or on their way to the engine's thread.
-    taken: AtomicUsize,
+    kv_blocks_free: AtomicUsize,
+    kv_blocks_cached: AtomicUsize,
+    kv_blocks_total: AtomicUsize,
+    /// Requests accepted and not finished: running, waiting, or on their way to the engine's thread.
+    accepted_requests: AtomicUsize,
 }
 
 impl Counters {
-    /// Takes a place among `most`, or says how many are taken.
-    pub fn enter(&self, most: usize) -> Result<(), usize> {
-        let more = |taken| (taken < most).then_some(taken + 1);
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map(|_| ())
+    /// Counts one more accepted request, at most `limit`. The error is the number of those that there are.
+    pub fn accept_request(&self, limit: usize) -> Result<(), usize> {
+        let more = |count| (count < limit).then_some(count + 1);
+        self.accepted_requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map(|_| ())
     }
 
-    pub fn left(&self) {
-        self.taken.fetch_sub(1, Ordering::AcqRel);
+    /// Counts a request as finished.
+    pub fn finish_request(&self) {
+        self.accepted_requests.fetch_sub(1, Ordering::AcqRel);
     }
 
     pub fn forward_pass(&self) {
         add(&self.forward_passes, 1);
     }
 
-    pub fn prompt_tokens(&self, run: usize) {
-        add(&self.prompt_tokens, run);
+    pub fn prompt_tokens(&self, computed: usize) {
+        add(&self.prompt_tokens, computed);
     }
 
     pub fn cached_tokens(&self, found: usize) {
@@ -72,21 +80,22 @@ impl Counters {
         add(&self.generated_tokens, tokens);
     }
 
-    pub fn guessed(&self, tokens: usize, came_true: usize) {
-        add(&self.guessed_tokens, tokens);
-        add(&self.true_guesses, came_true.min(tokens));
+    pub fn drafted(&self, tokens: usize, accepted: usize) {
+        add(&self.draft_tokens, tokens);
+        add(&self.accepted_tokens, accepted.min(tokens));
     }
 
     pub fn preempted(&self) {
         add(&self.preemptions, 1);
     }
 
-    pub fn present(&self, running: usize, waiting: usize, pages: &Pages) {
+    /// Stores the present state.
+    pub fn set_state(&self, running: usize, waiting: usize, blocks: &BlockPool) {
         self.running.store(running, Ordering::Relaxed);
         self.waiting.store(waiting, Ordering::Relaxed);
-        self.kv_pages_free.store(pages.free(), Ordering::Relaxed);
-        self.kv_pages_kept.store(pages.kept(), Ordering::Relaxed);
-        self.kv_pages_total.store(pages.total(), Ordering::Relaxed);
+        self.kv_blocks_free.store(blocks.free_blocks(), Ordering::Relaxed);
+        self.kv_blocks_cached.store(blocks.cached_blocks(), Ordering::Relaxed);
+        self.kv_blocks_total.store(blocks.total_blocks(), Ordering::Relaxed);
     }
 
     pub fn stats(&self) -> Stats {
@@ -95,14 +104,14 @@ impl Counters {
             prompt_tokens: self.prompt_tokens.load(Ordering::Relaxed),
             cached_tokens: self.cached_tokens.load(Ordering::Relaxed),
             generated_tokens: self.generated_tokens.load(Ordering::Relaxed),
-            guessed_tokens: self.guessed_tokens.load(Ordering::Relaxed),
-            true_guesses: self.true_guesses.load(Ordering::Relaxed),
+            draft_tokens: self.draft_tokens.load(Ordering::Relaxed),
+            accepted_tokens: self.accepted_tokens.load(Ordering::Relaxed),
             preemptions: self.preemptions.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
-            kv_pages_free: self.kv_pages_free.load(Ordering::Relaxed),
-            kv_pages_kept: self.kv_pages_kept.load(Ordering::Relaxed),
-            kv_pages_total: self.kv_pages_total.load(Ordering::Relaxed),
+            kv_blocks_free: self.kv_blocks_free.load(Ordering::Relaxed),
+            kv_blocks_cached: self.kv_blocks_cached.load(Ordering::Relaxed),
+            kv_blocks_total: self.kv_blocks_total.load(Ordering::Relaxed),
         }
     }
 }

@@ -1,25 +1,25 @@
-//! Memory that runs out in the middle: whom it concerns is told so, and the engine goes on.
+//! Memory that runs out during a pass: the requests of that pass fail, and the engine serves the next ones.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink};
+use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, SamplingParams, Sink};
 use millm_model::Checkpoint;
 
-/// The system's memory, of which no piece of [`MOST`] bytes or more can be had.
-struct Scarce;
+/// The system's allocator, which refuses pieces of [`LIMIT`] bytes or more.
+struct Limited;
 
-static MOST: AtomicUsize = AtomicUsize::new(usize::MAX);
+static LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-// SAFETY: what the system's allocator gives, or nothing.
-unsafe impl GlobalAlloc for Scarce {
+// SAFETY: every call goes to the system's allocator or returns null.
+unsafe impl GlobalAlloc for Limited {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= MOST.load(Ordering::Relaxed) {
+        if layout.size() >= LIMIT.load(Ordering::Relaxed) {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller guarantees the same.
         unsafe { System.alloc(layout) }
     }
 
@@ -29,7 +29,7 @@ unsafe impl GlobalAlloc for Scarce {
     }
 
     unsafe fn realloc(&self, memory: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if size >= MOST.load(Ordering::Relaxed) {
+        if size >= LIMIT.load(Ordering::Relaxed) {
             return std::ptr::null_mut();
         }
         // SAFETY: it came from the system's allocator.
@@ -38,7 +38,7 @@ unsafe impl GlobalAlloc for Scarce {
 }
 
 #[global_allocator]
-static MEMORY: Scarce = Scarce;
+static MEMORY: Limited = Limited;
 
 struct Channel(Sender<Event>);
 
@@ -54,7 +54,7 @@ fn start(engine: &Engine, request: Request) -> Receiver<Event> {
     events
 }
 
-/// The ids, and how it ended.
+/// Returns the token ids, and why the answer ended.
 fn gather(events: &Receiver<Event>) -> (Vec<u32>, EndReason) {
     let mut ids = Vec::new();
     for event in events {
@@ -64,35 +64,35 @@ fn gather(events: &Receiver<Event>) -> (Vec<u32>, EndReason) {
             Event::End { reason, .. } => return (ids, reason),
         }
     }
-    panic!("every request hears its end");
+    panic!("every request receives its end");
 }
 
 fn request(length: u32) -> Request {
     let prompt = (0..length).map(|i| 260 + 7 * i % 900).collect();
-    Request { prompt, sampling: Sampling::greedy(), max_tokens: Some(20), ..Request::default() }
+    Request { prompt, sampling: SamplingParams::greedy(), max_tokens: Some(20), ..Request::default() }
 }
 
 #[test]
-fn memory_that_runs_out_while_answering_fails_that_pass_alone() {
+fn memory_that_runs_out_in_a_pass_fails_its_requests_alone() {
     let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-millm");
     let checkpoint = Checkpoint::open(Path::new(tiny)).unwrap();
     let options =
         EngineOptions { context_length: Some(256), slots: 2, threads: Some(2), ..EngineOptions::default() };
     let engine = Engine::load(&checkpoint, &options, &mut |_| {}).unwrap();
-    // Kernels have not worked yet, and want room of their own: who gets none is told so, whichever thread it is.
-    MOST.store(32 << 10, Ordering::Relaxed);
+    // Kernels allocate their scratch memory at the first pass, on every thread. A failure there is reported too.
+    LIMIT.store(32 << 10, Ordering::Relaxed);
     assert_eq!(gather(&start(&engine, request(200))), (Vec::new(), EndReason::OutOfMemory));
-    MOST.store(usize::MAX, Ordering::Relaxed);
+    LIMIT.store(usize::MAX, Ordering::Relaxed);
     let expected = gather(&start(&engine, request(20)));
     assert_eq!(expected.1, EndReason::Length);
 
-    // Scoring takes logits of many rows at once, for which there is no room yet.
-    MOST.store(200 << 10, Ordering::Relaxed);
+    // Scoring needs the logits of many rows at once, for which there is no room yet.
+    LIMIT.store(200 << 10, Ordering::Relaxed);
     let scoring = || Request { prompt_logprobs: true, ..request(100) };
     assert_eq!(gather(&start(&engine, scoring())), (Vec::new(), EndReason::OutOfMemory));
-    MOST.store(usize::MAX, Ordering::Relaxed);
+    LIMIT.store(usize::MAX, Ordering::Relaxed);
     assert_eq!(gather(&start(&engine, request(20))), expected);
     let stats = engine.stats();
-    assert_eq!((stats.running, stats.kv_pages_free + stats.kv_pages_kept), (0, stats.kv_pages_total));
+    assert_eq!((stats.running, stats.kv_blocks_free + stats.kv_blocks_cached), (0, stats.kv_blocks_total));
     assert_eq!(gather(&start(&engine, scoring())).1, EndReason::Length);
 }

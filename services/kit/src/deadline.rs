@@ -1,7 +1,7 @@
-//! gRPC deadlines: a call that names one (`grpc-timeout`) ends with DEADLINE_EXCEEDED when it passes, and its work
-//! is dropped, streams included.
+//! gRPC deadlines: a call with a `grpc-timeout` header fails with DEADLINE_EXCEEDED when the time is over, and its
+//! work is dropped, streams included.
 //!
-//! tonic's own server does this per connection; services here are also called without one.
+//! tonic's own server enforces deadlines on connections. Services here are also called without a connection.
 
 use std::{
     pin::Pin,
@@ -16,10 +16,10 @@ use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tonic::Status;
 
-use crate::{Reason, ServiceError};
+use crate::error::{Reason, ServiceError};
 
-/// A middleware for gRPC routes.
-pub async fn enforce(request: Request, next: Next) -> Response {
+/// Drops the work of a call when its deadline passes. A middleware for gRPC routes.
+pub(crate) async fn enforce(request: Request, next: Next) -> Response {
     let Some(limit) = request.headers().get("grpc-timeout").and_then(parse) else {
         return next.run(request).await;
     };
@@ -27,7 +27,7 @@ pub async fn enforce(request: Request, next: Next) -> Response {
     match timeout_at(deadline, next.run(request)).await {
         Err(_) => exceeded().into_http(),
         Ok(response) => response
-            .map(|body| Body::new(Limited { body: Some(body), sleep: Box::pin(sleep_until(deadline)) })),
+            .map(|body| Body::new(DeadlineBody { body: Some(body), sleep: Box::pin(sleep_until(deadline)) })),
     }
 }
 
@@ -35,7 +35,9 @@ fn exceeded() -> Status {
     ServiceError::new(Reason::Deadline, "The deadline of the call has passed.").into()
 }
 
-/// `100m`, `5S`: at most eight digits and a unit (the gRPC-over-HTTP2 specification).
+/// Parses `100m` or `5S`: at most eight digits and a unit.
+///
+/// Source: the TimeoutValue and TimeoutUnit rules of "gRPC over HTTP2".
 fn parse(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -54,14 +56,14 @@ fn parse(value: &HeaderValue) -> Option<Duration> {
     })
 }
 
-/// A body that ends with the status of a passed deadline.
-struct Limited {
-    /// Dropped at the deadline: that is what stops the work.
+/// A response body that ends with DEADLINE_EXCEEDED at its deadline.
+struct DeadlineBody {
+    /// Dropped at the deadline, which stops the work behind it.
     body: Option<Body>,
     sleep: Pin<Box<Sleep>>,
 }
 
-impl HttpBody for Limited {
+impl HttpBody for DeadlineBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -77,7 +79,7 @@ impl HttpBody for Limited {
         std::task::ready!(this.sleep.as_mut().poll(cx));
         this.body = None;
         let mut trailers = HeaderMap::new();
-        // Our own status always fits a header.
+        // This status always fits a header.
         let _ = exceeded().add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
@@ -95,7 +97,7 @@ mod tests {
     use tower::ServiceExt as _;
 
     #[test]
-    fn timeouts_are_read_as_the_specification_has_them() {
+    fn timeouts_are_parsed_as_the_specification_says() {
         let parse = |text: &str| super::parse(&HeaderValue::from_str(text).unwrap());
         assert_eq!(parse("100m"), Some(Duration::from_millis(100)));
         assert_eq!(parse("2S"), Some(Duration::from_secs(2)));
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_ends_with_the_status_and_its_work_is_dropped() {
+    async fn a_stream_ends_with_deadline_exceeded_and_its_work_is_dropped() {
         let (alive, gone) = tokio::sync::oneshot::channel::<()>();
         let alive = std::sync::Mutex::new(Some(alive));
         let alive = std::sync::Arc::new(alive);
@@ -119,12 +121,12 @@ mod tests {
         gone.await.unwrap_err();
     }
 
-    /// One item, then nothing for ever; holds `alive` as long as somebody listens.
+    /// Yields one item and then waits forever. Holds `alive` until it is dropped.
     fn async_stream(
         alive: Option<tokio::sync::oneshot::Sender<()>>,
     ) -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> {
-        futures::stream::unfold((alive, false), |(alive, said)| async move {
-            if said {
+        futures::stream::unfold((alive, false), |(alive, sent)| async move {
+            if sent {
                 std::future::pending::<()>().await;
             }
             Some((Ok(Bytes::from_static(b"first")), (alive, true)))

@@ -1,8 +1,7 @@
-//! What every role lives in: its routes with health and reflection, its tasks, and an orderly end.
+//! The host of the roles in this process: their routes with health and reflection, their tasks, graceful shutdown.
 
 use std::{
     convert::Infallible,
-    future::Future,
     net::SocketAddr,
     task::{Context, Poll},
     time::Duration,
@@ -17,27 +16,31 @@ use tonic::{body::Body, server::NamedService, service::Routes};
 use tonic_health::server::HealthReporter;
 use tower::{BoxError, Service};
 
-use crate::Conn;
+use crate::{channel::Channel, error::ServiceError};
 
-/// The two stages of an end: `stopping` lets running work finish, `forced` does not wait any longer.
+/// The two stages of a shutdown.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
+    /// Cancelled first: running work may finish, new work is refused.
     pub stopping: CancellationToken,
+    /// Cancelled second: nothing is waited for any longer.
     pub forced: CancellationToken,
 }
 
 impl Shutdown {
-    /// Stops at the first SIGTERM or SIGINT; forces after `drain`, or at the second signal.
+    /// Returns a shutdown that stops at the first SIGTERM or SIGINT, and forces after `drain` or at the second signal.
+    ///
+    /// Must be called within a tokio runtime.
     pub fn on_signals(drain: Duration) -> Self {
         let shutdown = Self::default();
         let Self { stopping, forced } = shutdown.clone();
         tokio::spawn(async move {
             signal().await;
-            tracing::info!(drain_seconds = drain.as_secs(), "stopping; a second signal ends at once");
+            tracing::info!(drain_seconds = drain.as_secs(), "stopping; send a second signal to stop at once");
             stopping.cancel();
             tokio::select! {
-                () = signal() => tracing::warn!("second signal: ending at once"),
-                () = tokio::time::sleep(drain) => tracing::warn!("drain timeout: ending"),
+                () = signal() => tracing::warn!("second signal: stopping at once"),
+                () = tokio::time::sleep(drain) => tracing::warn!("drain timeout: stopping at once"),
             }
             forced.cancel();
         });
@@ -61,17 +64,24 @@ async fn signal() {
     }
 }
 
-/// Collects what runs in this process; [`Host::serve`] then runs it until the end.
+/// Collects the services and tasks of this process. [`Host::serve`] then runs them until shutdown.
 pub struct Host {
     /// Health and reflection.
     standard: axum::Router,
     services: axum::Router,
     health: HealthReporter,
+    /// Tasks that [`Host::serve`] waits for before it returns.
     pub tasks: TaskTracker,
+    /// Tells services and tasks to stop.
     pub shutdown: Shutdown,
 }
 
 impl Host {
+    /// Returns a host without services.
+    ///
+    /// # Panics
+    ///
+    /// Never: the descriptor set of the contract was checked when it was compiled.
     pub fn new(shutdown: Shutdown) -> Self {
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = || {
@@ -80,18 +90,18 @@ impl Host {
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
         let checked = "the descriptor set was checked when it was compiled";
-        // Merged with routers that have a fallback of their own.
+        // The routers that this is merged with have a fallback of their own.
         let standard = Routes::new(health_service)
             .add_service(reflection().build_v1().expect(checked))
-            // What Python's client asks.
+            // The reflection client of gRPC for Python asks for this version.
             .add_service(reflection().build_v1alpha().expect(checked))
             .into_axum_router()
             .reset_fallback();
         Self { standard, services: axum::Router::new(), health, tasks: TaskTracker::new(), shutdown }
     }
 
-    /// Mounts a service, marks it as serving, and gives the way to call it from this process.
-    pub async fn grpc<S>(&mut self, service: S) -> Conn
+    /// Mounts a service, marks it as serving, and returns a channel that calls it from this process.
+    pub async fn grpc<S>(&mut self, service: S) -> Channel
     where
         S: Service<Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
         S::Response: axum::response::IntoResponse,
@@ -99,30 +109,36 @@ impl Host {
     {
         self.health.set_service_status(S::NAME, tonic_health::ServingStatus::Serving).await;
         let path = format!("/{}/{{*rest}}", S::NAME);
-        let conn = Conn::local(service);
-        self.services = std::mem::take(&mut self.services).route_service(&path, serve_conn(conn.clone()));
-        conn
+        let channel = Channel::local(service);
+        self.services =
+            std::mem::take(&mut self.services).route_service(&path, serve_channel(channel.clone()));
+        channel
     }
 
-    /// For a service that changes its own health.
+    /// Returns the health reporter, for a service that changes its own health.
     pub fn health(&self) -> HealthReporter {
         self.health.clone()
     }
 
-    /// Health and reflection alone: the gateway forwards the services' calls itself.
+    /// Returns the routes of health and reflection alone: the gateway forwards the services' calls itself.
     pub fn standard_routes(&self) -> axum::Router {
         self.standard.clone()
     }
 
-    /// The roles of this process as native gRPC, with health and reflection; other calls are UNIMPLEMENTED.
+    /// Returns the services of this process as native gRPC, with health and reflection. Other calls are UNIMPLEMENTED.
     pub fn routes(&self) -> axum::Router {
         let unknown =
             || async { tonic::Status::unimplemented("unknown service").into_http::<axum::body::Body>() };
         self.standard.clone().merge(self.services.clone()).fallback(unknown)
     }
 
-    /// Serves `routes` until the end: no new connections once stopping, open streams until forced; then waits
-    /// for the tasks (until forced).
+    /// Serves `routes` on `listener` until shutdown, then waits for the tasks.
+    ///
+    /// New connections are refused once the host is stopping. Open streams and tasks may go on until it is forced.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the server cannot accept connections any more.
     pub async fn serve(self, listener: TcpListener, routes: axum::Router) -> std::io::Result<()> {
         let Shutdown { stopping, forced } = self.shutdown;
         let health = self.health;
@@ -134,33 +150,30 @@ impl Host {
             }
         };
         let listener = listener.tap_io(|tcp| {
-            // Tokens are small and must leave at once.
+            // Messages with single tokens are small and must not wait for more.
             let _ = tcp.set_nodelay(true);
         });
         let service = routes.into_make_service_with_connect_info::<SocketAddr>();
         let server = axum::serve(listener, service).with_graceful_shutdown(until_stopping);
-        unless(&forced, async { server.await }).await.transpose()?;
+        forced.run_until_cancelled(async { server.await }).await.transpose()?;
         self.tasks.close();
-        unless(&forced, self.tasks.wait()).await;
+        forced.run_until_cancelled(self.tasks.wait()).await;
         Ok(())
     }
 }
 
-async fn unless<T>(forced: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
-    tokio::select! { done = work => Some(done), () = forced.cancelled() => None }
+/// Returns a route that forwards calls to `channel`, wherever its service runs.
+///
+/// A service that cannot be reached answers with the gRPC status UNAVAILABLE.
+pub fn serve_channel(channel: Channel) -> ServeChannel {
+    ServeChannel(channel)
 }
 
-/// A [`Conn`] as a route: what the gateway forwards to, wherever the service lives. A service that cannot be
-/// reached answers UNAVAILABLE in gRPC's own way.
-pub fn serve_conn(conn: Conn) -> ServeConn {
-    ServeConn(conn)
-}
-
-/// Made by [`serve_conn`].
+/// The route that [`serve_channel`] returns.
 #[derive(Debug, Clone)]
-pub struct ServeConn(Conn);
+pub struct ServeChannel(Channel);
 
-impl<B> Service<Request<B>> for ServeConn
+impl<B> Service<Request<B>> for ServeChannel
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -174,15 +187,15 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let mut conn = self.0.clone();
+        let mut channel = self.0.clone();
         Box::pin(async move {
-            let answer = async {
-                std::future::poll_fn(|cx| conn.poll_ready(cx)).await?;
-                conn.call(request.map(Body::new)).await
+            let response = async {
+                std::future::poll_fn(|cx| channel.poll_ready(cx)).await?;
+                channel.call(request.map(Body::new)).await
             };
-            Ok(answer.await.unwrap_or_else(|cause| {
-                tracing::warn!("service unreachable: {cause}");
-                tonic::Status::from(crate::ServiceError::service_unavailable("service")).into_http()
+            Ok(response.await.unwrap_or_else(|cause| {
+                tracing::warn!("cannot reach the service: {cause}");
+                tonic::Status::from(ServiceError::service_unavailable("service")).into_http()
             }))
         })
     }

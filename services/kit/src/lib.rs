@@ -1,23 +1,24 @@
-//! What all services share: errors with their table, settings, secrets, connections, the host that serves
-//! them, telemetry, names, and the one function that joins the three states a person sees.
+//! The parts that all services share: errors and their table, settings, secrets, gRPC channels, the host that serves
+//! the roles, telemetry, names, and the ids of requests.
 
-pub mod conn;
+pub mod channel;
 mod deadline;
+mod decode_errors;
 pub mod error;
 pub mod format;
 pub mod host;
 pub mod names;
 pub mod panics;
+pub mod quantization;
+pub mod request_id;
 pub mod secret;
 pub mod settings;
-pub mod status;
 pub mod telemetry;
-pub mod view;
-mod wire;
 
-pub use conn::Conn;
+pub use channel::Channel;
 pub use error::{Reason, ServiceError};
 pub use host::{Host, Shutdown};
 pub use names::ModelRef;
+pub use request_id::RequestId;
 pub use secret::Secret;
 pub use settings::Settings;

@@ -1,24 +1,30 @@
-//! Names that come from outside, parsed once: model references, handles, repository ids, revisions.
+//! Names from outside, parsed once into types: model references, handles, repository ids, revisions.
 
 use std::fmt;
 
-use crate::ServiceError;
+use crate::{error::ServiceError, format::excerpt};
 
-/// How a caller names a model: by id (`7`, `models/7`, `downloads/7`) or by handle.
+/// A caller's name for a model: an id (`7`, `models/7`, `downloads/7`) or a handle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelRef {
+    /// The number of the model's row. A handle may consist of digits too: look for one if no row has this id.
     Id(i64),
-    /// A handle of digits alone is found only by this when no model has that id.
+    /// The name that people gave the model.
     Handle(String),
 }
 
 impl ModelRef {
-    /// Errors with MODEL_NOT_FOUND on what can name no model, so that probing tells nothing.
+    /// Parses a name.
+    ///
+    /// # Errors
+    ///
+    /// MODEL_NOT_FOUND for text that cannot name a model. It is the error of a missing model, so probing for names
+    /// reveals nothing.
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
-        let shown = || text.chars().take(120).flat_map(char::escape_debug).collect::<String>();
+        let not_found = || ServiceError::model_not_found(excerpt(text));
         let rest = text.strip_prefix("models/").or_else(|| text.strip_prefix("downloads/"));
         if let Some(id) = rest {
-            return id.parse().map(Self::Id).map_err(|_| ServiceError::model_not_found(shown()));
+            return id.parse().map(Self::Id).map_err(|_| not_found());
         }
         if let Ok(id) = text.parse() {
             return Ok(Self::Id(id));
@@ -26,7 +32,7 @@ impl ModelRef {
         if is_handle(text) {
             return Ok(Self::Handle(text.to_owned()));
         }
-        Err(ServiceError::model_not_found(shown()))
+        Err(not_found())
     }
 }
 
@@ -39,14 +45,14 @@ impl fmt::Display for ModelRef {
     }
 }
 
-/// 1 to 255 letters, digits, `-`, `_`, `.`.
+/// Returns whether `text` is a valid handle: 1 to 255 ASCII letters, digits, `-`, `_` and `.`, and not dots alone.
 pub fn is_handle(text: &str) -> bool {
     (1..=255).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
         && !text.bytes().all(|b| b == b'.')
 }
 
-/// `owner/name` on a hub: what [`RepoId::parse`] lets through can stand in a URL and in a folder name.
+/// A repository on the hub: `owner/name`. A parsed id is safe in a URL and in the name of a folder.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RepoId {
     text: String,
@@ -54,6 +60,11 @@ pub struct RepoId {
 }
 
 impl RepoId {
+    /// Parses `owner/name`.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_REPO_ID for text that the hub would refuse.
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
         let invalid = || ServiceError::invalid_repo_id(text);
         let slash = text.find('/').ok_or_else(invalid)?;
@@ -73,14 +84,17 @@ impl RepoId {
         }
     }
 
+    /// Returns `owner/name`.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
+    /// Returns the part before the slash.
     pub fn owner(&self) -> &str {
         &self.text[..self.slash]
     }
 
+    /// Returns the part after the slash.
     pub fn name(&self) -> &str {
         &self.text[self.slash + 1..]
     }
@@ -92,12 +106,16 @@ impl fmt::Display for RepoId {
     }
 }
 
-/// A branch, tag or commit. `Default` is `main`.
+/// A branch, tag or commit of a repository. The default is `main`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Revision(String);
 
 impl Revision {
-    /// Empty means `main`.
+    /// Parses a revision. Empty text means `main`.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT for text that cannot be a git revision.
     pub fn parse(text: &str) -> Result<Self, ServiceError> {
         if text.is_empty() {
             return Ok(Self::default());
@@ -114,6 +132,7 @@ impl Revision {
         }
     }
 
+    /// Returns the revision as the hub spells it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -129,6 +148,11 @@ impl fmt::Display for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Returns whether `text` is a commit of a hub: 40 hex digits in lower case, as Git writes them.
+pub fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -179,5 +203,11 @@ mod tests {
         for bad in ["a..b", "a\nb", "a\0", "/a", "a?b", "-x"] {
             assert!(Revision::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn commits() {
+        assert!(is_commit(&"0f".repeat(20)));
+        assert!(!is_commit("main") && !is_commit(&"0F".repeat(20)) && !is_commit(&"g".repeat(40)));
     }
 }

@@ -1,4 +1,4 @@
-//! Panics that were caught: what they said, and the answer of a gRPC call that had one.
+//! Caught panics: their messages, and the gRPC status of a call that panicked.
 
 use std::{any::Any, panic::AssertUnwindSafe};
 
@@ -6,18 +6,18 @@ use axum::{extract::Request, middleware::Next, response::Response};
 use futures::FutureExt as _;
 use tonic::Status;
 
-use crate::ServiceError;
+use crate::error::ServiceError;
 
-/// What a caught panic said.
-pub fn said(panic: &(dyn Any + Send)) -> &str {
+/// Returns the message of a caught panic.
+pub fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }
 
-/// A middleware for gRPC routes: a call that panics is INTERNAL, and no other call notices.
+/// Answers INTERNAL to a gRPC call that panics. Other calls are not affected.
 pub(crate) async fn catch(request: Request, next: Next) -> Response {
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    answer.unwrap_or_else(|panic| Status::from(ServiceError::internal(said(&*panic))).into_http())
+    let response = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    response.unwrap_or_else(|panic| Status::from(ServiceError::internal(message(&*panic))).into_http())
 }
 
 #[cfg(test)]
@@ -28,21 +28,21 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_an_answer() {
+    async fn a_panicking_handler_answers_internal() {
         async fn panicking() {
             panic!("injected {}", 1);
         }
         let routes = Router::new().route("/", get(panicking));
         let routes: Router = routes.layer(middleware::from_fn(catch));
-        let answer = routes.oneshot(Request::new(Body::empty())).await.unwrap();
-        assert_eq!(answer.headers()["grpc-status"], "13");
+        let response = routes.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "13");
     }
 
     #[test]
-    fn words_of_a_panic() {
-        let words = |panic: Box<dyn Any + Send>| said(&*panic).to_owned();
-        assert_eq!(words(Box::new("a")), "a");
-        assert_eq!(words(Box::new("b".to_owned())), "b");
-        assert_eq!(words(Box::new(7)), "a panic without words");
+    fn messages_of_panics() {
+        let text = |panic: Box<dyn Any + Send>| message(&*panic).to_owned();
+        assert_eq!(text(Box::new("a")), "a");
+        assert_eq!(text(Box::new("b".to_owned())), "b");
+        assert_eq!(text(Box::new(7)), "a panic without a message");
     }
 }

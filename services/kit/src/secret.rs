@@ -5,19 +5,21 @@ use std::fmt;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer};
 
-/// Prints as `***`, is wiped when dropped, and leaves only through [`Secret::expose`].
+/// A secret text: prints as `***`, is wiped from memory when dropped, and is read only through [`Secret::expose`].
 #[derive(Clone)]
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// `None` when empty: proto3 and environments cannot tell unset from empty.
+    /// Returns the secret without surrounding white space, or `None` if nothing is left.
+    ///
+    /// proto3 and environment variables do not distinguish unset from empty.
     pub fn new(value: impl Into<String>) -> Option<Self> {
         let value = value.into();
         let value = value.trim();
         (!value.is_empty()).then(|| Self(SecretString::from(value.to_owned())))
     }
 
-    /// For the one place that sends it.
+    /// Returns the text itself. Only the code that sends the secret may call this.
     pub fn expose(&self) -> &str {
         self.0.expose_secret()
     }
@@ -47,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_cannot_be_printed() {
+    fn a_secret_cannot_be_printed() {
         let secret = Secret::new("hf_abc").unwrap();
         assert_eq!(format!("{secret:?} {secret}"), "*** ***");
         assert_eq!(secret.expose(), "hf_abc");

@@ -1,4 +1,4 @@
-//! Logs: to stderr, as text for people or JSON for machines.
+//! Logging to stderr, as text for people or as JSON for programs.
 
 use std::io::IsTerminal as _;
 
@@ -6,11 +6,13 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::Subscr
 
 use crate::{Settings, settings::LogFormat};
 
-/// Called once, by the binary. An unreadable filter falls back to `info` and says so.
+/// Starts logging. The binary calls this once.
+///
+/// An invalid filter falls back to `info` and logs a warning.
 pub fn init(settings: &Settings) {
-    let (filter, mistake) = match EnvFilter::try_new(&settings.log_level) {
+    let (filter, invalid) = match EnvFilter::try_new(&settings.log_level) {
         Ok(filter) => (filter, None),
-        Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
+        Err(error) => (EnvFilter::new("info"), Some(error)),
     };
     let registry = tracing_subscriber::registry().with(filter);
     let initialized = match settings.log_format {
@@ -25,8 +27,8 @@ pub fn init(settings: &Settings) {
             .try_init(),
     };
     if initialized.is_ok()
-        && let Some(mistake) = mistake
+        && let Some(error) = invalid
     {
-        tracing::warn!("LOG_LEVEL '{}' is not a filter ({mistake}); using info", settings.log_level);
+        tracing::warn!("LOG_LEVEL '{}' is not a valid filter ({error}); using info", settings.log_level);
     }
 }

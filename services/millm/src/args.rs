@@ -1,9 +1,10 @@
-//! The command line: what can be said, and how it is explained.
+//! The command line: its commands and options, with their help texts.
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use millm_kit::settings::DeviceChoice;
+use clap_complete::Shell;
+use millm_kit::settings::{DeviceChoice, KernelChoice};
 
 /// A model server you can trust: pull, verify, quantize, serve and look inside language models.
 #[derive(Debug, Parser)]
@@ -34,14 +35,14 @@ pub enum Command {
     Serve(Serve),
     /// Download a model from the hub, verify it, quantize it
     Pull(Pull),
-    /// Register a local folder or GGUF file (never copied)
+    /// Register a local folder or GGUF file, without copying it
     Add(Add),
     /// List models
     #[command(visible_alias = "ls")]
     List(List),
     /// Show one model
     Show(Name),
-    /// See what a repository holds and needs, without downloading it
+    /// Show what a repository holds and needs, without downloading it
     Preview(Preview),
     /// Search the hub for repositories by name
     Search(Search),
@@ -49,20 +50,27 @@ pub enum Command {
     Load(Load),
     /// Unload the loaded model
     Unload(Unload),
-    /// Chat with a model (loads it if need be)
+    /// Chat with a model, which is loaded first
     Run(Run),
-    /// Show what is loaded, running and arriving
+    /// Show loaded models and active downloads
     Ps,
-    /// Remove a model and its files (a local model's own files stay)
+    /// Remove a model and its files; the files of a local model stay
     Rm(Rm),
-    /// Stop a download and remove what it left
+    /// Rename a model
+    Rename(Rename),
+    /// Stop a download and remove its files
     Cancel(Name),
-    /// Measure tokens per second of a local model, or of one made for that
+    /// Measure tokens per second of a local model or a synthetic one
     Bench(Bench),
-    /// Print the settings and where each comes from
+    /// Print the settings and the source of each
     Config(Config),
-    /// Look whether all is well: settings, folders, services, models on disk
+    /// Check settings, folders, services and models on disk
     Doctor(Doctor),
+    /// Print the completion script of a shell
+    Completions(Completions),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(Man),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -75,7 +83,7 @@ pub enum Role {
 
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Roles to run here; the others are found by MILLM_CATALOG_URL, MILLM_DOWNLOADER_URL, MILLM_RUNTIME_URL
+    /// Roles to run in this process; MILLM_CATALOG_URL, MILLM_DOWNLOADER_URL and MILLM_RUNTIME_URL locate the others
     #[arg(long, value_delimiter = ',', default_values_t = [Role::Catalog, Role::Downloader, Role::Runtime, Role::Gateway])]
     pub roles: Vec<Role>,
     /// Address to listen on
@@ -110,25 +118,25 @@ pub struct Pull {
     /// Branch, tag or commit [default: main]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub revision: String,
-    /// One file of a repository of GGUF files, or the weights of a model in a folder of the repository
+    /// One GGUF file of the repository, or the weights of a model in one of its folders
     #[arg(long, default_value = "", hide_default_value = true)]
     pub file: String,
     /// The repository's folder that holds the model
     #[arg(long, default_value = "", hide_default_value = true)]
     pub subfolder: String,
-    /// What to call it [default: the repository's name]
+    /// The model's name [default: the repository's name]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
-    /// Use the native implementation of a repository that asks for custom code (which is never run)
+    /// Use the native implementation of a repository that asks for custom code, which is never run
     #[arg(long)]
     pub trust_remote_code: bool,
     /// Keep the published files beside the quantized one
     #[arg(long)]
     pub keep_source: bool,
-    /// Return once it is queued; 'millm ps' shows how it goes
+    /// Return as soon as the download is queued; 'millm ps' shows its progress
     #[arg(short, long)]
     pub detach: bool,
-    /// Only say what it would take and what stands in its way
+    /// Print what the download would take and what prevents it, and download nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -137,7 +145,7 @@ pub struct Pull {
 pub struct Add {
     /// A folder with config.json and safetensors, or one GGUF file
     pub path: PathBuf,
-    /// What to call it [default: the folder's or file's name]
+    /// The model's name [default: the name of the folder or file]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub name: String,
     /// Quantize a copy: Q2, Q4, Q8 or FP16 [default: use the files as they are]
@@ -147,7 +155,7 @@ pub struct Add {
 
 #[derive(Debug, Args)]
 pub struct List {
-    /// Only those whose name, repository or architecture contains this
+    /// Only models whose name, repository or architecture contains this
     #[arg(default_value = "", hide_default_value = true)]
     pub query: String,
 }
@@ -178,13 +186,13 @@ pub struct Search {
     /// Part of a repository's name
     #[arg(default_value = "", hide_default_value = true, required_unless_present = "author")]
     pub query: String,
-    /// Only this owner's
+    /// Only repositories of this owner
     #[arg(long, default_value = "", hide_default_value = true)]
     pub author: String,
-    /// downloads, likes or last_modified [default: as the hub finds best]
+    /// downloads, likes or last_modified [default: the hub's own order]
     #[arg(long, default_value = "", hide_default_value = true)]
     pub sort: String,
-    /// How many at most
+    /// Maximum number of results
     #[arg(short = 'n', long, default_value_t = 20)]
     pub limit: u32,
 }
@@ -193,10 +201,10 @@ pub struct Search {
 pub struct Load {
     /// Name or id
     pub model: String,
-    /// Load although the estimate exceeds the free memory
+    /// Load even when the estimate exceeds the free memory
     #[arg(long)]
     pub allow_insufficient_memory: bool,
-    /// Tokens a request may hold
+    /// Maximum tokens of a request, prompt and answer together
     #[arg(long)]
     pub context_length: Option<u32>,
 }
@@ -212,20 +220,28 @@ pub struct Unload {
 pub struct Run {
     /// Name or id
     pub model: String,
-    /// Ask this and leave, instead of chatting
+    /// Answer this prompt and exit, instead of starting a chat
     pub prompt: Vec<String>,
-    /// What the model is told first
+    /// System prompt
     #[arg(long)]
     pub system: Option<String>,
-    /// 0 always takes the likeliest token
+    /// Sampling temperature; 0 is greedy [default: the model's own, else 0.7]
     #[arg(short, long)]
     pub temperature: Option<f32>,
     /// The same seed gives the same answer
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Longest answer, in tokens
+    /// Maximum tokens of an answer
     #[arg(long)]
     pub max_tokens: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub struct Rename {
+    /// Name or id
+    pub model: String,
+    /// The new name: 1 to 255 letters, digits, '-', '_' and '.'
+    pub name: String,
 }
 
 #[derive(Debug, Args)]
@@ -233,7 +249,7 @@ pub struct Rm {
     /// Names or ids
     #[arg(required = true)]
     pub models: Vec<String>,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     pub yes: bool,
 }
@@ -243,42 +259,58 @@ pub struct Bench {
     /// A folder with config.json and safetensors, or one GGUF file
     #[arg(required_unless_present = "synthetic", conflicts_with = "synthetic")]
     pub model: Option<PathBuf>,
-    /// Weights from a seed, of this shape: llama-135m, tinyllama-1.1b or llama-8b
+    /// Measure seeded weights of this shape: llama-135m, tinyllama-1.1b or llama-8b
     #[arg(long, value_name = "SHAPE")]
     pub synthetic: Option<String>,
-    /// Of the synthetic model: Q2, Q4, Q8 or FP16
+    /// Quantization of the synthetic model: Q2, Q4, Q8 or FP16
     #[arg(short, long, default_value = "Q4")]
     pub quantization: String,
-    /// Where synthetic models are kept for the next time [default: the system's folder for temporary files]
+    /// Folder that keeps synthetic models [default: the system's temporary folder]
     #[arg(long, value_name = "FOLDER")]
     pub keep_in: Option<PathBuf>,
-    /// Where it runs: auto, cpu, cuda or cuda:1
+    /// Device: auto, cpu, cuda or cuda:1
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Compute threads [default: one for each physical core]
+    /// Compute threads [default: one per physical core]
     #[arg(short, long)]
     pub threads: Option<usize>,
-    /// Answers side by side
+    /// CPU kernels: auto, portable, avx2, avx512 or amx
+    #[arg(long, default_value = "auto", env = "MILLM_KERNELS")]
+    pub kernels: KernelChoice,
+    /// Concurrent answers
     #[arg(long, default_value_t = 8)]
     pub streams: usize,
-    /// Medians are of so many rounds
+    /// Rounds; the figures are their medians
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Folder of llama.cpp's programs, to be measured beside on the same file (GGUF)
+    /// Folder of llama.cpp's programs: measures them on the same GGUF file, with their best setting for flash attention
     #[arg(long, value_name = "FOLDER", env = "LLAMA_CPP_BIN")]
     pub llama_cpp: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct Config {
-    /// As the README's table
+    /// Print the table of the README
     #[arg(long, hide = true)]
     pub markdown: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct Doctor {
-    /// Mend what can be mended
+    /// Repair what can be repaired
     #[arg(long)]
     pub fix: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// The shell to complete in
+    pub shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub struct Man {
+    /// Folder to write to
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: PathBuf,
 }

@@ -1,7 +1,7 @@
-//! The command line's connection: the gateway's port carries all three services.
+//! The command line's connection to a server. The gateway's port carries all three services.
 
 use anyhow::{Context as _, Result};
-use millm_kit::{Conn, ServiceError, Settings};
+use millm_kit::{Channel, ServiceError, Settings};
 use millm_proto::{
     catalog::v1::{GetModelRequest, Model, catalog_service_client::CatalogServiceClient},
     downloader::v1::downloader_service_client::DownloaderServiceClient,
@@ -10,41 +10,42 @@ use millm_proto::{
 
 use crate::output::Misuse;
 
+/// The gateway's port unless the settings name another.
+pub const GATEWAY_PORT: u16 = 8000;
+
+/// A server as the commands call it.
 pub struct Server {
-    conn: Conn,
-    /// As shown when it does not answer.
+    channel: Channel,
+    /// For the error when no server answers.
     pub url: String,
 }
 
 impl Server {
-    /// `url`: `--server`; else where the settings would serve.
+    /// Connects to `url` (`--server`), else to the address that the settings would serve on.
     pub fn new(url: Option<&str>, settings: &Settings) -> Result<Self> {
         let url = url.map_or_else(
             || {
                 let ip = if settings.host.is_unspecified() { [127, 0, 0, 1].into() } else { settings.host };
-                format!(
-                    "http://{}",
-                    std::net::SocketAddr::new(ip, settings.port.unwrap_or(crate::serve::GATEWAY_PORT))
-                )
+                format!("http://{}", std::net::SocketAddr::new(ip, settings.port.unwrap_or(GATEWAY_PORT)))
             },
             ToOwned::to_owned,
         );
         let parsed = url.parse().map_err(|e| Misuse(format!("--server '{url}': {e}")))?;
-        let conn =
-            Conn::remote(&parsed).with_context(|| Misuse(format!("--server '{url}' is not an address")))?;
-        Ok(Self { conn, url })
+        let channel = Channel::remote(&parsed)
+            .with_context(|| Misuse(format!("--server '{url}' is not an address")))?;
+        Ok(Self { channel, url })
     }
 
-    pub fn catalog(&self) -> CatalogServiceClient<Conn> {
-        CatalogServiceClient::new(self.conn.clone())
+    pub fn catalog(&self) -> CatalogServiceClient<Channel> {
+        CatalogServiceClient::new(self.channel.clone())
     }
 
-    pub fn downloader(&self) -> DownloaderServiceClient<Conn> {
-        DownloaderServiceClient::new(self.conn.clone())
+    pub fn downloader(&self) -> DownloaderServiceClient<Channel> {
+        DownloaderServiceClient::new(self.channel.clone())
     }
 
-    pub fn runtime(&self) -> RuntimeServiceClient<Conn> {
-        RuntimeServiceClient::new(self.conn.clone())
+    pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
+        RuntimeServiceClient::new(self.channel.clone())
     }
 
     pub async fn model(&self, name: &str) -> Result<Model> {
@@ -52,7 +53,7 @@ impl Server {
         Ok(self.catalog().get_model(request).await.map_err(|s| self.explain(&s))?.into_inner())
     }
 
-    /// The service's own error; when nobody answers, where we looked and how to start a server.
+    /// Returns the service's error, or the address and a hint when no server answers.
     pub fn explain(&self, status: &tonic::Status) -> anyhow::Error {
         let unreachable = status.code() == tonic::Code::Unavailable
             && status.metadata().get("grpc-status-details-bin").is_none()

@@ -2,40 +2,33 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 misused.
 
+mod allocator;
 mod args;
-mod bars;
-mod bench;
-mod chat;
 mod client;
-mod doctor;
-mod lifecycle;
-mod memory;
-mod models;
+mod commands;
+mod live_state;
 mod output;
-mod preview;
-mod pull;
-mod search;
-mod serve;
+mod progress;
+mod repo_arg;
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use millm_kit::{Secret, Settings};
+use millm_kit::Settings;
 
 use args::{Cli, Command};
-use client::Server;
 
 fn main() -> ExitCode {
-    // The server's own helper: before anything else of the program runs.
+    // The sandbox's helper process runs nothing else of the program.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == millm_sandbox::helper::ARGUMENT) {
-        return millm_sandbox::helper::main(memory::give_back);
+        return millm_sandbox::helper::main(allocator::release_free_pages);
     }
     let cli = Cli::parse();
     let json = cli.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .on_thread_park(memory::give_back_when_idle)
+        .on_thread_park(allocator::release_free_pages_when_idle)
         .build()
     {
         Ok(runtime) => runtime,
@@ -56,32 +49,7 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<()> {
     let flags = flags(&cli.command)?;
     let settings = settings(&cli, &flags)?;
-    match cli.command {
-        Command::Serve(serve) => return serve::run(settings, &serve.roles).await,
-        Command::Config(config) => return output::config(&settings, config.markdown, cli.json),
-        Command::Bench(args) => return bench::run(args, cli.json).await,
-        _ => {}
-    }
-    let server = Server::new(cli.server.as_deref(), &settings)?;
-    let json = cli.json;
-    // A token in the caller's environment goes with the request, so that a server started without one can use it.
-    let token = settings.hf_token.as_ref().map(Secret::expose).unwrap_or_default().to_owned();
-    match cli.command {
-        Command::Pull(args) => pull::pull(&server, args, token, json).await,
-        Command::Add(args) => pull::add(&server, args, json).await,
-        Command::List(args) => models::list(&server, args, json).await,
-        Command::Show(args) => models::show(&server, &args.model, json).await,
-        Command::Preview(args) => preview::run(&server, args, token, json).await,
-        Command::Search(args) => search::run(&server, args, token, json).await,
-        Command::Load(args) => lifecycle::load(&server, args, json).await,
-        Command::Unload(args) => lifecycle::unload(&server, args, json).await,
-        Command::Run(args) => chat::run(&server, args, json).await,
-        Command::Ps => lifecycle::ps(&server, json).await,
-        Command::Rm(args) => models::rm(&server, args, json).await,
-        Command::Cancel(args) => pull::cancel(&server, &args.model, json).await,
-        Command::Doctor(args) => doctor::doctor(&server, &settings, args.fix, json).await,
-        Command::Serve(_) | Command::Config(_) | Command::Bench(_) => unreachable!("handled above"),
-    }
+    commands::run(cli, settings).await
 }
 
 fn flags(command: &Command) -> Result<Vec<(&str, String)>> {
@@ -98,6 +66,10 @@ fn flags(command: &Command) -> Result<Vec<(&str, String)>> {
 }
 
 fn settings(cli: &Cli, flags: &[(&str, String)]) -> Result<Settings> {
+    // These depend on no setting: a wrong one must not stop an installation.
+    if matches!(cli.command, Command::Completions(_) | Command::Man(_)) {
+        return Ok(Settings::load(None, |_| None, &[])?);
+    }
     let path = cli.config.clone().unwrap_or_else(|| "millm.toml".into());
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),

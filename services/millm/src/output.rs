@@ -1,20 +1,21 @@
-//! What people and programs read: tables, JSON, errors with a hint, and the exit code that says which.
+//! Output for people and programs: tables, JSON, and errors with a hint and an exit code.
 
 use std::{fmt, io::Write as _, process::ExitCode};
 
-use anyhow::{Error, Result};
-use millm_kit::{Reason, ServiceError, Settings};
+use anyhow::Result;
+use millm_api::{Error, cli::ErrorReport};
+use millm_kit::{Reason, ServiceError};
 use serde::Serialize;
 
-/// The command was wrong, not the work: exit code 2.
+/// The command line is wrong: exit code 2.
 #[derive(Debug)]
 pub struct Misuse(pub String);
 
-/// What would help, printed under the error.
+/// Advice, printed under the error.
 #[derive(Debug)]
 pub struct Hint(pub String);
 
-/// What is wrong stands on stdout already: exit code 1.
+/// Problems that stdout shows already, with their summary: exit code 1.
 #[derive(Debug)]
 pub struct Unwell(pub String);
 
@@ -40,13 +41,13 @@ impl fmt::Display for Hint {
     }
 }
 
-/// One JSON document, or a stream of them, one a line.
+/// Prints a JSON document on a line of its own.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string(value)?;
     line(&text)
 }
 
-/// A closed pipe (`millm list | head`) ends quietly.
+/// Prints a line. A closed pipe, as in `millm list | head`, ends the program without an error.
 pub fn line(text: &str) -> Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -54,7 +55,7 @@ pub fn line(text: &str) -> Result<()> {
     }
 }
 
-/// Columns as wide as their widest cell; the last one is free. Numbers (`right`) lean right.
+/// Prints a table. The columns of `right` are aligned to the right.
 pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> Result<()> {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -80,31 +81,8 @@ pub fn table(header: &[&str], right: &[usize], rows: &[Vec<String>]) -> Result<(
     Ok(())
 }
 
-pub fn config(settings: &Settings, markdown: bool, as_json: bool) -> Result<()> {
-    if markdown {
-        return line(Settings::markdown().trim_end());
-    }
-    let rows = settings.rows();
-    if as_json {
-        let map: serde_json::Map<_, _> = rows
-            .iter()
-            .map(|row| {
-                let entry =
-                    serde_json::json!({ "value": row.value, "from": row.layer.name(), "env": row.env });
-                (row.key.to_owned(), entry)
-            })
-            .collect();
-        return json(&map);
-    }
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| vec![row.key.to_owned(), row.value.clone(), row.layer.name().to_owned()])
-        .collect();
-    table(&["SETTING", "VALUE", "FROM"], &[], &rows)
-}
-
-/// Prints the error (as `{"error": …}` on stdout too when JSON was asked for) and gives the exit code.
-pub fn failure(error: &Error, as_json: bool) -> ExitCode {
+/// Prints the error, with `--json` on stdout too as `{"error": …}`, and returns the exit code.
+pub fn failure(error: &anyhow::Error, as_json: bool) -> ExitCode {
     if let Some(Unwell(summary)) = error.downcast_ref() {
         eprintln!("{summary}");
         return ExitCode::FAILURE;
@@ -121,10 +99,13 @@ pub fn failure(error: &Error, as_json: bool) -> ExitCode {
         eprintln!("hint: {hint}");
     }
     if as_json {
-        let (code, details) = service.map_or(("INTERNAL", None), |e| (e.reason.name(), Some(&e.details)));
-        let code = if misuse.is_some() { "INVALID_ARGUMENT" } else { code };
-        let body = serde_json::json!({ "error": { "code": code, "message": message, "details": details } });
-        if json(&body).is_err() {
+        let reason = if misuse.is_some() { Reason::InvalidArgument } else { Reason::Internal };
+        let other = || ServiceError::new(reason, message.clone());
+        let mut error = service.map_or_else(|| Error::from(&other()), Error::from);
+        if misuse.is_some() {
+            error.code = Reason::InvalidArgument.name();
+        }
+        if json(&ErrorReport { error }).is_err() {
             return ExitCode::FAILURE;
         }
     }

@@ -1,5 +1,5 @@
-//! `convert MODEL OUT.gguf SCHEME`: what the Downloader does with a verified model, without the rest of it. SCHEME is
-//! Q2, Q4, Q8, FP16, or FP32 for comparisons.
+//! `convert MODEL OUT.gguf SCHEME`: quantizes a model as the Downloader does. SCHEME is Q2, Q4, Q8, FP16, or FP32 for
+//! comparisons.
 
 use std::error::Error;
 use std::path::Path;

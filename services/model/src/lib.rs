@@ -1,37 +1,40 @@
-//! What a model IS, on paper and on disk: its dimensions, its family, its tensors by canonical name, its
-//! sizes, and how it is quantized. The files of its tokenizer and chat template are handed on unread: `millm-sandbox`
-//! runs them.
+//! Models on paper and on disk: dimensions, family, tensors under canonical names, sizes, and quantization. The files
+//! of a model's tokenizer and chat template are passed on as they are: `millm-sandbox` runs them.
 //!
-//! Everything here treats files as hostile: what is read is validated before anything is allocated or mapped
-//! into a tensor. No protobuf, no HTTP, no SQL, no async: the Downloader and the Runtime call in from
-//! blocking threads.
+//! Every file is treated as hostile: its content is validated before anything is allocated from it or mapped into a
+//! tensor. The crate knows no protobuf, HTTP, SQL or async; the Downloader and the Runtime call it from blocking
+//! threads.
+//!
+//! Modules, from the lowest layer up:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`arch`] | the families of models as data, and [`ModelSpec`] |
+//! | `formats` | readers of safetensors and GGUF, the GGUF writer, file mappings |
+//! | `config` | config.json and GGUF metadata into a [`ModelSpec`] |
+//! | [`checkpoint`] | a model on disk, opened and validated |
+//! | [`quantize`] | a checkpoint into a GGUF file |
+//! | [`memory`] | bytes on disk and in memory |
+//! | [`synthetic`] | models made from a seed, for benches |
 
+pub mod arch;
 pub mod checkpoint;
-pub mod config;
-pub mod error;
-mod families;
-pub mod family;
-pub mod gguf;
-pub mod headers;
-mod json;
-mod local;
-mod mapped;
+mod config;
+mod error;
+mod formats;
 pub mod memory;
-mod names;
+mod model_path;
 pub mod pre_tokenizers;
 pub mod quantize;
-mod rope;
-pub mod safetensors;
-pub mod spec;
 pub mod synthetic;
-pub mod tensor;
-#[cfg(unix)]
-mod torn;
+mod tensor;
 
+pub use arch::{Family, ModelSpec, RopeLayout, RopeSpec};
 pub use checkpoint::{Checkpoint, ModelFile, TokenizerFiles};
-pub use config::{GenerationDefaults, requires_custom_code};
-pub use error::{Error, Result};
-pub use family::Family;
-pub use local::validate_local_path;
-pub use spec::{ModelSpec, RopeLayout, RopeSpec};
+pub use config::{GenerationDefaults, RopeFactors, requires_custom_code};
+pub use error::{Error, Fault, PICKLED_WEIGHTS, Result};
+pub use formats::header_prefix::HeaderPrefix;
+pub use formats::json::parse_object;
+pub use formats::{gguf, safetensors};
+pub use model_path::{PICKLE_EXTENSIONS, validate_local_path};
 pub use tensor::{Tensor, TensorData, TensorInfo, TensorType};

@@ -1,29 +1,28 @@
-//! What a model takes on disk and in memory, computed from its spec and its tensors' infos alone: before anything
-//! is downloaded, quantized or loaded.
+//! The bytes that a model takes on disk and in memory, computed from its specification and its tensors' infos alone:
+//! before anything is downloaded, quantized or loaded.
 
+use crate::arch::spec::ModelSpec;
 use crate::quantize::{Scheme, planned_bytes};
-use crate::spec::ModelSpec;
 use crate::tensor::TensorInfo;
 
-/// What a process takes beside that no one thing asked for: stacks, the requests' own buffers, and what the
-/// allocator rounds up and keeps.
+/// The bytes of a process's stacks, of the requests' own buffers, and of the allocator's rounding and caches.
 pub const PROCESS_BYTES: u64 = 4 << 20;
-/// A token in the tokenizer's maps.
+/// The bytes of one token in the tokenizer's maps.
 const TOKEN_BYTES: u64 = 512;
 
-/// Prompt tokens in one forward pass, unless an engine is told otherwise.
+/// The default number of prompt tokens in one forward pass.
 pub const PREFILL_CHUNK: usize = 256;
-/// Of a number in the KV cache, unless an engine is told otherwise: f16.
+/// The default bytes of a number in the KV cache: f16.
 pub const KV_ELEMENT_BYTES: usize = 2;
 
-/// What a model is to be run for.
+/// The load that a model is run under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workload {
-    /// Tokens of prompt and answer of one request; never more than the model's own count.
+    /// Tokens of prompt and answer of one request. The model's own context length bounds it.
     pub context_length: usize,
-    /// Requests at the same time, each with room for a whole context.
+    /// Concurrent requests, each with room for a whole context.
     pub slots: usize,
-    /// Tokens of all requests together, where that is less.
+    /// Tokens of all requests together, where the cache has room for fewer than whole contexts.
     pub kv_tokens: Option<usize>,
     /// Prompt tokens in one forward pass.
     pub prefill_chunk: usize,
@@ -32,37 +31,42 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// As a server runs it whose settings say no more than this.
+    /// Returns the load of a server with these settings, and defaults for the rest.
     pub const fn served(context_length: usize, slots: usize, kv_tokens: Option<usize>) -> Self {
         let (prefill_chunk, kv_element_bytes) = (PREFILL_CHUNK, KV_ELEMENT_BYTES);
         Self { context_length, slots, kv_tokens, prefill_chunk, kv_element_bytes }
     }
 }
 
-/// In bytes.
+/// An estimate of memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryEstimate {
+    /// The loaded tensors.
     pub weights: u64,
+    /// Keys and values of all tokens.
     pub kv_cache: u64,
+    /// The intermediate results of forward passes.
     pub activations: u64,
+    /// The process itself, and the tokenizer.
     pub overhead: u64,
 }
 
 impl MemoryEstimate {
+    /// Returns the sum of all parts.
     pub fn total(&self) -> u64 {
         [self.kv_cache, self.activations, self.overhead].into_iter().fold(self.weights, u64::saturating_add)
     }
 }
 
-/// Keys and values of `context` tokens in all layers.
+/// Returns the bytes of the keys and values of `context` tokens in all layers.
 pub fn kv_cache_bytes(spec: &ModelSpec, context: usize, element_bytes: usize) -> u64 {
     [spec.kv_heads, spec.head_dim, context, element_bytes]
         .into_iter()
         .fold(2 * spec.layers as u64, |product, factor| product.saturating_mul(factor as u64))
 }
 
-/// What the tensors take once loaded: matrices stay as stored, norms and biases are held as f32.
-pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 {
+/// Returns the bytes of loaded tensors: matrices stay as stored, norms and biases are held as f32.
+pub fn loaded_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 {
     tensors
         .into_iter()
         .map(|tensor| {
@@ -72,33 +76,33 @@ pub fn held_bytes<'a>(tensors: impl IntoIterator<Item = &'a TensorInfo>) -> u64 
         .sum()
 }
 
-/// Numbers that one row of a batch needs on its way through a layer: the residual, that of a batch that waits between its
-/// layers, and two states beside (three where attention's waits for the MLP's), queries and attention's output, keys and values, gate and up, and what experts are
-/// chosen by, given and give.
+/// Returns the numbers that one row of a batch needs in a layer: the residual, the residual of a batch that is paused
+/// between layers, two more states (three with a parallel residual), queries and attention's output, keys and values, gate
+/// and up, and the experts' scores, inputs and outputs.
 pub fn row_width(spec: &ModelSpec) -> usize {
-    let held = if spec.parallel_residual { spec.hidden_size } else { 0 };
+    let attention_output = if spec.parallel_residual { spec.hidden_size } else { 0 };
     let experts = spec.experts.map_or(0, |experts| experts.count + 2 * spec.hidden_size);
     4 * spec.hidden_size
-        + held
+        + attention_output
         + 2 * (spec.heads + spec.kv_heads) * spec.head_dim
-        + 2 * inner_width(spec)
+        + 2 * mlp_width(spec)
         + experts
 }
 
-/// The widest that an MLP is within.
-pub fn inner_width(spec: &ModelSpec) -> usize {
+/// Returns the inner width of the widest MLP.
+pub fn mlp_width(spec: &ModelSpec) -> usize {
     let experts = spec.experts.map_or(0, |experts| experts.intermediate_size);
-    let all_experts = spec.blocks.iter().all(|block| block.experts);
+    let all_experts = spec.layer_specs.iter().all(|layer| layer.experts);
     if all_experts { experts } else { experts.max(spec.intermediate_size) }
 }
 
-/// `weights_bytes` are those of `held_bytes`, or of a plan (`quantized_sizes`).
+/// Estimates the memory of a model. `weights_bytes` comes from [`loaded_bytes`], or from a plan ([`quantized_sizes`]).
 pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> MemoryEstimate {
     let context = workload.context_length.min(spec.context_length);
     let slots = workload.slots as u64;
     let whole = context.saturating_mul(workload.slots);
     let tokens = workload.kv_tokens.map_or(whole, |tokens| whole.min(tokens));
-    // All in f32; of each slot one row of logits beside.
+    // Activations are f32. Each slot has a row of logits too.
     let row = row_width(spec);
     let rows = slots.saturating_add(workload.prefill_chunk as u64);
     let vocabulary = spec.vocabulary_size as u64;
@@ -111,13 +115,13 @@ pub fn estimate(spec: &ModelSpec, weights_bytes: u64, workload: &Workload) -> Me
     }
 }
 
-/// Bytes of all tensor data for each way to keep a model, the schemes smallest first; `None` is as published (a
-/// little less than FP16 may be: the schemes keep vectors in f32).
+/// Returns the bytes of all tensor data under each scheme, the smallest first, and as published (`None`). The published
+/// size may be a little less than FP16's, since schemes store vectors in f32.
 pub fn quantized_sizes(spec: &ModelSpec, tensors: &[TensorInfo]) -> Vec<(Option<Scheme>, u64)> {
-    let made = [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16]
+    let quantized = [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16]
         .map(|scheme| (Some(scheme), planned_bytes(scheme, tensors, spec)));
     let published = tensors.iter().map(|tensor| tensor.bytes).sum();
-    made.into_iter().chain([(None, published)]).collect()
+    quantized.into_iter().chain([(None, published)]).collect()
 }
 
 #[cfg(test)]
@@ -141,7 +145,7 @@ mod tests {
             prefill_chunk: 256,
             kv_element_bytes: 2,
         };
-        let estimate = estimate(spec, held_bytes(checkpoint.tensors()), &workload);
+        let estimate = estimate(spec, loaded_bytes(checkpoint.tensors()), &workload);
         // 4 layers, keys and values, 4 heads of 32, 2048 tokens at most, 2 slots, 2 bytes.
         assert_eq!(estimate.kv_cache, 4 * 2 * 4 * 32 * 2048 * 2 * 2);
         let less = Workload { kv_tokens: Some(100), ..workload };
@@ -169,7 +173,7 @@ mod tests {
         assert_eq!(estimate(checkpoint.spec(), u64::MAX, &workload).total(), u64::MAX);
     }
 
-    /// Our mixes are llama.cpp's, so its files of the same model have the same data.
+    /// The mixes are llama.cpp's, so its files of the same model have data of the same size.
     #[test]
     fn sizes_grow_with_the_scheme_and_match_llama_cpp() {
         let checkpoint = tiny();

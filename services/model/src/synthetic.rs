@@ -1,4 +1,4 @@
-//! Models of known shapes made from a seed: for benches, where only sizes matter. What they say is noise.
+//! Models of known shapes with random weights, for benches, where only sizes matter. Their answers are noise.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -12,9 +12,10 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::quantize::{Request, Scheme, quantize};
 
-/// A Llama of some shape.
+/// The shape of a Llama.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
+    /// The name of the shape: `llama-8b`.
     pub name: &'static str,
     layers: usize,
     hidden: usize,
@@ -25,7 +26,7 @@ pub struct Shape {
     tied: bool,
 }
 
-/// SmolLM-135M's, TinyLlama's and Llama 3.1 8B's shapes.
+/// The shapes of SmolLM-135M, TinyLlama and Llama 3.1 8B.
 pub const SHAPES: [Shape; 3] = [
     Shape {
         name: "llama-135m",
@@ -59,16 +60,20 @@ pub const SHAPES: [Shape; 3] = [
     },
 ];
 
-/// Values that are made at a time.
-const PIECE: usize = 1 << 20;
+/// The number of values generated at a time.
+const CHUNK_VALUES: usize = 1 << 20;
 
 impl Shape {
-    /// By name.
+    /// Finds a shape by its name.
     pub fn named(name: &str) -> Option<Self> {
         SHAPES.into_iter().find(|shape| shape.name == name)
     }
 
-    /// A GGUF file of this shape in `folder`, made unless it is there; what it is made from is removed.
+    /// Returns the path of a GGUF file of this shape in `folder`. Makes the file unless it exists, and removes the files that
+    /// it is made from.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file cannot be written, and those of [`quantize`].
     pub fn gguf(self, folder: &Path, scheme: Scheme) -> Result<PathBuf> {
         let path = folder.join(format!("{}-{}.gguf", self.name, scheme.name()));
         if path.is_file() {
@@ -85,6 +90,9 @@ impl Shape {
     }
 
     /// Writes config.json, tokenizer.json and model.safetensors (f16) into `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] where a file cannot be written.
     pub fn write(self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|error| Error::io(folder, error))?;
         let config = folder.join("config.json");
@@ -113,8 +121,8 @@ impl Shape {
         for (seed, (_, dims)) in tensors.iter().enumerate() {
             let length = dims.iter().product();
             let norm = dims.len() == 1;
-            for start in (0..length).step_by(PIECE) {
-                let piece = values(seed, start, PIECE.min(length - start), norm);
+            for start in (0..length).step_by(CHUNK_VALUES) {
+                let piece = values(seed, start, CHUNK_VALUES.min(length - start), norm);
                 file.write_all(&piece)?;
             }
         }
@@ -169,7 +177,7 @@ impl Shape {
     }
 }
 
-/// A token for each byte, as GPT-2 writes bytes; the rest of the vocabulary is padding.
+/// Returns a tokenizer with a token for each byte in GPT-2's alphabet. The rest of the vocabulary is padding.
 fn tokenizer() -> Value {
     let mut hidden = 256..;
     let vocabulary: Map<String, Value> = (0..=255u8)
@@ -188,13 +196,13 @@ fn tokenizer() -> Value {
     })
 }
 
-/// Bell-shaped f16 weights of deviation 0.02, or those of a norm, near 1.
+/// Generates bell-shaped f16 weights with a standard deviation of 0.02, or a norm's weights near 1.
 fn values(tensor: usize, start: usize, length: usize, norm: bool) -> Vec<u8> {
     let mut bytes = vec![0; 2 * length];
     bytes.par_chunks_mut(2 * 4096).enumerate().for_each(|(chunk, bytes)| {
         let mut state = (tensor as u64) << 40 ^ (start + chunk * 4096) as u64;
         for value in bytes.as_chunks_mut::<2>().0 {
-            // Steele, Lea and Flood's SplitMix64; the sum of four uniform numbers is bell enough.
+            // SplitMix64 (Steele, Lea and Flood, 2014). The sum of four uniform numbers is close enough to a bell.
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut bits = state;
             bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

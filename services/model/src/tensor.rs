@@ -1,64 +1,83 @@
-//! Tensors as they lie on disk: element type, shape and bytes, by canonical name.
+//! Tensors as files store them: element type, shape and bytes, under canonical names.
 //!
-//! Canonical names are GGUF's (`token_embd.weight`, `blk.3.attn_q.weight`, `output_norm.weight`), whatever the
-//! file calls them: safetensors names are mapped by the family's table.
+//! Canonical names are GGUF's (`token_embd.weight`, `blk.3.attn_q.weight`, `output_norm.weight`), whatever a file calls
+//! its tensors: the family's table maps safetensors names to them.
 
 use std::borrow::Cow;
 
-/// Element type of a stored tensor. Quantized types come in blocks along the last dimension.
+/// The element type of a stored tensor. Quantized types are ggml's and come in blocks along the last dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorType {
+    /// IEEE 754 single precision.
     F32,
+    /// IEEE 754 half precision.
     F16,
+    /// The upper half of an F32.
     BF16,
+    /// 4 bits, a scale for each 32.
     Q4_0,
+    /// 4 bits, a scale and a minimum for each 32.
     Q4_1,
+    /// 5 bits, a scale for each 32.
     Q5_0,
+    /// 5 bits, a scale and a minimum for each 32.
     Q5_1,
+    /// 8 bits, a scale for each 32.
     Q8_0,
+    /// 2 bits, super-blocks of 256 with 4-bit scales and minimums.
     Q2K,
+    /// 3 bits, super-blocks of 256 with 6-bit scales.
     Q3K,
+    /// 4 bits, super-blocks of 256 with 6-bit scales and minimums.
     Q4K,
+    /// 5 bits, super-blocks of 256 with 6-bit scales and minimums.
     Q5K,
+    /// 6 bits, super-blocks of 256 with 8-bit scales.
     Q6K,
-    /// Four-bit floats with a power of two for each 32 (OCP Microscaling Formats, version 1.0).
+    /// 4-bit floats, a power of two for each 32 (OCP Microscaling Formats, version 1.0).
     MXFP4,
 }
 
-/// Where a tensor is and what it holds, without its bytes.
+/// A tensor's name, type, shape and size, without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Canonical.
+    /// The canonical name.
     pub name: String,
+    /// The element type.
     pub ty: TensorType,
-    /// Row-major, outermost first: a linear layer is `[out, in]`, an embedding `[vocab, hidden]`.
+    /// Row-major, outermost dimension first: a linear layer is `[out, in]`, an embedding `[vocab, hidden]`.
     pub shape: Vec<usize>,
+    /// Bytes as stored.
     pub bytes: u64,
 }
 
 /// A tensor's bytes, borrowed from the mapped file.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorData<'a> {
+    /// The tensor's type and shape.
     pub info: &'a TensorInfo,
-    /// Exactly `info.bytes` long, little-endian; may be unaligned.
+    /// Exactly `info.bytes` bytes, little-endian; may be unaligned.
     pub bytes: &'a [u8],
 }
 
-/// A tensor as the decoder reads it: borrowed where the file has it so, else put together.
+/// A tensor as the decoder reads it: borrowed from the file where the file stores it so, and assembled otherwise.
 #[derive(Debug, Clone)]
 pub struct Tensor<'a> {
+    /// The tensor's type and shape.
     pub info: &'a TensorInfo,
+    /// Exactly `info.bytes` bytes, little-endian; may be unaligned.
     pub bytes: Cow<'a, [u8]>,
 }
 
 impl Tensor<'_> {
+    /// Borrows the tensor.
     pub fn data(&self) -> TensorData<'_> {
         TensorData { info: self.info, bytes: &self.bytes }
     }
 }
 
 impl TensorType {
-    /// All of them, in the order of the enum.
+    /// All types, in the order of the enum.
     pub const ALL: [Self; 14] = [
         Self::F32,
         Self::F16,
@@ -76,7 +95,7 @@ impl TensorType {
         Self::MXFP4,
     ];
 
-    /// Elements in one block; rows are whole blocks. 1 for plain types.
+    /// Returns the elements in one block, 1 for plain types. Rows are whole blocks.
     pub const fn block_size(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
@@ -85,7 +104,7 @@ impl TensorType {
         }
     }
 
-    /// Bytes of one block (ggml-common.h's block structs).
+    /// Returns the bytes of one block (ggml-common.h's block structs).
     pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
@@ -104,7 +123,7 @@ impl TensorType {
         }
     }
 
-    /// Bytes of a tensor of this type, or `None` where the last dimension is not whole blocks or the product
+    /// Returns the bytes of a tensor of this type, or `None` where the last dimension is not whole blocks or the product
     /// overflows. A shape without dimensions is one element.
     pub fn bytes_for(self, shape: &[usize]) -> Option<u64> {
         if !shape.last().copied().unwrap_or(1).is_multiple_of(self.block_size()) {
@@ -114,7 +133,7 @@ impl TensorType {
         (elements / self.block_size() as u64).checked_mul(self.block_bytes() as u64)
     }
 
-    /// ggml's number of the type, as GGUF stores it.
+    /// Returns ggml's number of the type (`ggml_type`), as GGUF stores it.
     pub const fn gguf_id(self) -> u32 {
         match self {
             Self::F32 => 0,
@@ -134,11 +153,12 @@ impl TensorType {
         }
     }
 
+    /// Finds the type with this number of ggml's; `None` for types that are not read.
     pub fn from_gguf_id(id: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|ty| ty.gguf_id() == id)
     }
 
-    /// As llama.cpp and people write it: `Q4_K`.
+    /// Returns the name that llama.cpp and people write: `Q4_K`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
@@ -158,6 +178,7 @@ impl TensorType {
         }
     }
 
+    /// Returns whether the type comes in blocks of more than one element.
     pub const fn is_quantized(self) -> bool {
         self.block_size() > 1
     }
@@ -170,13 +191,13 @@ impl std::fmt::Display for TensorType {
 }
 
 impl TensorInfo {
-    /// Number of elements, whatever they are stored as.
+    /// Returns the number of elements.
     pub fn elements(&self) -> u64 {
         elements(&self.shape).expect("the shape was validated when the header was read")
     }
 }
 
-/// Product of the dimensions; `None` on overflow.
+/// Returns the product of the dimensions, or `None` on overflow.
 pub fn elements(shape: &[usize]) -> Option<u64> {
     shape.iter().try_fold(1_u64, |product, &dimension| product.checked_mul(dimension as u64))
 }

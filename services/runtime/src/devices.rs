@@ -1,32 +1,43 @@
-//! Where models run, and memory, now: the host's, less where a control group allows less, this process's own, and that
-//! of the GPU where there is one to run on.
+//! The devices that models run on and their memory: the host's, limited by the control group, this process's, and the
+//! GPU's.
 
-use std::sync::Mutex;
-
-use millm_engine::Device as Place;
-use millm_kit::settings::DeviceChoice;
+use millm_engine::{Device as EngineDevice, KernelSet};
+use millm_kit::settings::{DeviceChoice, KernelChoice};
 use millm_proto::runtime::v1::Device;
+use parking_lot::Mutex;
 use sysinfo::{CpuRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
 #[cfg(feature = "cuda")]
 use crate::gpu::Gpu;
 
-/// The device of the host.
+/// The id of the host's device.
 const CPU: &str = "cpu";
 
-/// Which device a setting means on this machine; whether it can be used is seen when it is opened.
-pub fn choose(choice: DeviceChoice) -> Place {
+/// Returns the device that a setting means on this machine. Opening it shows whether it can be used.
+pub(crate) fn choose(choice: DeviceChoice) -> EngineDevice {
     match choice {
-        DeviceChoice::Auto => Place::best(),
-        DeviceChoice::Cpu => Place::Cpu,
-        DeviceChoice::Cuda(number) => Place::Cuda(number as usize),
+        DeviceChoice::Auto => EngineDevice::best(),
+        DeviceChoice::Cpu => EngineDevice::Cpu,
+        DeviceChoice::Cuda(number) => EngineDevice::Cuda(number as usize),
     }
 }
 
-/// Reads the operating system's counters, and the GPU's, at each call.
-pub struct Devices {
-    /// Where models run.
-    pub place: Place,
+/// Returns the CPU kernels that a setting means; `None` is the fastest set of this machine. [`KernelSet::require`] shows
+/// whether the CPU supports them.
+pub(crate) fn kernel_set(choice: KernelChoice) -> Option<KernelSet> {
+    match choice {
+        KernelChoice::Auto => None,
+        KernelChoice::Portable => Some(KernelSet::Portable),
+        KernelChoice::Avx2 => Some(KernelSet::Avx2),
+        KernelChoice::Avx512 => Some(KernelSet::Avx512),
+        KernelChoice::Amx => Some(KernelSet::Amx),
+    }
+}
+
+/// The devices of this process. Each call reads the present counters of the system and of the GPU.
+pub(crate) struct Devices {
+    /// The device that models run on.
+    pub device: EngineDevice,
     cpu_name: String,
     system: Mutex<System>,
     #[cfg(feature = "cuda")]
@@ -34,26 +45,30 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Models run in `place`, which is there.
-    pub fn open(place: Place) -> Result<Self, millm_engine::Error> {
+    /// Opens `device` for models.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the device does not exist or cannot be used.
+    pub fn open(device: EngineDevice) -> Result<Self, millm_engine::Error> {
         #[cfg_attr(
             not(feature = "cuda"),
-            expect(unused_variables, reason = "only a GPU's memory is asked for by it")
+            expect(unused_variables, reason = "only needed to find the GPU's memory")
         )]
-        let handle = place.open()?;
+        let handle = device.open()?;
         #[cfg(feature = "cuda")]
-        let gpu = match place {
-            Place::Cpu => None,
-            Place::Cuda(_) => {
-                let found = Gpu::find(place.to_string(), &handle);
-                Some(found.map_err(|why| millm_engine::Error::NoDevice { device: place, why })?)
+        let gpu = match device {
+            EngineDevice::Cpu => None,
+            EngineDevice::Cuda(_) => {
+                let found = Gpu::find(device.to_string(), &handle);
+                Some(found.map_err(|why| millm_engine::Error::NoDevice { device, why })?)
             }
         };
         let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
         let brand = system.cpus().first().map(|cpu| cpu.brand().trim().to_owned()).unwrap_or_default();
         let cpu_name = if brand.is_empty() { std::env::consts::ARCH.to_owned() } else { brand };
         Ok(Self {
-            place,
+            device,
             cpu_name,
             system: Mutex::new(system),
             #[cfg(feature = "cuda")]
@@ -61,44 +76,44 @@ impl Devices {
         })
     }
 
-    /// The host, and the GPU that models run on.
+    /// Returns the host, and the GPU that models run on.
     pub fn all(&self) -> Vec<Device> {
         let mut devices = vec![self.cpu()];
         devices.extend(self.gpu());
         devices
     }
 
-    /// Free where models run.
+    /// Returns the free bytes of the device that models run on.
     pub fn free(&self) -> u64 {
         self.gpu().unwrap_or_else(|| self.cpu()).free_bytes as u64
     }
 
-    /// Taken where models run: by this process; on a GPU by all who use it.
-    pub fn taken(&self) -> u64 {
-        self.gpu().map_or_else(|| self.own(), |gpu| gpu.used_bytes as u64)
+    /// Returns the used bytes of the device that models run on: on the CPU by this process, on a GPU by all processes.
+    pub fn used(&self) -> u64 {
+        self.gpu().map_or_else(|| self.private_bytes(), |gpu| gpu.used_bytes as u64)
     }
 
     #[cfg(feature = "cuda")]
     fn gpu(&self) -> Option<Device> {
         let now = self.gpu.as_ref()?.now();
-        now.inspect_err(|error| tracing::warn!("the GPU's memory cannot be read: {error}")).ok()
+        now.inspect_err(|error| tracing::warn!("cannot read the GPU's memory: {error}")).ok()
     }
 
     #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unused_self, reason = "with CUDA it has one")]
+    #[expect(clippy::unused_self, reason = "builds with CUDA use it")]
     fn gpu(&self) -> Option<Device> {
         None
     }
 
     fn cpu(&self) -> Device {
-        let mut system = self.system.lock().expect("nothing panics while it is held");
+        let mut system = self.system.lock();
         system.refresh_memory();
         let (mut total, mut free) = (system.total_memory(), system.available_memory());
         if let Some(group) = system.cgroup_limits()
             && group.total_memory < total
         {
             total = group.total_memory;
-            // Not the group's own `free`: its page cache makes room when asked.
+            // The group's own `free` counts its page cache as used, which the kernel would reclaim.
             free = free.min(total.saturating_sub(group.rss));
         }
         Device {
@@ -110,26 +125,27 @@ impl Devices {
         }
     }
 
-    /// Resident bytes of this process.
-    pub fn resident(&self) -> u64 {
+    /// Returns the resident bytes of this process.
+    pub fn resident_bytes(&self) -> u64 {
         let pid = Pid::from_u32(std::process::id());
-        let mut system = self.system.lock().expect("nothing panics while it is held");
+        let mut system = self.system.lock();
         let what = ProcessRefreshKind::nothing().with_memory();
         system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, what);
         system.process(pid).map_or(0, sysinfo::Process::memory)
     }
 
-    /// Resident bytes that are this process's own: without pages of mapped files, which the system takes back
-    /// when it needs them. Where the system does not tell them apart, all.
-    fn own(&self) -> u64 {
+    /// Returns the resident bytes without pages of mapped files, which the system reclaims when it needs them. Where the
+    /// system does not distinguish them, returns all resident bytes.
+    fn private_bytes(&self) -> u64 {
         std::fs::read_to_string("/proc/self/status")
             .ok()
-            .and_then(|status| own_of(&status))
-            .unwrap_or_else(|| self.resident())
+            .and_then(|status| private_bytes_of(&status))
+            .unwrap_or_else(|| self.resident_bytes())
     }
 }
 
-fn own_of(status: &str) -> Option<u64> {
+/// Sums the fields RssAnon and RssShmem of /proc/self/status (proc_pid_status(5)).
+fn private_bytes_of(status: &str) -> Option<u64> {
     let kilobytes = |field: &str| -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(field))?;
         line.trim().strip_suffix("kB")?.trim().parse().ok()
@@ -143,27 +159,27 @@ mod tests {
 
     #[test]
     fn the_host_has_memory_and_this_process_uses_some() {
-        let devices = Devices::open(Place::Cpu).unwrap();
+        let devices = Devices::open(EngineDevice::Cpu).unwrap();
         let cpu = devices.cpu();
         assert_eq!((devices.all().len(), cpu.id.as_str()), (1, "cpu"));
         assert!(cpu.free_bytes > 0 && cpu.free_bytes <= cpu.total_bytes);
         assert_eq!(cpu.used_bytes + cpu.free_bytes, cpu.total_bytes);
-        assert!(devices.resident() > 0 && devices.resident() < cpu.total_bytes as u64);
-        assert!(devices.own() > 0);
+        assert!(devices.resident_bytes() > 0 && devices.resident_bytes() < cpu.total_bytes as u64);
+        assert!(devices.private_bytes() > 0);
     }
 
     #[test]
-    fn a_gpu_that_is_not_there_is_not_taken_for_another_device() {
+    fn a_missing_gpu_is_not_replaced_by_another_device() {
         assert!(Devices::open(choose(DeviceChoice::Cuda(4096))).is_err());
         assert!(Devices::open(choose(DeviceChoice::Auto)).is_ok());
-        assert_eq!(choose(DeviceChoice::Cpu), Place::Cpu);
+        assert_eq!(choose(DeviceChoice::Cpu), EngineDevice::Cpu);
     }
 
     #[test]
-    fn pages_of_files_do_not_count() {
+    fn pages_of_mapped_files_do_not_count() {
         let status =
             "Name:\tmillm\nVmRSS:\t  900 kB\nRssAnon:\t  500 kB\nRssFile:\t  390 kB\nRssShmem:\t 10 kB\n";
-        assert_eq!(own_of(status), Some(510 * 1024));
-        assert_eq!(own_of("nothing"), None);
+        assert_eq!(private_bytes_of(status), Some(510 * 1024));
+        assert_eq!(private_bytes_of("nothing"), None);
     }
 }

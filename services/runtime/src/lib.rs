@@ -1,69 +1,81 @@
-//! Runs the loaded models: the gRPC face of the engine.
+//! The runtime: loads models and generates text. It is the gRPC service around the engine.
 //!
-//! [`Runtime::build`] checks, [`Runtime::mount`] starts: one task owns what is loaded ([`loader`]), requests go
-//! to the engine's own thread and come back through a channel each ([`generate`]). Calls the Catalog alone.
+//! [`Runtime::build`] checks the settings and [`Runtime::mount`] starts the service. One task owns the loaded models
+//! ([`loader`]). Requests go to the engine's thread, and events come back through one queue for each request
+//! ([`generate`]). The runtime calls only the catalog.
 
 mod autoload;
 pub mod bench;
-mod catalog;
+mod catalog_client;
+mod catalog_watch;
 mod devices;
+mod error;
 mod estimate;
-mod failure;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;
-mod language;
 mod loader;
-mod renames;
+mod options;
+mod read_model;
 mod service;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tokenizer_bundle;
 
 use std::sync::Arc;
 
-use millm_kit::{Conn, Host, ModelRef, Settings};
+use millm_kit::{Channel, Host, ModelRef, Settings, settings::MAX_DRAFT_TOKENS};
 use millm_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
 use millm_sandbox::Sandbox;
 use tonic::codec::CompressionEncoding;
 
-use crate::{
-    catalog::Catalog,
-    devices::Devices,
-    loader::{Ground, Loader},
-    service::Service,
-};
+use crate::{catalog_client::CatalogClient, devices::Devices, options::LoaderOptions, service::Service};
 
-/// Of a request: the largest body of the REST faces, and tools once more as a grammar.
+/// The largest request: a body of the REST APIs at its limit, and its tools once more as a grammar.
 const MAX_REQUEST_BYTES: usize = 10 << 20;
-/// Of one of ours: a prompt with its log probabilities.
+/// The largest message of a response: a prompt with its log probabilities.
 const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
-/// Tokens that may be guessed ahead.
-const MOST_GUESSED: u32 = 16;
+const _: () = assert!(MAX_DRAFT_TOKENS as usize == millm_engine::MAX_DRAFT_TOKENS);
 
+/// The runtime cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A setting is 0 that must not be.
     #[error("{setting} must be at least 1")]
-    Zero { setting: &'static str },
-    #[error("speculate must be at most {MOST_GUESSED}")]
+    Zero {
+        /// The setting's key.
+        setting: &'static str,
+    },
+    /// The setting `speculate` is too large.
+    #[error("speculate must be at most {MAX_DRAFT_TOKENS}")]
     Speculate,
+    /// The device does not exist or cannot be used.
     #[error(transparent)]
     Device(#[from] millm_engine::Error),
-    #[error("auto_load_model '{name}' is no model's name or id")]
-    AutoLoad { name: String },
+    /// The setting `auto_load_model` cannot name a model.
+    #[error("auto_load_model '{name}' is not a valid model name or id")]
+    AutoLoad {
+        /// The setting's value.
+        name: String,
+    },
 }
 
-/// The service before it is mounted: nothing runs yet.
+/// A runtime that is not served yet.
 pub struct Runtime {
-    ground: Ground,
-    catalog: Catalog,
+    options: LoaderOptions,
+    catalog: CatalogClient,
     auto_load: Option<String>,
 }
 
 impl Runtime {
-    /// `catalog`: where rows are read. `sandbox`: where tokenizers, chat templates and grammars run.
-    pub fn build(settings: &Settings, catalog: Conn, sandbox: Sandbox) -> Result<Self, BuildError> {
+    /// Checks the settings and opens the device. `sandbox` runs tokenizers, chat templates and grammars.
+    ///
+    /// # Errors
+    ///
+    /// Fails for a setting that is not valid, or a device that cannot be used.
+    pub fn build(settings: &Settings, catalog: Channel, sandbox: Sandbox) -> Result<Self, BuildError> {
         for (setting, value) in [
             ("context_length", settings.context_length),
             ("parallel_requests", settings.parallel_requests),
@@ -73,7 +85,7 @@ impl Runtime {
                 return Err(BuildError::Zero { setting });
             }
         }
-        if settings.speculate > MOST_GUESSED {
+        if settings.speculate > MAX_DRAFT_TOKENS {
             return Err(BuildError::Speculate);
         }
         let auto_load = settings.auto_load_model.clone();
@@ -83,27 +95,30 @@ impl Runtime {
             return Err(BuildError::AutoLoad { name: name.clone() });
         }
         let devices = Devices::open(devices::choose(settings.device))?;
-        let ground = Ground::new(settings, Arc::new(devices), sandbox);
-        Ok(Self { ground, catalog: Catalog::new(catalog), auto_load })
+        if let Some(kernels) = devices::kernel_set(settings.kernels) {
+            kernels.require()?;
+        }
+        let options = LoaderOptions::new(settings, Arc::new(devices), sandbox);
+        Ok(Self { options, catalog: CatalogClient::new(catalog), auto_load })
     }
 
-    /// `give_back` is called when a model has been freed: allocators keep such memory unless told otherwise.
+    /// Sets a function that is called after a model was freed: it makes the allocator return memory to the system.
     #[must_use]
-    pub fn giving_back_by(mut self, give_back: fn()) -> Self {
-        self.ground.give_back = give_back;
+    pub fn with_release_memory(mut self, release_memory: fn()) -> Self {
+        self.options.release_memory = release_memory;
         self
     }
 
-    /// Serves within `host`, whose end unloads what is loaded after its requests. Gives the way to call it.
-    pub async fn mount(self, host: &mut Host) -> Conn {
-        let Self { ground, catalog, auto_load } = self;
-        let loader = Loader::start(ground, &host.tasks, &host.shutdown);
+    /// Mounts the service into `host` and returns a channel to it. Shutdown unloads all models after their requests.
+    pub async fn mount(self, host: &mut Host) -> Channel {
+        let Self { options, catalog, auto_load } = self;
+        let loader = loader::start(options, &host.tasks, &host.shutdown);
         if let Some(name) = auto_load {
             let loading = autoload::load(name, catalog.clone(), loader.clone());
             let stopping = host.shutdown.stopping.clone();
             host.tasks.spawn(stopping.run_until_cancelled_owned(loading));
         }
-        let following = renames::follow(catalog.clone(), loader.clone());
+        let following = catalog_watch::follow_renames(catalog.clone(), loader.clone());
         host.tasks.spawn(host.shutdown.stopping.clone().run_until_cancelled_owned(following));
         let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
         let service = RuntimeServiceServer::new(service)

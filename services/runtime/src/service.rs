@@ -1,4 +1,4 @@
-//! The gRPC face: names resolved, requests checked, streams shaped. The work is in the modules beside.
+//! The gRPC service: resolves names, checks requests, and makes streams. The work is in the other modules.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -15,18 +15,19 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    catalog::Catalog,
-    estimate, failure,
+    catalog_client::CatalogClient,
+    error, estimate,
     generate::generate,
-    loader::{Loader, Phase, Place, Plan, Resident, Turn},
+    loader::{LoadRequest, LoadedModel, Loader, Lookup, Phase, RequestGuard},
     status,
 };
 
-/// A last-value channel as a stream may send each value once; two sendings are at least so far apart.
-const APART: Duration = Duration::from_millis(50);
+/// The shortest time between two messages of a progress stream.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
-pub struct Service {
-    pub catalog: Catalog,
+/// The service.
+pub(crate) struct Service {
+    pub catalog: CatalogClient,
     pub loader: Loader,
     pub shutdown: Shutdown,
 }
@@ -36,7 +37,7 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[tonic::async_trait]
 impl RuntimeService for Service {
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<RuntimeStatus>, Status> {
-        Ok(Response::new(status::now(&self.loader)))
+        Ok(Response::new(status::snapshot(&self.loader)))
     }
 
     type WatchStatusStream = BoxStream<RuntimeStatus>;
@@ -55,10 +56,9 @@ impl RuntimeService for Service {
     ) -> Result<Response<MemoryEstimate>, Status> {
         let EstimateMemoryRequest { model, context_length } = request.into_inner();
         let model = self.catalog.ready(&model).await?;
-        let ground = &self.loader.ground;
-        let opened = estimate::open(&model, ground, given(context_length)).await?;
-        let room = self.loader.room(model.id, opened.estimate.total_bytes as u64);
-        Ok(Response::new(estimate::against(opened.estimate, room.available)))
+        let opened = estimate::open(&model, &self.loader.options, nonzero(context_length)).await?;
+        let eviction = self.loader.eviction(model.id, opened.estimate.total_bytes as u64);
+        Ok(Response::new(estimate::with_available(opened.estimate, eviction.available)))
     }
 
     type LoadModelStream = BoxStream<LoadProgress>;
@@ -70,13 +70,13 @@ impl RuntimeService for Service {
         let request = request.into_inner();
         let drain = self.drain(request.drain_timeout)?;
         let model = self.catalog.ready(&request.model).await?;
-        let context_length = given(request.context_length);
+        let context_length = nonzero(request.context_length);
         let allow_insufficient_memory = request.allow_insufficient_memory;
-        let plan = Plan { model, context_length, allow_insufficient_memory, drain };
-        let progress = self.loader.load(plan).await?;
-        let last =
+        let request = LoadRequest { model, context_length, allow_insufficient_memory, drain };
+        let progress = self.loader.load(request).await?;
+        let is_last =
             |progress: &LoadProgress| matches!(progress.state(), LoadState::Loaded | LoadState::Failed);
-        Ok(Response::new(Box::pin(follow(progress, last))))
+        Ok(Response::new(Box::pin(progress_stream(progress, is_last))))
     }
 
     type UnloadModelStream = BoxStream<UnloadProgress>;
@@ -87,10 +87,11 @@ impl RuntimeService for Service {
     ) -> Result<Response<Self::UnloadModelStream>, Status> {
         let UnloadModelRequest { model, drain_timeout } = request.into_inner();
         let drain = self.drain(drain_timeout)?;
-        let named = if model.is_empty() { self.the_one()? } else { self.named(&model).await? };
-        let progress = self.loader.unload(named, drain).await?;
-        let last = |progress: &UnloadProgress| progress.state() == LoadState::Unloaded;
-        Ok(Response::new(Box::pin(follow(progress, last))))
+        let (id, handle) =
+            if model.is_empty() { self.default_model()? } else { self.resolve(&model).await? };
+        let progress = self.loader.unload(id, handle, drain).await?;
+        let is_last = |progress: &UnloadProgress| progress.state() == LoadState::Unloaded;
+        Ok(Response::new(Box::pin(progress_stream(progress, is_last))))
     }
 
     type GenerateStream = BoxStream<GenerateResponse>;
@@ -100,8 +101,8 @@ impl RuntimeService for Service {
         request: Request<GenerateRequest>,
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = request.into_inner();
-        let Claim { resident, turn, handle } = self.claim(&request.model).await?;
-        Ok(Response::new(Box::pin(generate(resident, turn, handle, request).await?)))
+        let Acquired { model, guard, handle } = self.acquire(&request.model).await?;
+        Ok(Response::new(Box::pin(generate(model, guard, handle, request).await?)))
     }
 
     async fn tokenize(
@@ -109,8 +110,8 @@ impl RuntimeService for Service {
         request: Request<TokenizeRequest>,
     ) -> Result<Response<TokenizeResponse>, Status> {
         let TokenizeRequest { model, text, add_special_tokens } = request.into_inner();
-        let language = Arc::clone(&self.claim(&model).await?.resident.language);
-        let token_ids = language.encode("text", text, add_special_tokens).await?;
+        let tokenizer = Arc::clone(&self.acquire(&model).await?.model.tokenizer);
+        let token_ids = tokenizer.encode("text", text, add_special_tokens).await?;
         Ok(Response::new(TokenizeResponse { token_ids }))
     }
 
@@ -119,26 +120,27 @@ impl RuntimeService for Service {
         request: Request<DetokenizeRequest>,
     ) -> Result<Response<DetokenizeResponse>, Status> {
         let DetokenizeRequest { model, token_ids } = request.into_inner();
-        let language = Arc::clone(&self.claim(&model).await?.resident.language);
-        let work = move || language.decode(&token_ids);
-        let text = tokio::task::spawn_blocking(work).await.map_err(failure::of_panic)??;
+        let tokenizer = Arc::clone(&self.acquire(&model).await?.model.tokenizer);
+        let decode = move || tokenizer.decode(&token_ids);
+        let text = tokio::task::spawn_blocking(decode).await.map_err(error::from_panic)??;
         Ok(Response::new(DetokenizeResponse { text }))
     }
 }
 
 impl Service {
+    /// Returns how long to wait for running requests: the caller's time, else the setting.
     fn drain(&self, asked: Option<prost_types::Duration>) -> Result<Duration, ServiceError> {
-        let Some(asked) = asked else { return Ok(self.loader.ground.drain) };
+        let Some(asked) = asked else { return Ok(self.loader.options.drain) };
         asked.try_into().map_err(|_| ServiceError::invalid_argument("drain_timeout", "must be 0 or more"))
     }
 
-    /// The model that an empty name means: the one used last, or else the one that is coming.
-    fn the_one(&self) -> Result<(i64, String), ServiceError> {
-        let state = self.loader.state();
-        let models = state.borrow();
+    /// Returns the model that an empty name means: the loaded model that was used last, else the one that is loading.
+    fn default_model(&self) -> Result<(i64, String), ServiceError> {
+        let list = self.loader.models();
+        let models = list.borrow();
         let rank = |phase: &Phase| match phase {
-            Phase::Loaded(resident) => Some((3, Some(resident.last_used()))),
-            Phase::Unloading(resident, _) => Some((2, Some(resident.last_used()))),
+            Phase::Loaded(model) => Some((3, Some(model.last_used()))),
+            Phase::Unloading(model, _) => Some((2, Some(model.last_used()))),
             Phase::Loading(..) => Some((1, None)),
             Phase::Failed(_) => None,
         };
@@ -147,74 +149,78 @@ impl Service {
         latest.map(|(_, id, entry)| (id, entry.handle.clone())).ok_or_else(ServiceError::nothing_loaded)
     }
 
-    /// Which model a name means now. What is loaded can be used by its id, and while the Catalog is away by the
-    /// handle it was loaded under.
-    async fn named(&self, name: &str) -> Result<(i64, String), ServiceError> {
+    /// Returns the id and handle of the model that a name means now.
+    ///
+    /// Models in the list are found by their ids, and by their handles while the catalog does not answer.
+    async fn resolve(&self, name: &str) -> Result<(i64, String), ServiceError> {
         let reference = ModelRef::parse(name)?;
-        let known = |matches: &dyn Fn(i64, &str) -> bool| {
-            let state = self.loader.state();
-            let models = state.borrow();
+        let find_listed = |matches: &dyn Fn(i64, &str) -> bool| {
+            let list = self.loader.models();
+            let models = list.borrow();
             let mut found = models.iter().filter(|(id, entry)| matches(**id, &entry.handle));
             found.next().map(|(id, entry)| (*id, entry.handle.clone()))
         };
         if let ModelRef::Id(id) = reference
-            && let Some(found) = known(&|known, _| known == id)
+            && let Some(found) = find_listed(&|listed, _| listed == id)
         {
             return Ok(found);
         }
         match self.catalog.find(name).await {
             Ok(model) => Ok((model.id, model.handle)),
             Err(error) if error.reason == Reason::ServiceUnavailable => {
-                known(&|_, handle| handle == name).ok_or(error)
+                find_listed(&|_, handle| handle == name).ok_or(error)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The loaded model of this name (empty: the one that is loaded), loaded for this where that is allowed.
-    /// MODEL_NOT_FOUND, MODEL_NOT_LOADED, MODEL_LOADING; on demand also what a load is refused for.
-    async fn claim(&self, name: &str) -> Result<Claim, ServiceError> {
-        let (id, handle) = if name.is_empty() { self.the_one()? } else { self.named(name).await? };
-        let (resident, turn) = match self.loader.place(id) {
-            Place::Here(resident, turn) => (resident, turn),
-            _ if self.loader.ground.on_demand => {
-                self.loader.bring(self.catalog.ready(&id.to_string()).await?).await?
+    /// Returns the loaded model that a name means, for one request. Loads it first if the settings allow that.
+    ///
+    /// # Errors
+    ///
+    /// MODEL_NOT_FOUND, MODEL_NOT_LOADED or MODEL_LOADING; on demand also the errors of a load.
+    async fn acquire(&self, name: &str) -> Result<Acquired, ServiceError> {
+        let (id, handle) = if name.is_empty() { self.default_model()? } else { self.resolve(name).await? };
+        let (model, guard) = match self.loader.lookup(id) {
+            Lookup::Loaded(model, guard) => (model, guard),
+            _ if self.loader.options.load_on_demand => {
+                self.loader.load_on_demand(self.catalog.ready(&id.to_string()).await?).await?
             }
-            Place::Coming(..) => return Err(ServiceError::loading(handle)),
-            Place::Leaving | Place::Absent => return Err(ServiceError::not_loaded(handle)),
+            Lookup::Loading(..) => return Err(ServiceError::loading(handle)),
+            Lookup::Unloading | Lookup::NotLoaded => return Err(ServiceError::not_loaded(handle)),
         };
-        Ok(Claim { resident, turn, handle })
+        Ok(Acquired { model, guard, handle })
     }
 }
 
-/// A loaded model, in use as long as the turn lasts.
-struct Claim {
-    resident: Arc<Resident>,
-    turn: Turn,
-    /// What the model is called now.
+/// A loaded model that a request uses while it keeps the guard.
+struct Acquired {
+    model: Arc<LoadedModel>,
+    guard: RequestGuard,
+    /// The model's handle now.
     handle: String,
 }
 
-/// proto3 has no unset number here: 0 is it.
-fn given(context_length: u32) -> Option<u32> {
+/// Returns `None` for 0, which means unset in proto3.
+fn nonzero(context_length: u32) -> Option<u32> {
     (context_length > 0).then_some(context_length)
 }
 
-/// Each value once, the present one first, not more often than every [`APART`], to the last.
-fn follow<T: Clone + Send + Sync + 'static>(
+/// Returns a stream of the present value and of later ones, at most one in [`MIN_INTERVAL`], up to the last.
+fn progress_stream<T: Clone + Send + Sync + 'static>(
     mut values: watch::Receiver<T>,
-    last: impl Fn(&T) -> bool + Send + 'static,
+    is_last: impl Fn(&T) -> bool + Send + 'static,
 ) -> impl Stream<Item = Result<T, Status>> + Send {
     stream! {
         loop {
             let now = values.borrow_and_update().clone();
-            let over = last(&now);
+            let ends = is_last(&now);
             yield Ok(now);
-            if over {
+            if ends {
                 break;
             }
-            tokio::time::sleep(APART).await;
-            if values.changed().await.is_err() && !last(&values.borrow()) {
+            tokio::time::sleep(MIN_INTERVAL).await;
+            if values.changed().await.is_err() && !is_last(&values.borrow()) {
                 yield Err(ServiceError::service_unavailable("runtime").into());
                 break;
             }

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::io;
 
 use millm_model::TokenizerFiles;
-use millm_model::config::parse_object;
-use millm_model::error::{Error, Result};
+use millm_model::parse_object;
+use millm_model::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, ErrorKind, Value};

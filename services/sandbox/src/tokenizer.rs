@@ -11,14 +11,15 @@ pub(crate) mod pretokenize;
 mod sentencepiece;
 #[cfg(test)]
 mod tests;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use millm_model::TokenizerFiles;
-use millm_model::config::parse_object;
-use millm_model::error::{Error, Result};
 use millm_model::gguf::Metadata;
+use millm_model::parse_object;
+use millm_model::{Error, Result};
 
 pub use decoder::{Detokenizer, TextDecoder};
 use pieces::Pieces;

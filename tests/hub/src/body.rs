@@ -8,11 +8,11 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 
-use crate::blob::Reader;
 use crate::fault::{Applied, FaultKind};
 use crate::gate::Gate;
 use crate::journal::Ticket;
-use crate::pace::Pace;
+use crate::repo::blob::Reader;
+use crate::throttle::Throttle;
 
 /// A rate is kept by this many small waits a second.
 const TICKS: u64 = 20;
@@ -26,7 +26,7 @@ pub(crate) struct BodyPlan {
     corrupt_at: Option<u64>,
     stall: Option<(u64, Arc<Gate>, Option<Duration>)>,
     bytes_per_second: Option<u64>,
-    line: Option<(u64, Arc<Pace>)>,
+    line: Option<(u64, Arc<Throttle>)>,
     pauses: Vec<(u64, Arc<Gate>)>,
     pub short_by: u64,
     pub endless: bool,
@@ -37,7 +37,7 @@ impl BodyPlan {
     pub fn new(faults: Vec<Applied>, start: u64, end: u64) -> Self {
         let mut plan = Self::default();
         let middle = start + (end - start) / 2;
-        for Applied { kind, gate, pace, draw } in faults {
+        for Applied { kind, gate, throttle, draw } in faults {
             match kind {
                 FaultKind::Cut { after } => plan.cut_after = Some(after),
                 FaultKind::RandomCut { probability, .. } if draw < probability => {
@@ -54,7 +54,7 @@ impl BodyPlan {
                 FaultKind::Rate { bytes_per_second } => {
                     plan.bytes_per_second = Some(bytes_per_second.max(1));
                 }
-                FaultKind::TotalRate { bytes_per_second } => plan.line = Some((bytes_per_second, pace)),
+                FaultKind::TotalRate { bytes_per_second } => plan.line = Some((bytes_per_second, throttle)),
                 FaultKind::Pause { at } => plan.pauses.push((at, gate)),
                 _ => {}
             }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use crate::blob::splitmix;
 use crate::gate::Gate;
 use crate::journal::Host;
-use crate::pace::Pace;
+use crate::repo::blob::splitmix;
+use crate::throttle::Throttle;
 
 /// What goes wrong. Offsets and sizes are bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -167,7 +167,7 @@ pub struct FaultState {
 pub(crate) struct Applied {
     pub kind: FaultKind,
     pub gate: Arc<Gate>,
-    pub pace: Arc<Pace>,
+    pub throttle: Arc<Throttle>,
     /// A number in 0..1 that is new with each use and follows from the seed.
     pub draw: f64,
 }
@@ -179,7 +179,7 @@ struct Armed {
     seen: u32,
     uses: u32,
     gate: Arc<Gate>,
-    pace: Arc<Pace>,
+    throttle: Arc<Throttle>,
 }
 
 #[derive(Debug, Default)]
@@ -193,7 +193,14 @@ impl Faults {
         let mut armed = self.locked();
         armed.0 += 1;
         let id = armed.0;
-        armed.1.push(Armed { id, fault, seen: 0, uses: 0, gate: Arc::clone(&gate), pace: Pace::new() });
+        armed.1.push(Armed {
+            id,
+            fault,
+            seen: 0,
+            uses: 0,
+            gate: Arc::clone(&gate),
+            throttle: Throttle::new(),
+        });
         (id, gate)
     }
 
@@ -243,8 +250,8 @@ impl Faults {
             armed.uses += 1;
             let seed = if let FaultKind::RandomCut { seed, .. } = armed.fault.kind { seed } else { 0 };
             let draw = splitmix(seed.wrapping_add(u64::from(armed.uses))) as f64 / u64::MAX as f64;
-            let (gate, pace) = (Arc::clone(&armed.gate), Arc::clone(&armed.pace));
-            applied.push(Applied { kind: armed.fault.kind.clone(), gate, pace, draw });
+            let (gate, throttle) = (Arc::clone(&armed.gate), Arc::clone(&armed.throttle));
+            applied.push(Applied { kind: armed.fault.kind.clone(), gate, throttle, draw });
         }
         applied
     }

@@ -12,39 +12,34 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Clients that are not in Rust start the `fake-hub` binary and speak to `/_hub/…` (`control.rs`).
+//! Clients that are not in Rust start the `fake-hub` binary and speak to `/_hub/…` (`serve/control.rs`).
 
 mod answer;
-mod api;
-mod blob;
 mod body;
-mod control;
-mod describe;
 mod fault;
-mod file;
 mod gate;
 mod journal;
-mod pace;
 mod repo;
 mod route;
-mod running;
+mod running_hub;
 mod serve;
+mod state;
 pub mod synthetic;
-mod world;
+mod throttle;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use blob::{Blob, Content, Pattern, Seeded, Tiled, git_oid};
 pub use fault::{Fault, FaultKind, FaultState};
 pub use journal::{Host, LogEntry};
+pub use repo::blob::{Blob, Content, Pattern, Seeded, Tiled, git_oid};
 pub use repo::{Files, Gated, Kind, RepoSettings, RepoSpec, SeededFile, files_of};
-pub use running::{Pause, RunningHub};
+pub use running_hub::{Pause, RunningHub};
 
-use running::SEND_BUFFER;
-use world::{Options, World};
+use running_hub::SEND_BUFFER;
+use state::{HubState, Options};
 
 /// A valid token that no repository has let in, and whose it is.
 pub const READER_TOKEN: &str = "hf_reader";
@@ -138,16 +133,16 @@ impl HubBuilder {
     }
 
     pub fn start(self) -> io::Result<RunningHub> {
-        let world = World::new(self.options);
+        let state = HubState::new(self.options);
         for dir in &self.models {
             for spec in models_in(dir)? {
-                world.add(spec)?;
+                state.add(spec)?;
             }
         }
         for spec in self.repos {
-            world.add(spec)?;
+            state.add(spec)?;
         }
-        RunningHub::start(world, self.port)
+        RunningHub::start(state, self.port)
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::blob::{Content, Pattern, Seeded, Tiled};
 use crate::repo::RepoSpec;
+use crate::repo::blob::{Content, Pattern, Seeded, Tiled};
 
 /// Weights from this many bytes on repeat themselves: served faster than they could be computed.
 const TILED_LEAST: u64 = 512 << 20;

@@ -7,7 +7,7 @@ use millm_proto::downloader::v1::{Download, download::State};
 
 use super::{CHUNKS, FILE, on_weights, weights_of};
 use crate::harness::{
-    Dice, LOOKED_AT, Layout, ON_THE_LINE, Server, bytes_sent, fetches, hub, is_final, large, number_from,
+    LOOKED_AT, Layout, ON_THE_LINE, Rng, Server, bytes_sent, fetches, hub, is_final, large, number_from,
     quick,
 };
 
@@ -23,10 +23,10 @@ enum Moment {
 }
 
 impl Moment {
-    fn random(dice: &mut Dice) -> Self {
-        match dice.below(3) {
-            0 => Self::Fraction(0.8 + 0.17 * dice.below(100) as f64 / 100.0),
-            _ => Self::Bytes(dice.below(MIB << 20) as i64),
+    fn random(rng: &mut Rng) -> Self {
+        match rng.below(3) {
+            0 => Self::Fraction(0.8 + 0.17 * rng.below(100) as f64 / 100.0),
+            _ => Self::Bytes(rng.below(MIB << 20) as i64),
         }
     }
 
@@ -44,7 +44,7 @@ impl Moment {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fault_21_and_22_killed_at_random_the_model_is_finished_all_the_same() {
-    let mut dice = Dice::new(Dice::seed());
+    let mut rng = Rng::new(Rng::seed());
     let kills = number_from("MILLM_KILLS", 8);
     let hub = hub(&[]);
     hub.add_repo(large(MIB)).expect("a repository");
@@ -58,7 +58,7 @@ async fn fault_21_and_22_killed_at_random_the_model_is_finished_all_the_same() {
     while killed < kills {
         hub.clear_log();
         let id = server.begin(REPO, Quantization::Q4).await;
-        let times = kill_until_finished(&mut server, &mut dice, id, kills - killed).await;
+        let times = kill_until_finished(&mut server, &mut rng, id, kills - killed).await;
         let model = server.arrived(id).await;
         assert_eq!(weights_of(&model), expected, "after {times} kills");
         assert_little_came_twice(&hub, times);
@@ -68,9 +68,9 @@ async fn fault_21_and_22_killed_at_random_the_model_is_finished_all_the_same() {
 }
 
 /// Kills and restarts at most so many times; how often, before it was finished.
-async fn kill_until_finished(server: &mut Server, dice: &mut Dice, id: i64, most: u64) -> u64 {
+async fn kill_until_finished(server: &mut Server, rng: &mut Rng, id: i64, most: u64) -> u64 {
     for times in 0..most.min(4) {
-        let moment = Moment::random(dice);
+        let moment = Moment::random(rng);
         let seen = server.watch_until(id, |download| moment.has_come(download) || is_final(download)).await;
         if is_final(&seen) {
             assert_eq!(seen.state(), State::Succeeded, "{moment:?}: {:?}", seen.error);

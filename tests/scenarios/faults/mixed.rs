@@ -13,7 +13,7 @@ use millm_proto::downloader::v1::{Download, HubSource, download::State};
 
 use super::status;
 use crate::harness::{
-    Dice, Layout, Published, Server, files_below, fixture, hub, is_final, number_from, quick,
+    Layout, Published, Rng, Server, files_below, fixture, hub, is_final, number_from, quick,
 };
 
 const AT_ONCE: usize = 6;
@@ -29,12 +29,12 @@ struct Round {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_mixed_at_random_never_make_a_wrong_model() {
-    let seed = Dice::seed();
-    let mut dice = Dice::new(seed);
+    let seed = Rng::seed();
+    let mut rng = Rng::new(seed);
     let hub = hub(&[]);
     let options = quick(hub.url()).set("MILLM_MAX_CONCURRENT_DOWNLOADS", "6");
     let server = Server::start(Layout::OneProcess, options).await;
-    let rounds: Vec<_> = (0..number_from("MILLM_ROUNDS", 24)).map(|n| round(n, &mut dice, &hub)).collect();
+    let rounds: Vec<_> = (0..number_from("MILLM_ROUNDS", 24)).map(|n| round(n, &mut rng, &hub)).collect();
     futures::stream::iter(rounds)
         .for_each_concurrent(AT_ONCE, |round| {
             let (server, hub) = (&server, &hub);
@@ -46,38 +46,38 @@ async fn faults_mixed_at_random_never_make_a_wrong_model() {
     assert!(left.is_empty(), "MILLM_SEED={seed}: {left:?}");
 }
 
-fn round(n: u64, dice: &mut Dice, hub: &RunningHub) -> Round {
+fn round(n: u64, rng: &mut Rng, hub: &RunningHub) -> Round {
     let repo = format!("acme/m{n}");
-    let shape = Shape { layers: 1 + dice.below(12), hidden: 256, ..Shape::of_mib(n, 1) };
+    let shape = Shape { layers: 1 + rng.below(12), hidden: 256, ..Shape::of_mib(n, 1) };
     hub.add_repo(shape.repo(&repo, &fixture("tiny-millm")).expect("the tokenizer is there"))
         .expect("a repository");
     let size = shape.weights_bytes();
-    let faults = (0..=dice.below(3)).map(|_| fault(&repo, size, dice)).collect();
-    let cancel_at = (dice.below(5) == 0).then(|| dice.below(size) as i64);
+    let faults = (0..=rng.below(3)).map(|_| fault(&repo, size, rng)).collect();
+    let cancel_at = (rng.below(5) == 0).then(|| rng.below(size) as i64);
     Round { repo, faults, cancel_at }
 }
 
-fn fault(repo: &str, size: u64, dice: &mut Dice) -> Fault {
-    let anywhere = dice.below(size);
-    let kind = match dice.below(16) {
+fn fault(repo: &str, size: u64, rng: &mut Rng) -> Fault {
+    let anywhere = rng.below(size);
+    let kind = match rng.below(16) {
         0 | 1 => FaultKind::Cut { after: anywhere },
         2 => FaultKind::RandomCut { probability: 0.5, seed: anywhere },
         3 => FaultKind::IgnoreRange,
-        4 => FaultKind::WrongStart { before: 1 + dice.below(5000) },
+        4 => FaultKind::WrongStart { before: 1 + rng.below(5000) },
         5 => FaultKind::RangeNotSatisfiable,
         6 | 7 => FaultKind::Corrupt { at: Some(anywhere) },
-        8 => FaultKind::Short { by: 1 + dice.below(100_000) },
+        8 => FaultKind::Short { by: 1 + rng.below(100_000) },
         9 => FaultKind::Endless,
         10 => FaultKind::Stall { after: Some(anywhere), for_ms: None },
         11 => FaultKind::Stall { after: None, for_ms: Some(1500) },
-        12 => FaultKind::Latency { ms: dice.below(100) },
+        12 => FaultKind::Latency { ms: rng.below(100) },
         13 => FaultKind::ExpiredLink,
-        14 => status([500, 502, 503, 504][dice.below(4) as usize]),
+        14 => status([500, 502, 503, 504][rng.below(4) as usize]),
         _ => FaultKind::Status { code: 429, retry_after: Some("1".to_owned()), rate_limit_seconds: None },
     };
     let path = format!("*/{repo}/*.safetensors");
-    let fault = Fault::new(path, kind).skip(dice.below(2) as u32).times(1 + dice.below(3) as u32);
-    if dice.below(4) == 0 { fault } else { fault.on(Host::Cdn) }
+    let fault = Fault::new(path, kind).skip(rng.below(2) as u32).times(1 + rng.below(3) as u32);
+    if rng.below(4) == 0 { fault } else { fault.on(Host::Cdn) }
 }
 
 async fn survive(server: &Server, hub: &RunningHub, round: &Round) {

@@ -4,7 +4,7 @@
 mod answers;
 mod bodies;
 mod breaker;
-mod ends;
+mod disk_and_cancel;
 mod kills;
 mod links;
 mod mixed;

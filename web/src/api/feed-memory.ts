@@ -1,18 +1,19 @@
 // What the feeds have said so far, and how to tell it again to somebody who comes later.
-import { type Model, WatchModelsResponse_Kind } from "../gen/millm/catalog/v1/catalog_pb";
 import type { Download } from "../gen/millm/downloader/v1/downloader_pb";
+import { FailedStep, Status, WatchModelsResponse_Kind } from "../gen/millm/gateway/v1/gateway_pb";
 import type { RuntimeStatus } from "../gen/millm/runtime/v1/runtime_pb";
-import type { Feed, FeedEvent } from "./feeds";
+import type { Feed, FeedEvent, ModelsChange } from "./feeds";
+import type { Row } from "./join";
 
 export class FeedMemory {
-  rows = new Map<bigint, Model>();
+  rows = new Map<bigint, Row>();
   downloads = new Map<bigint, Download>();
   status: RuntimeStatus | undefined;
   // Whether a complete list of models has come.
   listed = false;
   lost = new Set<Feed>();
   // Rows of a list that is still coming: they replace the others when it is complete, so that nothing flickers.
-  #incoming: Map<bigint, Model> | undefined;
+  #incoming: Map<bigint, Row> | undefined;
 
   // Answers whether what there is to see may have changed.
   absorb(event: FeedEvent): boolean {
@@ -38,7 +39,7 @@ export class FeedMemory {
     }
   }
 
-  #absorbChange({ kind, model }: Extract<FeedEvent, { kind: "models" }>["change"]): boolean {
+  #absorbChange({ kind, model, status, failedStep }: ModelsChange): boolean {
     if (kind === WatchModelsResponse_Kind.SNAPSHOT_COMPLETE) {
       this.rows = this.#incoming ?? this.rows;
       this.#incoming = undefined;
@@ -49,7 +50,11 @@ export class FeedMemory {
     if (model && kind === WatchModelsResponse_Kind.DELETED) {
       rows.delete(model.id);
     } else if (model) {
-      rows.set(model.id, model);
+      rows.set(model.id, {
+        model,
+        status: status ?? Status.UNSPECIFIED,
+        failedStep: failedStep ?? FailedStep.UNSPECIFIED,
+      });
     }
     return rows === this.rows;
   }
@@ -75,9 +80,9 @@ export class FeedMemory {
   }
 }
 
-function* list(rows: ReadonlyMap<bigint, Model>): Iterable<FeedEvent> {
+function* list(rows: ReadonlyMap<bigint, Row>): Iterable<FeedEvent> {
   yield { kind: "connected", feed: "models" };
-  for (const model of rows.values()) {
-    yield { kind: "models", change: { kind: WatchModelsResponse_Kind.PUT, model } };
+  for (const row of rows.values()) {
+    yield { kind: "models", change: { kind: WatchModelsResponse_Kind.PUT, ...row } };
   }
 }

@@ -1,18 +1,22 @@
-// What the three services tell without being asked: their watches, as one stream of events.
-import type { Model, WatchModelsResponse } from "../gen/millm/catalog/v1/catalog_pb";
+// What the server tells without being asked: its watches, as one stream of events. The models come with the status that
+// the server gives them; downloads and loads add the figures.
 import type { Download } from "../gen/millm/downloader/v1/downloader_pb";
+import type { WatchModelsResponse } from "../gen/millm/gateway/v1/gateway_pb";
 import type { RuntimeStatus } from "../gen/millm/runtime/v1/runtime_pb";
 import type { Clients } from "./clients";
 import { watchUntil } from "./watch";
 
 export type Feed = "models" | "downloads" | "runtime";
 
+export type ModelsChange = Pick<WatchModelsResponse, "kind"> &
+  Partial<Pick<WatchModelsResponse, "model" | "status" | "failedStep">>;
+
 // Plain data: events also travel between a worker and its pages.
 export type FeedEvent =
   // A new connection: the feed's present state follows, what was known before may be gone.
   | { kind: "connected"; feed: Feed }
   | { kind: "lost"; feed: Feed }
-  | { kind: "models"; change: Pick<WatchModelsResponse, "kind"> & { model?: Model } }
+  | { kind: "models"; change: ModelsChange }
   | { kind: "download"; download: Download }
   | { kind: "runtime"; status: RuntimeStatus };
 
@@ -31,7 +35,7 @@ export function watchedFeeds(clients: Clients): FeedSource {
     void watchUntil(
       {
         ...on("models"),
-        open: (signal, onHeader) => clients.catalog.watchModels({}, { signal, onHeader }),
+        open: (signal, onHeader) => clients.models.watchModels({}, { signal, onHeader }),
         onMessage: (change) => emit({ kind: "models", change }),
       },
       signal,

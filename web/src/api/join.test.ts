@@ -3,14 +3,28 @@ import { Model_State, Quantization, Source } from "../gen/millm/catalog/v1/catal
 import { type Download, Download_State } from "../gen/millm/downloader/v1/downloader_pb";
 import { type LoadedModel, LoadProgress_Stage, LoadState } from "../gen/millm/runtime/v1/runtime_pb";
 import { joinModels } from "./join";
-import { sampleDownload, sampleLoad, sampleRow, sampleStatus } from "./samples";
+import { rowOf, sampleDownload, sampleLoad, sampleRow, sampleStatus } from "./samples";
+import table from "./status-table.json";
 
 function seen(state: Model_State, download?: Download, load?: LoadedModel) {
   const downloads = new Map(download ? [[download.modelId, download]] : []);
-  return joinModels([sampleRow({ state })], downloads, load ? [load] : [])[0];
+  return joinModels([rowOf(sampleRow({ state }), download, load)], downloads, load ? [load] : [])[0];
 }
 
 const { PENDING, READY, ERROR, DELETING } = Model_State;
+
+test("every combination of the three services' states shows the word of the server's table", () => {
+  for (const [row, download, load, word] of table) {
+    const view = seen(
+      Model_State[row as keyof typeof Model_State],
+      download === null
+        ? undefined
+        : sampleDownload({ state: Download_State[download as keyof typeof Download_State] }),
+      load === null ? undefined : sampleLoad({ state: LoadState[load as keyof typeof LoadState] }),
+    );
+    expect(view?.status ?? "deleting", `${row} ${download} ${load}`).toBe(word);
+  }
+});
 
 test.each([
   [Download_State.QUEUED, "queued"],
@@ -57,7 +71,11 @@ test("a failed download says why: in the row, or before the row knows", () => {
   const status = sampleStatus("MODEL_DOWNLOAD_FAILED", "Download failed: reset.");
   const problem = { reason: "MODEL_DOWNLOAD_FAILED", message: "Download failed: reset." };
   const row = sampleRow({ state: ERROR, error: status });
-  expect(joinModels([row], new Map(), [])[0]).toMatchObject({ status: "error", failed: "download", problem });
+  expect(joinModels([rowOf(row)], new Map(), [])[0]).toMatchObject({
+    status: "error",
+    failed: "download",
+    problem,
+  });
   const early = seen(PENDING, sampleDownload({ state: Download_State.FAILED, error: status }));
   expect(early).toMatchObject({ status: "error", failed: "download", problem });
 });
@@ -94,12 +112,14 @@ test("a download's figures are numbers", () => {
   });
 });
 
-test("while loading the estimate counts, once loaded what was measured", () => {
+test("while loading the estimate counts, once loaded the larger of estimated and measured", () => {
   const progress = { stage: LoadProgress_Stage.LOADING_WEIGHTS, fraction: 0.4 };
   const loading = seen(READY, undefined, sampleLoad({ state: LoadState.LOADING, progress }));
   expect(loading).toMatchObject({ memoryBytes: 1.8e9, residence: { fraction: 0.4, stage: 3 } });
   const loaded = seen(READY, undefined, sampleLoad({ runningRequests: 1, waitingRequests: 2 }));
   expect(loaded).toMatchObject({ memoryBytes: 1.86e9, residence: { requests: 3, device: "cpu" } });
+  const unused = sampleLoad({ estimatedMemoryBytes: 2_100_000_000n });
+  expect(seen(READY, undefined, unused)).toMatchObject({ memoryBytes: 2.1e9 });
 });
 
 test("a local model shows its path, and what it got rather than what was asked", () => {
@@ -109,7 +129,7 @@ test("a local model shows its path, and what it got rather than what was asked",
     requestedQuantization: Quantization.Q2,
     actualQuantization: Quantization.Q4,
   });
-  expect(joinModels([row], new Map(), [])[0]).toMatchObject({
+  expect(joinModels([rowOf(row)], new Map(), [])[0]).toMatchObject({
     source: "local",
     origin: "/models/tiny",
     quantization: Quantization.Q4,
@@ -118,6 +138,6 @@ test("a local model shows its path, and what it got rather than what was asked",
 });
 
 test("the newest model comes first", () => {
-  const rows = [2n, 10n, 1n].map((id) => sampleRow({ id }));
+  const rows = [2n, 10n, 1n].map((id) => rowOf(sampleRow({ id })));
   expect(joinModels(rows, new Map(), []).map((model) => model.id)).toEqual([10n, 2n, 1n]);
 });

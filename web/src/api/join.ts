@@ -1,8 +1,9 @@
-// What a person sees of a model: the join of what the Catalog (the row), the Downloader (its arrival) and the
-// Runtime (its loading) know. Nobody stores it; this is the only place in the web app that makes it.
+// What a person sees of a model: its row and its status, which come from the server together, and the figures of its
+// download and its load. Nobody stores it; this is the only place in the web app that makes it.
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { type Model, Model_State, Quantization, Source } from "../gen/millm/catalog/v1/catalog_pb";
+import { type Model, Quantization, Source } from "../gen/millm/catalog/v1/catalog_pb";
 import { type Download, Download_State } from "../gen/millm/downloader/v1/downloader_pb";
+import { FailedStep, Status } from "../gen/millm/gateway/v1/gateway_pb";
 import { type LoadedModel, LoadProgress_Stage, LoadState } from "../gen/millm/runtime/v1/runtime_pb";
 import { type Problem, problemOfStatus } from "./errors";
 
@@ -16,6 +17,14 @@ export type ModelStatus =
   | "loaded"
   | "unloading"
   | "error";
+
+// A model as the server sends it. The server alone joins what its services know into the status.
+export interface Row {
+  model: Model;
+  status: Status;
+  // Of the status ERROR.
+  failedStep: FailedStep;
+}
 
 export interface Arrival {
   // Of the whole work, 0 to 1; undefined while nothing is known.
@@ -41,6 +50,7 @@ export interface Residence {
   contextLength: number;
   // Requests running or waiting.
   requests: number;
+  // The larger of the estimate and the measured peak, as `millm ps` shows it: the KV cache grows into the estimate.
   memoryBytes: number;
 }
 
@@ -60,13 +70,14 @@ export interface ModelView {
   architecture: string;
   parameterCount: number;
   diskBytes: number;
+  // Weights, KV cache, activations and overhead, at most.
   memoryBytes: number;
   trustRemoteCode: boolean;
   hasChatTemplate: boolean;
   status: ModelStatus;
   // Set while queued, downloading, verifying or quantizing.
   arrival: Arrival | undefined;
-  // Set while loading, loaded or unloading.
+  // Set while loading, loaded or unloading, once the runtime has told of it.
   residence: Residence | undefined;
   problem: Problem | undefined;
   // What failed when the status is "error".
@@ -78,89 +89,53 @@ type Standing = Pick<ModelView, "status"> &
 
 // All models, newest first. Rows that are being removed are already gone for a person.
 export function joinModels(
-  rows: Iterable<Model>,
+  rows: Iterable<Row>,
   downloads: ReadonlyMap<bigint, Download>,
   loads: readonly LoadedModel[],
 ): ModelView[] {
   const loadOf = new Map(loads.map((load) => [load.modelId, load]));
   const views: ModelView[] = [];
   for (const row of rows) {
-    const standing = standingOf(row, downloads.get(row.id), loadOf.get(row.id));
+    const { id } = row.model;
+    const standing = standingOf(row, downloads.get(id), loadOf.get(id));
     if (standing) {
-      views.push(viewOf(row, standing, loadOf.get(row.id)));
+      views.push(viewOf(row.model, standing, loadOf.get(id)));
     }
   }
   return views.sort((a, b) => (a.id < b.id ? 1 : -1));
 }
 
-// The three streams are not in step: each branch also says what holds in the moment when one of them is behind.
+// The streams are not in step: the status is the server's, and figures are shown when they come.
 function standingOf(
-  row: Model,
+  { model, status, failedStep }: Row,
   download: Download | undefined,
   load: LoadedModel | undefined,
 ): Standing | undefined {
-  if (load) {
-    switch (load.state) {
-      case LoadState.LOADING:
-        return { status: "loading", residence: residenceOf(load) };
-      case LoadState.LOADED:
-        return { status: "loaded", residence: residenceOf(load) };
-      case LoadState.UNLOADING:
-        return { status: "unloading", residence: residenceOf(load) };
-    }
-  }
-  switch (row.state) {
-    case Model_State.DELETING:
-      return undefined;
-    case Model_State.READY:
-      if (load?.state === LoadState.FAILED) {
-        return { status: "error", failed: "load", problem: problemOfStatus(load.progress?.error) };
-      }
+  switch (status) {
+    case Status.QUEUED:
+      return { status: "queued", arrival: arrivalOf(download) };
+    case Status.DOWNLOADING:
+      return { status: "downloading", arrival: arrivalOf(download) };
+    case Status.VERIFYING:
+      return { status: "verifying", arrival: arrivalOf(download) };
+    case Status.QUANTIZING:
+      return { status: "quantizing", arrival: arrivalOf(download) };
+    case Status.READY:
       return { status: "ready" };
-    case Model_State.ERROR:
-      // A Retry may be under way before the row says so.
-      return (
-        (download && arriving(download)) ?? {
-          status: "error",
-          failed: "download",
-          problem: problemOfStatus(row.error) ?? problemOfStatus(download?.error),
-        }
-      );
-    default:
-      return pending(download);
-  }
-}
-
-function pending(download: Download | undefined): Standing | undefined {
-  switch (download?.state) {
-    case Download_State.CANCELLED:
-      // The row goes next.
-      return undefined;
-    case Download_State.FAILED:
-      return { status: "error", failed: "download", problem: problemOfStatus(download.error) };
-    case Download_State.SUCCEEDED:
-      // The row is about to become READY: done, but not loadable yet.
-      return { status: "verifying", arrival: { ...arrivalOf(download), fraction: 1, secondsLeft: 0 } };
-    default:
-      return (download && arriving(download)) ?? { status: "queued", arrival: NOT_STARTED };
-  }
-}
-
-// Undefined for downloads that have ended.
-function arriving(download: Download): Standing | undefined {
-  const arrival = arrivalOf(download);
-  switch (download.state) {
-    case Download_State.QUEUED:
-      return { status: "queued", arrival };
-    case Download_State.RESOLVING:
-      return { status: "downloading", arrival: { ...arrival, fraction: download.fraction || undefined } };
-    case Download_State.DOWNLOADING:
-      return { status: "downloading", arrival };
-    case Download_State.VERIFYING:
-    case Download_State.FINALIZING:
-      return { status: "verifying", arrival };
-    case Download_State.QUANTIZING:
-      return { status: "quantizing", arrival };
+    case Status.LOADING:
+      return { status: "loading", residence: load && residenceOf(load) };
+    case Status.LOADED:
+      return { status: "loaded", residence: load && residenceOf(load) };
+    case Status.UNLOADING:
+      return { status: "unloading", residence: load && residenceOf(load) };
+    case Status.ERROR:
+      return failedStep === FailedStep.LOAD
+        ? { status: "error", failed: "load", problem: problemOfStatus(load?.progress?.error) }
+        : {
+            status: "error",
+            failed: "download",
+            problem: problemOfStatus(model.error) ?? problemOfStatus(download?.error),
+          };
     default:
       return undefined;
   }
@@ -179,9 +154,12 @@ const NOT_STARTED: Arrival = {
   detail: "",
 };
 
-function arrivalOf(download: Download): Arrival {
-  return {
-    fraction: download.state === Download_State.QUEUED ? download.fraction || undefined : download.fraction,
+function arrivalOf(download: Download | undefined): Arrival {
+  if (!download) {
+    return NOT_STARTED;
+  }
+  const arrival = {
+    fraction: fractionOf(download),
     downloadedBytes: Number(download.downloadedBytes),
     totalBytes: Number(download.totalBytes),
     bytesPerSecond: Number(download.speedBytesPerSecond),
@@ -192,6 +170,20 @@ function arrivalOf(download: Download): Arrival {
     retries: download.retries,
     detail: download.detail,
   };
+  // The row is about to become READY: done, but not loadable yet.
+  return download.state === Download_State.SUCCEEDED ? { ...arrival, secondsLeft: 0 } : arrival;
+}
+
+function fractionOf({ state, fraction }: Download): number | undefined {
+  switch (state) {
+    case Download_State.QUEUED:
+    case Download_State.RESOLVING:
+      return fraction || undefined;
+    case Download_State.SUCCEEDED:
+      return 1;
+    default:
+      return fraction;
+  }
 }
 
 function residenceOf(load: LoadedModel): Residence {
@@ -202,7 +194,7 @@ function residenceOf(load: LoadedModel): Residence {
     device: load.device,
     contextLength: load.contextLength,
     requests: load.runningRequests + load.waitingRequests,
-    memoryBytes: Number(load.measuredMemoryBytes) || Number(load.estimatedMemoryBytes),
+    memoryBytes: Math.max(Number(load.measuredMemoryBytes), Number(load.estimatedMemoryBytes)),
   };
 }
 

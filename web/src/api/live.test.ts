@@ -1,14 +1,15 @@
 import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { expect, test, vi } from "vitest";
-import { CatalogService, Model_State, WatchModelsResponse_Kind } from "../gen/millm/catalog/v1/catalog_pb";
+import { Model_State } from "../gen/millm/catalog/v1/catalog_pb";
 import { Download_State, DownloaderService } from "../gen/millm/downloader/v1/downloader_pb";
+import { ModelsService, WatchModelsResponse_Kind } from "../gen/millm/gateway/v1/gateway_pb";
 import { RuntimeService, RuntimeStatusSchema } from "../gen/millm/runtime/v1/runtime_pb";
 import { clientsOver } from "./clients";
 import { FeedMemory } from "./feed-memory";
 import { type FeedEvent, watchedFeeds, whileVisible } from "./feeds";
 import { createLive } from "./live";
-import { sampleDownload, sampleLoad, sampleRow } from "./samples";
+import { rowOf, sampleDownload, sampleLoad, sampleRow } from "./samples";
 
 const PUT = WatchModelsResponse_Kind.PUT;
 const DELETED = WatchModelsResponse_Kind.DELETED;
@@ -20,20 +21,24 @@ function untilLeft(signal: AbortSignal): Promise<void> {
 }
 
 test("three streams become one picture, and a lost one comes back without old rows", async () => {
+  const quantizing = rowOf(
+    sampleRow({ id: 7n, state: Model_State.PENDING }),
+    sampleDownload({ state: Download_State.QUANTIZING }),
+  );
   let listings = 0;
   const transport = createRouterTransport(({ service }) => {
-    service(CatalogService, {
+    service(ModelsService, {
       async *watchModels(_request, { signal }) {
         listings += 1;
         if (listings === 1) {
-          yield { kind: PUT, model: sampleRow({ id: 1n, handle: "old" }) };
-          yield { kind: PUT, model: sampleRow({ id: 7n, state: Model_State.PENDING }) };
+          yield { kind: PUT, ...rowOf(sampleRow({ id: 1n, handle: "old" })) };
+          yield { kind: PUT, ...quantizing };
           yield COMPLETE;
           throw new ConnectError("catalog restarts", Code.Unavailable);
         }
-        yield { kind: PUT, model: sampleRow({ id: 7n, state: Model_State.PENDING }) };
-        yield { kind: PUT, model: sampleRow({ id: 8n, handle: "loaded-one" }) };
-        yield { kind: PUT, model: sampleRow({ id: 9n, handle: "short-lived" }) };
+        yield { kind: PUT, ...quantizing };
+        yield { kind: PUT, ...rowOf(sampleRow({ id: 8n, handle: "loaded-one" }), undefined, sampleLoad()) };
+        yield { kind: PUT, ...rowOf(sampleRow({ id: 9n, handle: "short-lived" })) };
         yield COMPLETE;
         yield { kind: DELETED, model: { id: 9n } };
         await untilLeft(signal);
@@ -81,7 +86,7 @@ test("a hidden page gives its connections back and takes them again", async () =
     yield* [];
   }
   const transport = createRouterTransport(({ service }) => {
-    service(CatalogService, { watchModels: (_request, { signal }) => held(signal) });
+    service(ModelsService, { watchModels: (_request, { signal }) => held(signal) });
     service(DownloaderService, { watchDownloads: (_request, { signal }) => held(signal) });
     service(RuntimeService, { watchStatus: (_request, { signal }) => held(signal) });
   });
@@ -106,8 +111,8 @@ test("a hidden page gives its connections back and takes them again", async () =
 test("who comes later is told the same", () => {
   const told: FeedEvent[] = [
     { kind: "connected", feed: "models" },
-    { kind: "models", change: { kind: PUT, model: sampleRow({ id: 1n }) } },
-    { kind: "models", change: { kind: PUT, model: sampleRow({ id: 2n }) } },
+    { kind: "models", change: { kind: PUT, ...rowOf(sampleRow({ id: 1n })) } },
+    { kind: "models", change: { kind: PUT, ...rowOf(sampleRow({ id: 2n })) } },
     { kind: "models", change: COMPLETE },
     { kind: "models", change: { kind: DELETED, model: sampleRow({ id: 1n }) } },
     { kind: "connected", feed: "downloads" },
@@ -116,7 +121,7 @@ test("who comes later is told the same", () => {
     { kind: "lost", feed: "runtime" },
     // A second list is half told.
     { kind: "connected", feed: "models" },
-    { kind: "models", change: { kind: PUT, model: sampleRow({ id: 3n }) } },
+    { kind: "models", change: { kind: PUT, ...rowOf(sampleRow({ id: 3n })) } },
   ];
   const first = new FeedMemory();
   for (const event of told) {

@@ -3,10 +3,12 @@ import { Model_State } from "../gen/millm/catalog/v1/catalog_pb";
 import { LoadState } from "../gen/millm/runtime/v1/runtime_pb";
 import { joinModels, type ModelView } from "./join";
 import { noticesBetween } from "./notices";
-import { sampleLoad, sampleRow, sampleStatus } from "./samples";
+import { rowOf, sampleLoad, sampleRow, sampleStatus } from "./samples";
 
-const view = (row: ReturnType<typeof sampleRow>, load?: LoadState): ModelView[] =>
-  joinModels([row], new Map(), load === undefined ? [] : [sampleLoad({ state: load })]);
+function view(row: ReturnType<typeof sampleRow>, state?: LoadState): ModelView[] {
+  const load = state === undefined ? undefined : sampleLoad({ state });
+  return joinModels([rowOf(row, undefined, load)], new Map(), load ? [load] : []);
+}
 
 const pending = view(sampleRow({ state: Model_State.PENDING }));
 const ready = view(sampleRow());

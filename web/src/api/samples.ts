@@ -3,9 +3,18 @@ import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
 import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb";
 import { StatusSchema } from "../gen/google/rpc/status_pb";
-import { Model_State, ModelSchema, Quantization, Source } from "../gen/millm/catalog/v1/catalog_pb";
-import { Download_State, DownloadSchema } from "../gen/millm/downloader/v1/downloader_pb";
-import { LoadedModelSchema, LoadState } from "../gen/millm/runtime/v1/runtime_pb";
+import {
+  type Model,
+  Model_State,
+  ModelSchema,
+  Quantization,
+  Source,
+} from "../gen/millm/catalog/v1/catalog_pb";
+import { type Download, Download_State, DownloadSchema } from "../gen/millm/downloader/v1/downloader_pb";
+import { FailedStep, Status } from "../gen/millm/gateway/v1/gateway_pb";
+import { type LoadedModel, LoadedModelSchema, LoadState } from "../gen/millm/runtime/v1/runtime_pb";
+import type { Row } from "./join";
+import table from "./status-table.json";
 
 export function sampleRow(part: MessageInitShape<typeof ModelSchema> = {}) {
   return create(ModelSchema, {
@@ -58,4 +67,20 @@ export function sampleStatus(reason: string, message: string) {
     message,
     details: [anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason, domain: "millm" }))],
   });
+}
+
+// The row as the server sends it, with the status of the server's own table.
+export function rowOf(model: Model, download?: Download, load?: LoadedModel): Row {
+  const states = [
+    Model_State[model.state],
+    download ? Download_State[download.state] : null,
+    load ? LoadState[load.state] : null,
+  ];
+  const entry = table.find((entry) => states.every((state, column) => entry[column] === state));
+  const [status, failedStep] = (entry?.slice(3) ?? []).map((word) => (word ?? "unspecified").toUpperCase());
+  return {
+    model,
+    status: Status[status as keyof typeof Status],
+    failedStep: FailedStep[failedStep as keyof typeof FailedStep],
+  };
 }

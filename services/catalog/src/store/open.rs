@@ -1,4 +1,4 @@
-//! Opens the database that the settings name and brings its tables up to date.
+//! Opening of the database, and migration of its tables.
 
 use std::{str::FromStr as _, time::Duration};
 
@@ -10,27 +10,32 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Store, sql::SqlStore};
-use crate::BuildError;
+use super::{interface::Store, sql::SqlStore};
+use crate::error::BuildError;
 
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("../../migrations/postgres");
 
-const IDENTITY: &str = "SELECT id FROM identity";
+const CATALOG_ID: &str = "SELECT id FROM identity";
 
-/// How long a call waits for a connection or for SQLite's write lock.
-const WAIT: Duration = Duration::from_secs(5);
+/// The longest time that a call waits for a connection or for SQLite's write lock.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The store, and with PostgreSQL what to listen on for the changes of other catalogues.
-pub struct Opened {
+/// An open database.
+pub(crate) struct Opened {
     pub store: Box<dyn Store>,
+    /// The connections of PostgreSQL, to listen for the changes of other catalogs.
     pub postgres: Option<PgPool>,
-    /// Which catalogue this is, made with its tables.
-    pub identity: String,
+    /// The catalog's id, created with its tables.
+    pub catalog_id: String,
 }
 
-/// Waits a few seconds for a server that is starting. SQLite's file and folder are created.
-pub async fn open(url: &DatabaseUrl) -> Result<Opened, BuildError> {
+/// Opens the database at `url`. Waits a few seconds for a server that is starting; creates SQLite's file and folder.
+///
+/// # Errors
+///
+/// Fails if the database cannot be created, opened or migrated.
+pub(crate) async fn open(url: &DatabaseUrl) -> Result<Opened, BuildError> {
     if url.is_postgres() { open_postgres(url).await } else { open_sqlite(url).await }
 }
 
@@ -40,9 +45,9 @@ async fn open_sqlite(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         .map_err(failed)?
         .create_if_missing(true)
         .foreign_keys(true)
-        .busy_timeout(WAIT)
+        .busy_timeout(ACQUIRE_TIMEOUT)
         .journal_mode(SqliteJournalMode::Wal)
-        // A row that says READY is there after a power cut as well.
+        // A committed row must survive a power cut.
         .synchronous(SqliteSynchronous::Full);
     let in_memory = url.expose().contains(":memory:") || url.expose().contains("mode=memory");
     if !in_memory
@@ -52,18 +57,18 @@ async fn open_sqlite(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         std::fs::create_dir_all(folder)
             .map_err(|cause| BuildError::Folder { folder: folder.to_owned(), cause })?;
     }
-    // A database in memory lives as long as its one connection.
+    // A database in memory exists only within its connection.
     let pool: SqlitePool = SqlitePoolOptions::new()
         .max_connections(if in_memory { 1 } else { 4 })
-        .acquire_timeout(WAIT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .idle_timeout(None)
         .max_lifetime(None)
         .connect_with(options)
         .await
         .map_err(failed)?;
     SQLITE.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
-    let (identity,) = sqlx::query_as(IDENTITY).fetch_one(&pool).await.map_err(failed)?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool)), postgres: None, identity })
+    let (catalog_id,) = sqlx::query_as(CATALOG_ID).fetch_one(&pool).await.map_err(failed)?;
+    Ok(Opened { store: Box::new(SqlStore::new(pool)), postgres: None, catalog_id })
 }
 
 async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
@@ -71,13 +76,13 @@ async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
     let options = PgConnectOptions::from_str(url.expose()).map_err(failed)?.application_name("millm-catalog");
     let pool: PgPool = PgPoolOptions::new()
         .max_connections(8)
-        .acquire_timeout(WAIT)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_with(options)
         .await
         .map_err(failed)?;
     POSTGRES.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
-    let (identity,) = sqlx::query_as(IDENTITY).fetch_one(&pool).await.map_err(failed)?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool.clone())), postgres: Some(pool), identity })
+    let (catalog_id,) = sqlx::query_as(CATALOG_ID).fetch_one(&pool).await.map_err(failed)?;
+    Ok(Opened { store: Box::new(SqlStore::new(pool.clone())), postgres: Some(pool), catalog_id })
 }
 
 fn migrate_failed(url: &DatabaseUrl, cause: MigrateError) -> BuildError {

@@ -1,4 +1,4 @@
-//! A row of `models` and its passage to and from the contract's [`Model`].
+//! The rows of the table `models`, and their conversion from and to the API's [`Model`].
 
 use millm_proto::{
     catalog::v1::{Architecture, Model, ModelFile, Quantization, Source, model::State},
@@ -9,9 +9,9 @@ use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, types::Json};
 
-/// The columns of `models`, named as there. Words stand without the contract's prefixes.
+/// A row of `models`, its fields named as the columns. Enum values are stored without the API's prefixes: `READY`.
 #[derive(Debug, Clone, FromRow)]
-pub struct ModelRow {
+pub(crate) struct ModelRow {
     pub id: i64,
     pub handle: String,
     pub source: String,
@@ -40,9 +40,10 @@ pub struct ModelRow {
     pub update_time: i64,
 }
 
+/// The JSON of the column `architecture`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default)]
-pub struct StoredArchitecture {
+pub(crate) struct StoredArchitecture {
     name: String,
     family: String,
     layers: u32,
@@ -61,15 +62,16 @@ impl Default for StoredArchitecture {
     }
 }
 
+/// An element of the JSON of the column `files`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct StoredFile {
+pub(crate) struct StoredFile {
     path: String,
     size_bytes: i64,
     sha256: String,
 }
 
 impl ModelRow {
-    /// `name` and `etag` are derived from the row and not read.
+    /// Returns the row of `model`. Its `name` and `etag` are derived from the row and not stored.
     pub fn from_model(model: Model, version: i64) -> Self {
         let search_text = search_text(&model);
         Self {
@@ -102,6 +104,7 @@ impl ModelRow {
         }
     }
 
+    /// Returns the row as the API's model.
     pub fn into_model(self) -> Model {
         let source = Source::from_str_name(&format!("SOURCE_{}", self.source)).unwrap_or_default();
         let state = State::from_str_name(&format!("STATE_{}", self.state)).unwrap_or_default();
@@ -138,15 +141,17 @@ impl ModelRow {
     }
 }
 
-/// What a version looks like outside.
+/// Returns the API's etag of a version.
 fn etag(version: i64) -> String {
     format!("v{version}")
 }
 
-pub fn state_word(state: State) -> String {
+/// Returns a state as stored: `READY`.
+pub(crate) fn state_word(state: State) -> String {
     word(state.as_str_name(), "STATE_")
 }
 
+/// Returns a quantization as stored: `Q4`.
 fn quantization_word(quantization: Quantization) -> String {
     word(quantization.as_str_name(), "QUANTIZATION_")
 }

@@ -1,29 +1,29 @@
-//! The one implementation of [`Store`], for any database of sqlx that speaks our subset of SQL: the two
-//! dialects differ in their migrations alone.
-
-use std::future::Future;
+//! The implementation of [`Store`] for the databases of sqlx. SQLite and PostgreSQL differ only in their migrations.
 
 use sqlx::{
     Database, Encode, Executor, FromRow, IntoArguments, Pool, QueryBuilder, Type, query::Query, types::Json,
 };
 
 use super::{
-    Answer, Filter, ModelRow, PATIENCE, Store, StoreError,
-    row::{StoredArchitecture, StoredFile},
+    error::StoreError,
+    interface::{Filter, QUERY_TIMEOUT, Store, StoreFuture},
+    row::{ModelRow, StoredArchitecture, StoredFile},
 };
 
-pub struct SqlStore<DB: Database> {
+/// A store on a pool of connections.
+pub(crate) struct SqlStore<DB: Database> {
     pool: Pool<DB>,
 }
 
 impl<DB: Database> SqlStore<DB> {
+    /// Returns a store on `pool`.
     pub fn new(pool: Pool<DB>) -> Self {
         Self { pool }
     }
 }
 
-/// A type that can be bound in a statement.
-pub trait Bind<DB: Database>: for<'q> Encode<'q, DB> + Type<DB> {}
+/// A type that can be bound to a parameter of a statement.
+pub(crate) trait Bind<DB: Database>: for<'q> Encode<'q, DB> + Type<DB> {}
 impl<DB: Database, T: for<'q> Encode<'q, DB> + Type<DB>> Bind<DB> for T {}
 
 macro_rules! columns {
@@ -85,24 +85,24 @@ where
     Json<Option<StoredArchitecture>>: Bind<DB>,
     Json<Vec<StoredFile>>: Bind<DB>,
 {
-    fn insert(&self, row: ModelRow) -> Answer<'_, ModelRow> {
-        within(async move {
+    fn insert(&self, row: ModelRow) -> StoreFuture<'_, ModelRow> {
+        with_timeout(async move {
             let row = bind(sqlx::query(INSERT), row).fetch_one(&self.pool).await?;
             ModelRow::from_row(&row)
         })
     }
 
-    fn get(&self, id: i64) -> Answer<'_, Option<ModelRow>> {
-        within(sqlx::query_as("SELECT * FROM models WHERE id = $1").bind(id).fetch_optional(&self.pool))
+    fn get(&self, id: i64) -> StoreFuture<'_, Option<ModelRow>> {
+        with_timeout(sqlx::query_as("SELECT * FROM models WHERE id = $1").bind(id).fetch_optional(&self.pool))
     }
 
-    fn find(&self, handle: String) -> Answer<'_, Option<ModelRow>> {
+    fn find(&self, handle: String) -> StoreFuture<'_, Option<ModelRow>> {
         let query = sqlx::query_as("SELECT * FROM models WHERE handle = $1");
-        within(query.bind(handle).fetch_optional(&self.pool))
+        with_timeout(query.bind(handle).fetch_optional(&self.pool))
     }
 
-    fn find_same(&self, row: ModelRow) -> Answer<'_, Option<ModelRow>> {
-        within(async move {
+    fn find_same(&self, row: ModelRow) -> StoreFuture<'_, Option<ModelRow>> {
+        with_timeout(async move {
             if row.source == "LOCAL" {
                 let query = sqlx::query_as("SELECT * FROM models WHERE source = 'LOCAL' AND local_path = $1");
                 return query.bind(row.local_path).fetch_optional(&self.pool).await;
@@ -116,17 +116,17 @@ where
         })
     }
 
-    fn handles(&self, prefix: String) -> Answer<'_, Vec<String>> {
+    fn handles(&self, prefix: String) -> StoreFuture<'_, Vec<String>> {
         let pattern = format!("{}%", escape_like(&prefix));
-        within(async move {
+        with_timeout(async move {
             let query = sqlx::query_as(r"SELECT handle FROM models WHERE handle LIKE $1 ESCAPE '\'");
             let rows: Vec<(String,)> = query.bind(pattern).fetch_all(&self.pool).await?;
             Ok(rows.into_iter().map(|(handle,)| handle).collect())
         })
     }
 
-    fn list(&self, filter: Filter, after: i64, limit: i64) -> Answer<'_, Vec<ModelRow>> {
-        within(async move {
+    fn list(&self, filter: Filter, after: i64, limit: i64) -> StoreFuture<'_, Vec<ModelRow>> {
+        with_timeout(async move {
             let mut query = QueryBuilder::<DB>::new("SELECT * FROM models WHERE id > ");
             query.push_bind(after);
             restrict(&mut query, filter);
@@ -135,8 +135,8 @@ where
         })
     }
 
-    fn count(&self, filter: Filter) -> Answer<'_, i64> {
-        within(async move {
+    fn count(&self, filter: Filter) -> StoreFuture<'_, i64> {
+        with_timeout(async move {
             let mut query = QueryBuilder::<DB>::new("SELECT COUNT(*) FROM models WHERE id > ");
             query.push_bind(0_i64);
             restrict(&mut query, filter);
@@ -145,16 +145,16 @@ where
         })
     }
 
-    fn replace(&self, row: ModelRow, version: i64) -> Answer<'_, bool> {
-        within(async move {
+    fn replace(&self, row: ModelRow, version: i64) -> StoreFuture<'_, bool> {
+        with_timeout(async move {
             let id = row.id;
             let query = bind(sqlx::query(REPLACE), row).bind(id).bind(version);
             Ok(query.execute(&self.pool).await?.count() > 0)
         })
     }
 
-    fn delete(&self, id: i64, version: Option<i64>) -> Answer<'_, bool> {
-        within(async move {
+    fn delete(&self, id: i64, version: Option<i64>) -> StoreFuture<'_, bool> {
+        with_timeout(async move {
             let query = match version {
                 Some(version) => {
                     sqlx::query("DELETE FROM models WHERE id = $1 AND version = $2").bind(id).bind(version)
@@ -165,15 +165,16 @@ where
         })
     }
 
-    fn ping(&self) -> Answer<'_, ()> {
-        within(async move {
-            // Reads the table: a file that was replaced or a schema that was dropped does not pass.
+    fn ping(&self) -> StoreFuture<'_, ()> {
+        with_timeout(async move {
+            // Reads the table: the check also fails for a replaced file or a dropped schema.
             let query = sqlx::query("SELECT 1 FROM models LIMIT 1");
             query.fetch_optional(&self.pool).await.map(drop)
         })
     }
 }
 
+/// Appends the filter's conditions.
 fn restrict<DB: Database>(query: &mut QueryBuilder<DB>, filter: Filter)
 where
     String: Bind<DB>,
@@ -197,8 +198,8 @@ fn escape_like(text: &str) -> String {
     text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_")
 }
 
-/// How many rows a statement changed: each database of sqlx says it in a type of its own.
-pub trait RowsAffected {
+/// The number of rows that a statement changed. Each database of sqlx has its own type for it.
+pub(crate) trait RowsAffected {
     fn count(&self) -> u64;
 }
 
@@ -214,11 +215,12 @@ impl RowsAffected for sqlx::postgres::PgQueryResult {
     }
 }
 
-fn within<'a, T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'a) -> Answer<'a, T> {
+/// Bounds a query by [`QUERY_TIMEOUT`].
+fn with_timeout<'a, T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'a) -> StoreFuture<'a, T> {
     Box::pin(async move {
-        match tokio::time::timeout(PATIENCE, work).await {
+        match tokio::time::timeout(QUERY_TIMEOUT, work).await {
             Ok(answer) => answer.map_err(StoreError::from),
-            Err(_) => Err(StoreError::Unavailable(format!("no answer within {PATIENCE:?}"))),
+            Err(_) => Err(StoreError::Unavailable(format!("no answer within {QUERY_TIMEOUT:?}"))),
         }
     })
 }

@@ -1,20 +1,20 @@
-//! One suite for both databases, over real connections: each test runs on SQLite in a folder of its own and on
-//! PostgreSQL in a schema of its own, and calls the catalogue as its clients do.
+//! Tests of the gRPC service on both databases. Each test runs on SQLite in its own folder, and on PostgreSQL in its
+//! own schema.
 
-mod harness;
+mod database_errors;
+mod fixture;
 mod models;
-mod trouble;
-mod watching;
+mod watch;
 
-/// `on_both! { a, b }` makes of `async fn a(world: World)` the tests `sqlite::a` and `postgres::a`.
-macro_rules! on_both {
+/// `on_both_databases! { a }` defines the tests `sqlite::a` and `postgres::a` for `async fn a(fixture: Fixture)`.
+macro_rules! on_both_databases {
     ($($name:ident),* $(,)?) => {
         mod sqlite {
-            $(#[tokio::test] async fn $name() { $crate::tests::harness::on_sqlite(super::$name).await; })*
+            $(#[tokio::test] async fn $name() { $crate::tests::fixture::on_sqlite(super::$name).await; })*
         }
         mod postgres {
-            $(#[tokio::test] async fn $name() { $crate::tests::harness::on_postgres(super::$name).await; })*
+            $(#[tokio::test] async fn $name() { $crate::tests::fixture::on_postgres(super::$name).await; })*
         }
     };
 }
-use on_both;
+use on_both_databases;

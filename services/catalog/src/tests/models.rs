@@ -1,67 +1,67 @@
-//! Creating, reading, listing, changing, deleting.
+//! Creating, reading, listing, updating and deleting models.
 
 use millm_kit::Reason;
 use millm_proto::catalog::v1::{
     Architecture, ListModelsRequest, Model, ModelFile, Quantization, Source, model::State,
 };
 
-use super::harness::{World, hub, local};
+use super::fixture::{Fixture, hub, local};
 
-super::on_both! {
-    a_new_model_is_pending_and_has_defaults, keys_are_unique, names_are_found_for_colliding_models,
-    bad_models_are_refused, models_are_read_by_any_name, everything_written_comes_back, lists_go_in_pages,
-    lists_are_filtered, big_lists_stay_small_messages, updates_respect_etags, renaming, deleting,
-    creating_at_once, rows_outlive_the_catalogue, a_catalogue_has_one_identity,
+super::on_both_databases! {
+    a_new_model_is_pending_and_has_defaults, keys_are_unique, colliding_models_get_different_handles,
+    invalid_models_are_refused, models_are_found_by_id_and_handle, all_fields_are_stored, lists_are_paged,
+    lists_are_filtered, pages_are_limited_in_bytes, updates_respect_etags, renaming, deleting,
+    concurrent_creation, rows_survive_a_restart, the_catalog_id_is_stable,
 }
 
-async fn a_new_model_is_pending_and_has_defaults(world: World) {
+async fn a_new_model_is_pending_and_has_defaults(fixture: Fixture) {
     let asked = Model {
         id: 99,
         name: "models/99".into(),
         etag: "x".into(),
         ..hub("google/gemma-2-2b", Quantization::Unspecified)
     };
-    let model = world.create(Model { state: State::Ready.into(), ..asked }).await.unwrap();
+    let model = fixture.create(Model { state: State::Ready.into(), ..asked }).await.unwrap();
     assert_eq!(model.id, 1);
     assert_eq!((model.name.as_str(), model.handle.as_str()), ("models/1", "gemma-2-2b"));
     assert_eq!((model.state(), model.requested_quantization()), (State::Pending, Quantization::Q4));
     assert_eq!(model.revision, "main");
     assert!(model.create_time.is_some() && model.create_time == model.update_time && !model.etag.is_empty());
-    let model = world.create(local("/models/mine")).await.unwrap();
+    let model = fixture.create(local("/models/mine")).await.unwrap();
     assert_eq!((model.source(), model.requested_quantization()), (Source::Local, Quantization::Native));
     assert_eq!((model.handle.as_str(), model.revision.as_str()), ("mine", ""));
 }
 
-async fn keys_are_unique(world: World) {
-    let first = world.create(hub("google/gemma-2-2b", Quantization::Q4)).await.unwrap();
+async fn keys_are_unique(fixture: Fixture) {
+    let first = fixture.create(hub("google/gemma-2-2b", Quantization::Q4)).await.unwrap();
     for again in [
         hub("google/gemma-2-2b", Quantization::Q4),
         hub("Google/Gemma-2-2B", Quantization::Q4),
         Model { handle: "other".into(), ..hub("google/gemma-2-2b", Quantization::Q4) },
         Model { revision: "v2".into(), ..hub("google/gemma-2-2b", Quantization::Q4) },
     ] {
-        let error = world.create(again).await.unwrap_err();
+        let error = fixture.create(again).await.unwrap_err();
         assert_eq!(error.reason, Reason::ModelAlreadyExists);
         assert_eq!(error.details["model_id"], first.id.to_string());
         assert_eq!(error.message, "Model already exists: 'gemma-2-2b' (Q4).");
     }
     let file = |file: &str| Model { file: file.into(), ..hub("a/ggufs", Quantization::Native) };
-    world.create(file("x.gguf")).await.unwrap();
-    world.create(file("y.gguf")).await.unwrap();
-    assert!(world.create(file("x.gguf")).await.is_err());
-    let here = world.create(local("/models/here")).await.unwrap();
+    fixture.create(file("x.gguf")).await.unwrap();
+    fixture.create(file("y.gguf")).await.unwrap();
+    assert!(fixture.create(file("x.gguf")).await.is_err());
+    let here = fixture.create(local("/models/here")).await.unwrap();
     let again = Model { requested_quantization: Quantization::Q8.into(), ..local("/models/here") };
-    let error = world.create(again).await.unwrap_err();
+    let error = fixture.create(again).await.unwrap_err();
     assert_eq!(error.details["model_id"], here.id.to_string());
 }
 
-async fn names_are_found_for_colliding_models(world: World) {
-    let create = async |model: Model| world.create(model).await.map(|model| model.handle);
+async fn colliding_models_get_different_handles(fixture: Fixture) {
+    let create = async |model: Model| fixture.create(model).await.map(|model| model.handle);
     assert_eq!(create(hub("a/m", Quantization::Q4)).await.unwrap(), "m");
     assert_eq!(create(hub("a/m", Quantization::Q8)).await.unwrap(), "m-q8");
     assert_eq!(create(hub("b/m", Quantization::Q8)).await.unwrap(), "m-q8-2");
     assert_eq!(create(local("/x/m")).await.unwrap(), "m-native");
-    // An underscore is no wildcard.
+    // An underscore is not a wildcard.
     assert_eq!(create(hub("a/x_y", Quantization::Q4)).await.unwrap(), "x_y");
     assert_eq!(
         create(Model { handle: "mine".into(), ..hub("c/m", Quantization::Q4) }).await.unwrap(),
@@ -71,9 +71,9 @@ async fn names_are_found_for_colliding_models(world: World) {
     assert_eq!(error.message, "Model already exists: 'mine' (Q4).");
 }
 
-async fn bad_models_are_refused(world: World) {
+async fn invalid_models_are_refused(fixture: Fixture) {
     let check = async |model: Model, reason: Reason, field: Option<&str>| {
-        let error = world.create(model).await.unwrap_err();
+        let error = fixture.create(model).await.unwrap_err();
         assert_eq!((error.reason, error.details.get("field").map(String::as_str)), (reason, field));
     };
     let good = || hub("a/b", Quantization::Q4);
@@ -92,20 +92,21 @@ async fn bad_models_are_refused(world: World) {
     check(Model { architecture: Some(named), ..good() }, invalid, Some("architecture.name")).await;
 }
 
-async fn models_are_read_by_any_name(world: World) {
-    let model = world.create(hub("a/b", Quantization::Q4)).await.unwrap();
+async fn models_are_found_by_id_and_handle(fixture: Fixture) {
+    let model = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
     for name in ["models/1", "1", "b"] {
-        assert_eq!(world.get(name).await.unwrap(), model);
+        assert_eq!(fixture.get(name).await.unwrap(), model);
     }
-    let digits = world.create(Model { handle: "007".into(), ..hub("a/c", Quantization::Q4) }).await.unwrap();
-    assert_eq!(world.get("007").await.unwrap(), digits);
+    let digits =
+        fixture.create(Model { handle: "007".into(), ..hub("a/c", Quantization::Q4) }).await.unwrap();
+    assert_eq!(fixture.get("007").await.unwrap(), digits);
     for name in ["", "x", "models/9", "models/007", "models/b", "9", "a/b", "' OR 1=1 --"] {
-        assert_eq!(world.get(name).await.unwrap_err().reason, Reason::ModelNotFound, "{name}");
+        assert_eq!(fixture.get(name).await.unwrap_err().reason, Reason::ModelNotFound, "{name}");
     }
 }
 
-async fn everything_written_comes_back(world: World) {
-    let id = world.create(hub("a/b", Quantization::Q4)).await.unwrap().id;
+async fn all_fields_are_stored(fixture: Fixture) {
+    let id = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap().id;
     let error = millm_kit::ServiceError::insufficient_disk(9, 5).to_rpc();
     let written = Model {
         name: id.to_string(),
@@ -133,8 +134,8 @@ async fn everything_written_comes_back(world: World) {
         has_chat_template: true,
         ..Model::default()
     };
-    let answer = world.update(written.clone(), &["*"]).await.unwrap();
-    let read = world.get("new.name").await.unwrap();
+    let answer = fixture.update(written.clone(), &["*"]).await.unwrap();
+    let read = fixture.get("new.name").await.unwrap();
     assert_eq!(answer, read);
     assert!(read.update_time.unwrap().seconds >= read.create_time.unwrap().seconds);
     let expected = Model {
@@ -151,21 +152,21 @@ async fn everything_written_comes_back(world: World) {
     assert_eq!(read, expected);
 }
 
-async fn lists_go_in_pages(world: World) {
+async fn lists_are_paged(fixture: Fixture) {
     for n in 0..7 {
-        world.create(hub(&format!("a/m{n}"), Quantization::Q4)).await.unwrap();
+        fixture.create(hub(&format!("a/m{n}"), Quantization::Q4)).await.unwrap();
     }
     let mut seen = Vec::new();
     let mut request = ListModelsRequest { page_size: 3, ..ListModelsRequest::default() };
     loop {
-        let page = world.list(request.clone()).await.unwrap();
+        let page = fixture.list(request.clone()).await.unwrap();
         assert_eq!(page.total_size, 7);
         assert!(page.models.len() <= 3);
         seen.extend(page.models.into_iter().map(|model| model.handle));
-        // What is deleted or added meanwhile moves nothing.
+        // Deleted and added models must not shift the pages.
         if request.page_token.is_empty() {
-            world.delete("m0", "").await.unwrap();
-            world.create(hub("a/m0", Quantization::Q4)).await.unwrap();
+            fixture.delete("m0", "").await.unwrap();
+            fixture.create(hub("a/m0", Quantization::Q4)).await.unwrap();
         }
         if page.next_page_token.is_empty() {
             break;
@@ -173,24 +174,24 @@ async fn lists_go_in_pages(world: World) {
         request.page_token = page.next_page_token;
     }
     assert_eq!(seen, ["m0", "m1", "m2", "m3", "m4", "m5", "m6", "m0"]);
-    assert_eq!(world.list(ListModelsRequest::default()).await.unwrap().models.len(), 7);
+    assert_eq!(fixture.list(ListModelsRequest::default()).await.unwrap().models.len(), 7);
     for (page_size, page_token) in [(-1, ""), (0, "x"), (0, "p-1"), (0, "pzz")] {
         let request = ListModelsRequest { page_size, page_token: page_token.into(), ..Default::default() };
-        assert_eq!(world.list(request).await.unwrap_err().reason, Reason::InvalidArgument);
+        assert_eq!(fixture.list(request).await.unwrap_err().reason, Reason::InvalidArgument);
     }
 }
 
-async fn lists_are_filtered(world: World) {
-    world.create(hub("Google/Gemma-2", Quantization::Q4)).await.unwrap();
-    world.create(local("/models/100%_ÜBER")).await.unwrap();
+async fn lists_are_filtered(fixture: Fixture) {
+    fixture.create(hub("Google/Gemma-2", Quantization::Q4)).await.unwrap();
+    fixture.create(local("/models/100%_ÜBER")).await.unwrap();
     let llama = Architecture { name: "LlamaForCausalLM".into(), ..Architecture::default() };
     let ready =
         Model { name: "2".into(), state: State::Ready.into(), architecture: Some(llama), ..Model::default() };
-    world.update(ready, &["state", "architecture"]).await.unwrap();
+    fixture.update(ready, &["state", "architecture"]).await.unwrap();
     let find = async |query: &str, states: &[State]| {
         let states = states.iter().map(|&state| state.into()).collect();
         let request = ListModelsRequest { query: query.into(), states, ..Default::default() };
-        let page = world.list(request).await.unwrap();
+        let page = fixture.list(request).await.unwrap();
         assert_eq!(page.total_size as usize, page.models.len());
         page.models.into_iter().map(|model| model.id).collect::<Vec<_>>()
     };
@@ -207,51 +208,51 @@ async fn lists_are_filtered(world: World) {
         ListModelsRequest { query: "x".repeat(1001), ..Default::default() },
         ListModelsRequest { states: vec![77], ..Default::default() },
     ] {
-        assert_eq!(world.list(request).await.unwrap_err().reason, Reason::InvalidArgument);
+        assert_eq!(fixture.list(request).await.unwrap_err().reason, Reason::InvalidArgument);
     }
 }
 
-async fn big_lists_stay_small_messages(world: World) {
+async fn pages_are_limited_in_bytes(fixture: Fixture) {
     for n in 0..3 {
         let config_json = "x".repeat(1 << 20);
-        world.create(Model { config_json, ..hub(&format!("a/m{n}"), Quantization::Q4) }).await.unwrap();
+        fixture.create(Model { config_json, ..hub(&format!("a/m{n}"), Quantization::Q4) }).await.unwrap();
     }
-    let page = world.list(ListModelsRequest::default()).await.unwrap();
+    let page = fixture.list(ListModelsRequest::default()).await.unwrap();
     assert_eq!((page.models.len(), page.total_size), (1, 3));
     let request = ListModelsRequest { page_token: page.next_page_token, ..Default::default() };
-    assert_eq!(world.list(request).await.unwrap().models[0].handle, "m1");
+    assert_eq!(fixture.list(request).await.unwrap().models[0].handle, "m1");
 }
 
-async fn updates_respect_etags(world: World) {
-    let first = world.create(hub("a/b", Quantization::Q4)).await.unwrap();
+async fn updates_respect_etags(fixture: Fixture) {
+    let first = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
     let change = |etag: &str| Model {
         name: "models/1".into(),
         etag: etag.into(),
         state: State::Ready.into(),
         ..Model::default()
     };
-    let second = world.update(change(&first.etag), &["state"]).await.unwrap();
+    let second = fixture.update(change(&first.etag), &["state"]).await.unwrap();
     assert_ne!(first.etag, second.etag);
-    let error = world.update(change(&first.etag), &["state"]).await.unwrap_err();
+    let error = fixture.update(change(&first.etag), &["state"]).await.unwrap_err();
     assert_eq!(error.reason, Reason::Conflict);
-    assert_eq!(world.get("1").await.unwrap(), second);
-    world.update(change(""), &["state"]).await.unwrap();
-    assert_eq!(world.update(change(""), &["id"]).await.unwrap_err().reason, Reason::InvalidArgument);
-    assert_eq!(world.update(change(""), &[]).await.unwrap_err().reason, Reason::InvalidArgument);
+    assert_eq!(fixture.get("1").await.unwrap(), second);
+    fixture.update(change(""), &["state"]).await.unwrap();
+    assert_eq!(fixture.update(change(""), &["id"]).await.unwrap_err().reason, Reason::InvalidArgument);
+    assert_eq!(fixture.update(change(""), &[]).await.unwrap_err().reason, Reason::InvalidArgument);
     let unknown = Model { name: "models/5".into(), ..change("") };
-    assert_eq!(world.update(unknown, &["state"]).await.unwrap_err().reason, Reason::ModelNotFound);
+    assert_eq!(fixture.update(unknown, &["state"]).await.unwrap_err().reason, Reason::ModelNotFound);
     let nothing = Model { state: 0, ..change("") };
-    assert_eq!(world.update(nothing, &["state"]).await.unwrap_err().details["field"], "state");
+    assert_eq!(fixture.update(nothing, &["state"]).await.unwrap_err().details["field"], "state");
 }
 
-async fn renaming(world: World) {
-    world.create(hub("a/b", Quantization::Q4)).await.unwrap();
-    world.create(hub("a/c", Quantization::Q4)).await.unwrap();
+async fn renaming(fixture: Fixture) {
+    fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
+    fixture.create(hub("a/c", Quantization::Q4)).await.unwrap();
     let rename = async |from: &str, to: &str| {
-        world.update(Model { name: from.into(), handle: to.into(), ..Model::default() }, &["handle"]).await
+        fixture.update(Model { name: from.into(), handle: to.into(), ..Model::default() }, &["handle"]).await
     };
     assert_eq!(rename("b", "d").await.unwrap().name, "models/1");
-    assert_eq!(world.get("b").await.unwrap_err().reason, Reason::ModelNotFound);
+    assert_eq!(fixture.get("b").await.unwrap_err().reason, Reason::ModelNotFound);
     let error = rename("d", "c").await.unwrap_err();
     assert_eq!((error.reason, error.details["model_id"].as_str()), (Reason::ModelAlreadyExists, "2"));
     for bad in ["", "a/b", "..", "é"] {
@@ -260,21 +261,21 @@ async fn renaming(world: World) {
     assert_eq!(rename("d", "d").await.unwrap().handle, "d");
 }
 
-async fn deleting(world: World) {
-    let model = world.create(hub("a/b", Quantization::Q4)).await.unwrap();
-    assert_eq!(world.delete("b", "stale").await.unwrap_err().reason, Reason::Conflict);
-    world.delete("b", &model.etag).await.unwrap();
-    assert_eq!(world.delete("models/1", "").await.unwrap_err().reason, Reason::ModelNotFound);
-    // Neither name nor key is taken any more, and the id never comes back.
-    let again = world.create(hub("a/b", Quantization::Q4)).await.unwrap();
+async fn deleting(fixture: Fixture) {
+    let model = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
+    assert_eq!(fixture.delete("b", "stale").await.unwrap_err().reason, Reason::Conflict);
+    fixture.delete("b", &model.etag).await.unwrap();
+    assert_eq!(fixture.delete("models/1", "").await.unwrap_err().reason, Reason::ModelNotFound);
+    // Handle and key are free again, but ids are never reused.
+    let again = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
     assert_eq!((again.id, again.handle.as_str()), (2, "b"));
 }
 
-async fn creating_at_once(world: World) {
-    let other = world.another().await;
+async fn concurrent_creation(fixture: Fixture) {
+    let other = fixture.another().await;
     let same = (0..8).map(|n| {
-        let world = if n % 2 == 0 { &world } else { &other };
-        world.create(hub("a/same", Quantization::Q4))
+        let fixture = if n % 2 == 0 { &fixture } else { &other };
+        fixture.create(hub("a/same", Quantization::Q4))
     });
     let answers = futures::future::join_all(same).await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
@@ -282,8 +283,8 @@ async fn creating_at_once(world: World) {
         assert_eq!(error.reason, Reason::ModelAlreadyExists);
     }
     let named = (0..8).map(|n| {
-        let world = if n % 2 == 0 { &world } else { &other };
-        async move { world.create(hub(&format!("owner{n}/twin"), Quantization::Q4)).await }
+        let fixture = if n % 2 == 0 { &fixture } else { &other };
+        async move { fixture.create(hub(&format!("owner{n}/twin"), Quantization::Q4)).await }
     });
     let mut handles: Vec<_> =
         futures::future::join_all(named).await.into_iter().map(|answer| answer.unwrap().handle).collect();
@@ -292,16 +293,17 @@ async fn creating_at_once(world: World) {
     assert_eq!(handles.len(), 8);
 }
 
-async fn rows_outlive_the_catalogue(world: World) {
-    let model = world.create(hub("a/b", Quantization::Q4)).await.unwrap();
-    let after = world.another().await;
-    drop(world);
+async fn rows_survive_a_restart(fixture: Fixture) {
+    let model = fixture.create(hub("a/b", Quantization::Q4)).await.unwrap();
+    let after = fixture.another().await;
+    drop(fixture);
     assert_eq!(after.get("b").await.unwrap(), model);
 }
 
-async fn a_catalogue_has_one_identity(world: World) {
-    let identity = async |world: &World| world.list(ListModelsRequest::default()).await.unwrap().catalog_id;
-    let first = identity(&world).await;
+async fn the_catalog_id_is_stable(fixture: Fixture) {
+    let catalog_id =
+        async |fixture: &Fixture| fixture.list(ListModelsRequest::default()).await.unwrap().catalog_id;
+    let first = catalog_id(&fixture).await;
     assert!(first.len() == 16 && first.bytes().all(|b| b.is_ascii_hexdigit()), "{first}");
-    assert_eq!(identity(&world.another().await).await, first);
+    assert_eq!(catalog_id(&fixture.another().await).await, first);
 }

@@ -1,5 +1,8 @@
-//! The circuit breaker before the hub: while it keeps failing nobody asks it, callers are told at once when it will be
-//! tried again, and then one request tries for all.
+//! The hub's circuit breaker. While the hub keeps failing it is not called: callers learn at once when the next probe is
+//! due. After the pause one request probes the hub for all others.
+//!
+//! It is written by hand because concurrent failures must count as one (six connections of a transfer break together),
+//! because waiting callers share the outcome of the probe, and because people see its state.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,86 +11,94 @@ use std::{
 
 use tokio::sync::{Notify, futures::Notified};
 
-const MOST_ERROR_CHARS: usize = 300;
+const MAX_ERROR_CHARS: usize = 300;
 
+/// The states of a circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakerState {
+pub(crate) enum BreakerState {
     Closed,
     Open,
     HalfOpen,
 }
 
-/// What a person may know.
+/// The circuit breaker's state, as people see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Health {
-    pub state: BreakerState,
-    /// In a row.
-    pub failures: u32,
-    /// Until the next try; only while open.
-    pub next_try: Option<Duration>,
-    pub last_error: Option<(String, SystemTime)>,
+pub(crate) struct Health {
+    pub(crate) state: BreakerState,
+    /// Failures in a row.
+    pub(crate) failures: u32,
+    /// The time until the next probe, while the breaker is open.
+    pub(crate) next_probe: Option<Duration>,
+    pub(crate) last_error: Option<(String, SystemTime)>,
 }
 
-/// Why one must not ask.
+/// Why the hub must not be called now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Barred {
-    /// For so long nobody should.
+pub(crate) enum Rejected {
+    /// The breaker stays open for this long.
     Open(Duration),
-    /// Somebody is trying for all: [`Breaker::tried`] tells when it is over.
-    Trying,
+    /// Another request probes the hub: [`Breaker::probe_finished`] waits for its end.
+    Probing,
 }
 
+/// The circuit breaker of one hub.
 #[derive(Debug)]
-pub struct Breaker {
-    /// Failures in a row that open it.
+pub(crate) struct Breaker {
+    /// Failures in a row that open the breaker.
     threshold: u32,
-    /// How long it stays open.
+    /// How long the breaker stays open.
     pause: Duration,
     record: Mutex<Record>,
-    /// Wakes those who wait for the end of a try.
-    tried: Notify,
+    /// Wakes the requests that wait for the end of a probe.
+    probed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Record {
     failures: u32,
-    /// Rises with each failure that counts. Requests that were on their way together fail together: that is one
-    /// failure, however many they were.
+    /// Rises with each failure that counts. Concurrent requests that fail together count as one failure.
     round: u64,
-    /// Set while it is not closed.
+    /// Set while the breaker is not closed.
     open_until: Option<Instant>,
     probing: bool,
     last_error: Option<(String, SystemTime)>,
 }
 
-/// The right to ask once. What came of it has to be said; dropped unsaid (the caller left) it counts for nothing.
+/// The permission for one call. Its outcome must be reported; a permit that is dropped (the caller left) has none.
 #[derive(Debug)]
 #[must_use]
-pub struct Permit<'a> {
+pub(crate) struct Permit<'a> {
     breaker: &'a Breaker,
     round: u64,
     is_probe: bool,
 }
 
 impl Breaker {
-    pub fn new(threshold: u32, pause: Duration) -> Self {
-        Self { threshold: threshold.max(1), pause, record: Mutex::default(), tried: Notify::new() }
+    /// Makes a closed breaker that opens after `threshold` failures in a row, for `pause`.
+    pub(crate) fn new(threshold: u32, pause: Duration) -> Self {
+        Self { threshold: threshold.max(1), pause, record: Mutex::default(), probed: Notify::new() }
     }
 
-    pub fn admit(&self) -> Result<Permit<'_>, Barred> {
-        self.admit_at(Instant::now())
+    /// Returns the permission for one call.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the hub must not be called now.
+    pub(crate) fn acquire(&self) -> Result<Permit<'_>, Rejected> {
+        self.acquire_at(Instant::now())
     }
 
-    /// The end of the try that is under way; made before [`Breaker::admit`] is called, so that it cannot be missed.
-    pub fn tried(&self) -> Notified<'_> {
-        self.tried.notified()
+    /// Waits for the end of the present probe. Call it before [`Breaker::acquire`], so that the end is not missed.
+    pub(crate) fn probe_finished(&self) -> Notified<'_> {
+        self.probed.notified()
     }
 
-    pub fn health(&self) -> Health {
+    /// Returns the present state.
+    pub(crate) fn health(&self) -> Health {
         self.health_at(Instant::now())
     }
 
-    fn admit_at(&self, now: Instant) -> Result<Permit<'_>, Barred> {
+    fn acquire_at(&self, now: Instant) -> Result<Permit<'_>, Rejected> {
         let mut record = self.locked();
         let round = record.round;
         let Some(until) = record.open_until else {
@@ -95,10 +106,10 @@ impl Breaker {
         };
         let left = until.saturating_duration_since(now);
         if !left.is_zero() {
-            return Err(Barred::Open(left));
+            return Err(Rejected::Open(left));
         }
         if record.probing {
-            return Err(Barred::Trying);
+            return Err(Rejected::Probing);
         }
         record.probing = true;
         Ok(Permit { breaker: self, round, is_probe: true })
@@ -115,7 +126,7 @@ impl Breaker {
         Health {
             state,
             failures: record.failures,
-            next_try: left.filter(|left| !left.is_zero()),
+            next_probe: left.filter(|left| !left.is_zero()),
             last_error: record.last_error.clone(),
         }
     }
@@ -135,29 +146,30 @@ impl Record {
 }
 
 impl Permit<'_> {
-    /// The hub did what it should.
-    pub fn succeeded(self) {
+    /// Reports a good answer.
+    pub(crate) fn succeeded(self) {
         let mut record = self.breaker.locked();
-        // One that was sent before it opened proves nothing about now.
+        // An answer to a request from before the breaker opened says nothing about now.
         if self.is_probe || record.open_until.is_none() {
             record.close();
         }
     }
 
-    /// The hub is there, but said no: that is about the request. It only ends a try.
-    pub fn answered(self) {
+    /// Reports a refusal: the hub works, and the refusal is about the request. It ends a probe and changes nothing else.
+    pub(crate) fn refused(self) {
         if self.is_probe {
             self.breaker.locked().close();
         }
     }
 
-    pub fn failed(self, why: &str) {
+    /// Reports a failure of the hub.
+    pub(crate) fn failed(self, why: &str) {
         self.failed_at(why, Instant::now());
     }
 
     fn failed_at(self, why: &str, now: Instant) {
         let mut record = self.breaker.locked();
-        let why = why.chars().take(MOST_ERROR_CHARS).collect();
+        let why = why.chars().take(MAX_ERROR_CHARS).collect();
         record.last_error = Some((why, SystemTime::now()));
         if self.round != record.round {
             return;
@@ -175,7 +187,7 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         if self.is_probe {
             self.breaker.locked().probing = false;
-            self.breaker.tried.notify_waiters();
+            self.breaker.probed.notify_waiters();
         }
     }
 }
@@ -186,24 +198,24 @@ mod tests {
 
     const PAUSE: Duration = Duration::from_secs(30);
 
-    /// A breaker and what time it is.
-    struct Scene {
+    /// A breaker and its clock.
+    struct Fixture {
         breaker: Breaker,
         now: Instant,
     }
 
-    impl Scene {
+    impl Fixture {
         fn new() -> Self {
             Self { breaker: Breaker::new(3, PAUSE), now: Instant::now() }
         }
 
-        fn admit(&self) -> Result<Permit<'_>, Barred> {
-            self.breaker.admit_at(self.now)
+        fn acquire(&self) -> Result<Permit<'_>, Rejected> {
+            self.breaker.acquire_at(self.now)
         }
 
         fn fail(&self, times: u32) {
             for _ in 0..times {
-                self.admit().unwrap().failed_at("503", self.now);
+                self.acquire().unwrap().failed_at("503", self.now);
             }
         }
 
@@ -215,66 +227,66 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_tries_and_closes() {
-        let mut scene = Scene::new();
-        scene.fail(2);
-        scene.check(BreakerState::Closed, 2);
-        scene.admit().unwrap().succeeded();
-        scene.check(BreakerState::Closed, 0);
-        scene.fail(3);
-        scene.check(BreakerState::Open, 3);
-        assert_eq!(scene.admit().unwrap_err(), Barred::Open(PAUSE));
-        scene.now += Duration::from_secs(29);
-        assert_eq!(scene.breaker.health_at(scene.now).next_try, Some(Duration::from_secs(1)));
-        scene.now += Duration::from_secs(1);
-        scene.check(BreakerState::HalfOpen, 3);
-        let probe = scene.admit().unwrap();
-        assert_eq!(scene.admit().unwrap_err(), Barred::Trying, "one at a time");
-        probe.failed_at("still 503", scene.now);
-        scene.check(BreakerState::Open, 4);
-        scene.now += PAUSE;
-        scene.admit().unwrap().succeeded();
-        scene.check(BreakerState::Closed, 0);
-        assert_eq!(scene.breaker.health().last_error.unwrap().0, "still 503");
-        drop((scene.admit().unwrap(), scene.admit().unwrap()));
+    fn it_opens_probes_and_closes() {
+        let mut fixture = Fixture::new();
+        fixture.fail(2);
+        fixture.check(BreakerState::Closed, 2);
+        fixture.acquire().unwrap().succeeded();
+        fixture.check(BreakerState::Closed, 0);
+        fixture.fail(3);
+        fixture.check(BreakerState::Open, 3);
+        assert_eq!(fixture.acquire().unwrap_err(), Rejected::Open(PAUSE));
+        fixture.now += Duration::from_secs(29);
+        assert_eq!(fixture.breaker.health_at(fixture.now).next_probe, Some(Duration::from_secs(1)));
+        fixture.now += Duration::from_secs(1);
+        fixture.check(BreakerState::HalfOpen, 3);
+        let probe = fixture.acquire().unwrap();
+        assert_eq!(fixture.acquire().unwrap_err(), Rejected::Probing, "one at a time");
+        probe.failed_at("still 503", fixture.now);
+        fixture.check(BreakerState::Open, 4);
+        fixture.now += PAUSE;
+        fixture.acquire().unwrap().succeeded();
+        fixture.check(BreakerState::Closed, 0);
+        assert_eq!(fixture.breaker.health().last_error.unwrap().0, "still 503");
+        drop((fixture.acquire().unwrap(), fixture.acquire().unwrap()));
     }
 
     #[test]
-    fn a_probe_that_leaves_lets_another_try() {
-        let mut scene = Scene::new();
-        scene.fail(3);
-        scene.now += PAUSE;
-        drop(scene.admit().unwrap());
-        scene.check(BreakerState::HalfOpen, 3);
-        scene.admit().unwrap().answered();
-        scene.check(BreakerState::Closed, 0);
+    fn a_dropped_probe_lets_another_request_probe() {
+        let mut fixture = Fixture::new();
+        fixture.fail(3);
+        fixture.now += PAUSE;
+        drop(fixture.acquire().unwrap());
+        fixture.check(BreakerState::HalfOpen, 3);
+        fixture.acquire().unwrap().refused();
+        fixture.check(BreakerState::Closed, 0);
     }
 
     #[test]
-    fn refusals_leave_it_untouched() {
-        let scene = Scene::new();
-        scene.fail(2);
+    fn refusals_do_not_count() {
+        let fixture = Fixture::new();
+        fixture.fail(2);
         for _ in 0..10 {
-            scene.admit().unwrap().answered();
+            fixture.acquire().unwrap().refused();
         }
-        scene.check(BreakerState::Closed, 2);
-        scene.fail(1);
-        scene.check(BreakerState::Open, 3);
+        fixture.check(BreakerState::Closed, 2);
+        fixture.fail(1);
+        fixture.check(BreakerState::Open, 3);
     }
 
     #[test]
-    fn what_fails_together_is_one_failure() {
-        let scene = Scene::new();
-        let together: Vec<_> = (0..8).map(|_| scene.admit().unwrap()).collect();
+    fn concurrent_failures_count_once() {
+        let fixture = Fixture::new();
+        let together: Vec<_> = (0..8).map(|_| fixture.acquire().unwrap()).collect();
         for permit in together {
-            permit.failed_at("reset", scene.now);
+            permit.failed_at("reset", fixture.now);
         }
-        scene.check(BreakerState::Closed, 1);
-        let late = (scene.admit().unwrap(), scene.admit().unwrap());
-        scene.fail(2);
-        scene.check(BreakerState::Open, 3);
-        late.0.failed_at("reset", scene.now);
+        fixture.check(BreakerState::Closed, 1);
+        let late = (fixture.acquire().unwrap(), fixture.acquire().unwrap());
+        fixture.fail(2);
+        fixture.check(BreakerState::Open, 3);
+        late.0.failed_at("reset", fixture.now);
         late.1.succeeded();
-        scene.check(BreakerState::Open, 3);
+        fixture.check(BreakerState::Open, 3);
     }
 }

@@ -1,47 +1,51 @@
-//! Names that a hub gives us, checked before they reach a URL or a disk.
+//! File names that a hub gives, checked before they reach a URL or a disk.
 
 use std::fmt;
 
-use millm_kit::ServiceError;
+use millm_kit::{ServiceError, format::excerpt};
 use serde::{Deserialize, Serialize};
 
-const MOST_BYTES: usize = 1024;
+const MAX_BYTES: usize = 1024;
 
-/// A file's path inside a repository: relative, of plain segments, the same on every system.
+/// A file's path inside a repository: relative, without segments that mean something else on some system.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct RepoPath(String);
+pub(crate) struct RepoPath(String);
 
 impl RepoPath {
-    /// Refuses what could leave a folder or mean another thing on another system: `..`, absolute paths, drive
-    /// letters, backslashes, control characters, empty segments.
-    pub fn parse(text: &str) -> Result<Self, ServiceError> {
-        let plain = |segment: &str| {
+    /// Parses a path. It refuses `..`, absolute paths, drive letters, backslashes, control characters and empty
+    /// segments: such a path could leave its folder.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_MODEL_FILE.
+    pub(crate) fn parse(text: &str) -> Result<Self, ServiceError> {
+        let is_plain = |segment: &str| {
             !matches!(segment, "" | "." | "..")
                 && segment.len() <= 255
                 && segment.chars().all(|c| !c.is_control() && !matches!(c, '\\' | ':'))
         };
-        if text.len() <= MOST_BYTES && text.split('/').all(plain) {
+        if text.len() <= MAX_BYTES && text.split('/').all(is_plain) {
             return Ok(Self(text.to_owned()));
         }
-        let shown: String = text.chars().take(120).flat_map(char::escape_debug).collect();
         Err(ServiceError::invalid_model_file(
-            format!("'{shown}'"),
+            format!("'{}'", excerpt(text)),
             "is not a safe file name, the repository is refused",
         ))
     }
 
-    pub fn as_str(&self) -> &str {
+    /// Returns the path as text.
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Not in a folder of the repository.
-    pub fn is_top_level(&self) -> bool {
+    /// Returns whether the file lies in no folder of the repository.
+    pub(crate) fn is_top_level(&self) -> bool {
         !self.0.contains('/')
     }
 
-    /// As it stands in a URL.
-    pub fn encoded(&self) -> String {
+    /// Returns the path percent-encoded for a URL.
+    pub(crate) fn encoded(&self) -> String {
         encode(&self.0, b"-_.~/")
     }
 }
@@ -66,8 +70,8 @@ impl From<RepoPath> for String {
     }
 }
 
-/// A revision as one segment of a URL: `refs/pr/1` is `refs%2Fpr%2F1`.
-pub fn encode_segment(text: &str) -> String {
+/// Returns a revision percent-encoded as one segment of a URL: `refs/pr/1` is `refs%2Fpr%2F1`.
+pub(crate) fn encode_segment(text: &str) -> String {
     encode(text, b"-_.~")
 }
 
@@ -81,11 +85,6 @@ fn encode(text: &str, plain: &[u8]) -> String {
         }
         out
     })
-}
-
-/// 40 hex digits in lower case: a commit.
-pub fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -109,11 +108,5 @@ mod tests {
     fn urls_are_escaped() {
         assert_eq!(RepoPath::parse("a b/ü#?.txt").unwrap().encoded(), "a%20b/%C3%BC%23%3F.txt");
         assert_eq!(encode_segment("refs/pr/1"), "refs%2Fpr%2F1");
-    }
-
-    #[test]
-    fn commits() {
-        assert!(is_commit(&"0f".repeat(20)));
-        assert!(!is_commit("main") && !is_commit(&"0F".repeat(20)) && !is_commit(&"g".repeat(40)));
     }
 }

@@ -1,30 +1,28 @@
-//! Repositories by part of their name, while somebody types: asked once, short, and read with suspicion.
+//! The search for repositories by part of their name: the checked query, and the checked answer.
 
-use millm_kit::{Secret, ServiceError, names::RepoId};
+use millm_kit::{ServiceError, names::RepoId};
 use millm_model::Family;
 use prost_types::Timestamp;
 use serde_json::Value;
 use url::form_urlencoded::Serializer;
 
-use super::{Asked, Hub, HubFault, What};
+const DEFAULT_LIMIT: u32 = 20;
+const MAX_LIMIT: u32 = 100;
+const MAX_QUERY_CHARS: usize = 200;
+const MAX_TAG_CHARS: usize = 60;
 
-pub const USUAL_LIMIT: u32 = 20;
-pub const MOST_LIMIT: u32 = 100;
-const MOST_QUERY_CHARS: usize = 200;
-const MOST_TAG_CHARS: usize = 60;
-
-/// What is looked for, checked.
+/// A checked query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Search {
+pub(crate) struct Search {
     query: String,
     author: String,
     sort: Option<Sort>,
-    limit: u32,
+    pub(super) limit: u32,
 }
 
-/// Most or newest first.
+/// The order of the results: most, or newest, first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sort {
+pub(crate) enum Sort {
     Downloads,
     Likes,
     LastModified,
@@ -32,36 +30,46 @@ pub enum Sort {
 
 /// A repository as the hub lists it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
-    pub repo: RepoId,
-    pub downloads: u64,
-    pub likes: u64,
-    pub last_modified: Option<Timestamp>,
-    pub gated: bool,
-    pub pipeline_tag: String,
-    /// Whether we run its architecture; `None` when its description does not tell.
-    pub supported: Option<bool>,
+pub(crate) struct ListedRepo {
+    pub(crate) repo: RepoId,
+    pub(crate) downloads: u64,
+    pub(crate) likes: u64,
+    pub(crate) last_modified: Option<Timestamp>,
+    pub(crate) gated: bool,
+    pub(crate) pipeline_tag: String,
+    /// Whether its architecture is supported; `None` when the listing does not tell.
+    pub(crate) supported: Option<bool>,
 }
 
 impl Search {
-    /// `limit` 0 is the usual one. Errors: INVALID_ARGUMENT.
-    pub fn new(query: &str, author: &str, sort: Option<Sort>, limit: u32) -> Result<Self, ServiceError> {
+    /// Checks a query. `limit` 0 means 20; the most is 100.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT.
+    pub(crate) fn new(
+        query: &str,
+        author: &str,
+        sort: Option<Sort>,
+        limit: u32,
+    ) -> Result<Self, ServiceError> {
         let (query, author) = (query.trim(), author.trim());
         let invalid = |field, why| Err(ServiceError::invalid_argument(field, why));
         if query.is_empty() && author.is_empty() {
             return invalid("query", "must be given");
         }
-        if query.chars().count() > MOST_QUERY_CHARS || query.chars().any(char::is_control) {
+        if query.chars().count() > MAX_QUERY_CHARS || query.chars().any(char::is_control) {
             return invalid("query", "must be at most 200 characters of plain text");
         }
         if !author.is_empty() && RepoId::parse(&format!("{author}/x")).is_err() {
             return invalid("author", "must be the name of a user or organization");
         }
-        let limit = if limit == 0 { USUAL_LIMIT } else { limit.min(MOST_LIMIT) };
+        let limit = if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) };
         Ok(Self { query: query.to_owned(), author: author.to_owned(), sort, limit })
     }
 
-    fn parameters(&self) -> String {
+    /// Returns the query as the hub's API takes it.
+    pub(super) fn query_string(&self) -> String {
         let mut out = Serializer::new(String::new());
         for (name, value) in [("search", &self.query), ("author", &self.author)] {
             if !value.is_empty() {
@@ -85,35 +93,19 @@ impl Search {
     }
 }
 
-impl Hub {
-    /// Asked once: who types on does not want the answer any more. Errors: HUB_UNAVAILABLE, INVALID_HF_TOKEN.
-    pub async fn search(&self, search: &Search, token: Option<&Secret>) -> Result<Vec<Found>, ServiceError> {
-        let url = format!("{}/api/models?{}", self.0.endpoint, search.parameters());
-        let asked =
-            Asked { repo: None, what: What::Other, with_token: token.is_some(), endpoint: &self.0.endpoint };
-        match self.api_once(&url, asked, token).await {
-            Ok((body, _)) => found(&body, search.limit as usize).ok_or_else(|| self.no_hub()),
-            Err(HubFault::Passing { why, .. } | HubFault::Unreachable { why }) => {
-                Err(ServiceError::hub_gave_no_answer(self.host(), why))
-            }
-            Err(fault) => Err(fault.give_up(self.host())),
-        }
-    }
-}
-
-/// `None` when it is no hub's answer. Entries that could not be pulled are left out.
-fn found(body: &[u8], most: usize) -> Option<Vec<Found>> {
+/// Parses an answer. Returns `None` when no hub made it. Entries that could not be downloaded are left out.
+pub(super) fn parse_found(body: &[u8], limit: usize) -> Option<Vec<ListedRepo>> {
     let Ok(Value::Array(entries)) = serde_json::from_slice(body) else { return None };
-    Some(entries.iter().filter_map(read).take(most).collect())
+    Some(entries.iter().filter_map(parse_entry).take(limit).collect())
 }
 
-fn read(entry: &Value) -> Option<Found> {
+fn parse_entry(entry: &Value) -> Option<ListedRepo> {
     let text = |name: &str| entry.get(name).and_then(Value::as_str);
     let count = |name: &str| entry.get(name).and_then(Value::as_u64).unwrap_or(0).min(i64::MAX as u64);
     let is_tag = |tag: &&str| {
-        tag.len() <= MOST_TAG_CHARS && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        tag.len() <= MAX_TAG_CHARS && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
-    Some(Found {
+    Some(ListedRepo {
         repo: RepoId::parse(text("id").or_else(|| text("modelId"))?).ok()?,
         downloads: count("downloads"),
         likes: count("likes"),
@@ -126,7 +118,7 @@ fn read(entry: &Value) -> Option<Found> {
     })
 }
 
-/// What config.json's or a GGUF file's summary says of the architecture.
+/// Returns whether the architecture in the listing's summary of `config.json` or the GGUF header is supported.
 fn supported(entry: &Value) -> Option<bool> {
     let text = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str);
     if let Some(architecture) = text("/gguf/architecture") {
@@ -160,7 +152,7 @@ mod tests {
     fn searches_are_checked() {
         let new = |query: &str, author: &str| Search::new(query, author, None, 0);
         assert_eq!(
-            new(" gemma ", "").unwrap().parameters().split("&expand").next(),
+            new(" gemma ", "").unwrap().query_string().split("&expand").next(),
             Some("search=gemma&limit=20")
         );
         assert!(new("", "google").is_ok());
@@ -172,7 +164,8 @@ mod tests {
         ] {
             assert_eq!(new(query, author).unwrap_err().details["field"], field);
         }
-        let parameters = Search::new("ü &limit=9", "", Some(Sort::LastModified), 1000).unwrap().parameters();
+        let parameters =
+            Search::new("ü &limit=9", "", Some(Sort::LastModified), 1000).unwrap().query_string();
         assert!(
             parameters.starts_with("search=%C3%BC+%26limit%3D9&sort=lastModified&limit=100&"),
             "{parameters}"
@@ -180,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_with_suspicion() {
+    fn malformed_entries_are_left_out() {
         let body = json!([
             {"id": "o/good", "downloads": 7, "likes": 2, "gated": "auto", "pipeline_tag": "text-generation",
              "lastModified": "2025-06-01T12:00:00.000Z", "tags": ["safetensors"],
@@ -188,7 +181,7 @@ mod tests {
             {"id": "../evil"}, {"id": 7}, {}, "x", {"id": "gpt2"},
             {"id": "o/odd", "downloads": -1, "likes": "many", "gated": 3, "pipeline_tag": "<b>", "lastModified": "soon"},
         ]);
-        let found = super::found(body.to_string().as_bytes(), 9).unwrap();
+        let found = parse_found(body.to_string().as_bytes(), 9).unwrap();
         assert_eq!(found.len(), 2);
         let good = &found[0];
         assert_eq!((good.repo.as_str(), good.downloads, good.likes, good.gated), ("o/good", 7, 2, true));
@@ -200,14 +193,14 @@ mod tests {
         let odd = &found[1];
         assert_eq!((odd.downloads, odd.likes, odd.gated, odd.supported), (0, 0, false, None));
         assert!(odd.pipeline_tag.is_empty() && odd.last_modified.is_none());
-        assert_eq!(super::found(body.to_string().as_bytes(), 1).unwrap().len(), 1);
+        assert_eq!(parse_found(body.to_string().as_bytes(), 1).unwrap().len(), 1);
         for bad in ["<html>", "{}", "null"] {
-            assert!(super::found(bad.as_bytes(), 9).is_none(), "{bad}");
+            assert!(parse_found(bad.as_bytes(), 9).is_none(), "{bad}");
         }
     }
 
     #[test]
-    fn support_is_told_where_it_can_be() {
+    fn support_is_known_where_the_listing_tells() {
         let check = |entry: Value, expected: Option<bool>| assert_eq!(supported(&entry), expected, "{entry}");
         let llama = json!({"architectures": ["LlamaForCausalLM"]});
         check(json!({"tags": ["safetensors"], "config": llama}), Some(true));

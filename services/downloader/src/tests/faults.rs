@@ -1,4 +1,4 @@
-//! What the network and the hub can do to a transfer: each case ends with the right bytes or the typed error.
+//! Faults of the network and the hub during a transfer: each case ends with the right bytes or the typed error.
 
 use std::{fs, ops::RangeInclusive};
 
@@ -9,32 +9,32 @@ use millm_proto::{
     downloader::v1::{Download, download::State},
 };
 
-use super::world::{FIXTURES, World, pull, reason, synthetic, tiny};
+use super::fixture::{FIXTURES, Fixture, pull, reason, synthetic, tiny};
 
 const WEIGHTS: &str = "*/model.safetensors";
 
 struct Outcome {
     end: Download,
     seen: Vec<Download>,
-    world: World,
-    /// GET requests of the weights at the file server.
+    fixture: Fixture,
+    /// GET requests for the weights at the file server.
     requests: usize,
 }
 
 async fn outcome(fault: Fault, settings: &[(&'static str, &str)]) -> Outcome {
-    let mut world = World::new([tiny("o/n")]);
-    world.settings.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
-    let mut downloader = world.start().await;
-    // The checks before the transfer do not touch the weights.
-    world.hub.fault(fault);
+    let mut fixture = Fixture::new([tiny("o/n")]);
+    fixture.settings.extend(settings.iter().map(|(key, value)| (*key, (*value).to_owned())));
+    let mut downloader = fixture.start().await;
+    // The checks before the transfer do not read the weights at the file server.
+    fixture.hub.fault(fault);
     let id = downloader.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
     let seen = downloader.until_end(id).await;
     let requests =
-        world.hub.log().iter().filter(|e| e.host == Host::Cdn && e.path.ends_with(".safetensors")).count();
-    Outcome { end: seen.last().unwrap().clone(), seen, world, requests }
+        fixture.hub.log().iter().filter(|e| e.host == Host::Cdn && e.path.ends_with(".safetensors")).count();
+    Outcome { end: seen.last().unwrap().clone(), seen, fixture, requests }
 }
 
-/// The right bytes in the end, after `requests` of the weights.
+/// Asserts the right bytes in the end, after this many requests for the weights.
 async fn survives(kind: FaultKind, times: u32, requests: usize) -> Outcome {
     survives_in(kind, times, requests..=requests).await
 }
@@ -43,7 +43,7 @@ async fn survives_in(kind: FaultKind, times: u32, requests: RangeInclusive<usize
     let outcome = outcome(Fault::new(WEIGHTS, kind.clone()).times(times).on(Host::Cdn), &[]).await;
     assert_eq!(outcome.end.state(), State::Succeeded, "{kind:?}: {:?}", outcome.end.error);
     assert!(requests.contains(&outcome.requests), "{kind:?}: {}", outcome.requests);
-    let got = fs::read(outcome.world.models().join("huggingface/o--n--NATIVE/model.safetensors")).unwrap();
+    let got = fs::read(outcome.fixture.models().join("huggingface/o--n--NATIVE/model.safetensors")).unwrap();
     assert!(got == fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap(), "{kind:?}");
     outcome
 }
@@ -52,16 +52,16 @@ async fn fails(fault: Fault, expected: Reason) -> Outcome {
     let outcome = outcome(fault.clone(), &[("MILLM_DOWNLOAD_RETRIES", "1")]).await;
     assert_eq!(outcome.end.state(), State::Failed, "{fault:?}");
     assert_eq!(reason(&outcome.end), expected, "{fault:?}");
-    let rows = outcome.world.catalog.rows();
+    let rows = outcome.fixture.catalog.rows();
     assert_eq!(rows[0].state(), model::State::Error);
-    assert!(!outcome.world.models().join("huggingface/o--n--NATIVE").exists());
+    assert!(!outcome.fixture.models().join("huggingface/o--n--NATIVE").exists());
     outcome
 }
 
 #[tokio::test]
-async fn a_cut_body_goes_on_where_it_was_cut() {
+async fn a_cut_body_is_resumed_where_it_was_cut() {
     let outcome = survives(FaultKind::Cut { after: 1 << 20 }, 2, 3).await;
-    let log = outcome.world.hub.log();
+    let log = outcome.fixture.hub.log();
     let starts: Vec<_> =
         log.iter().filter(|e| e.host == Host::Cdn).map(fake_hub::LogEntry::range_start).collect();
     assert_eq!(starts.len(), 3);
@@ -70,34 +70,34 @@ async fn a_cut_body_goes_on_where_it_was_cut() {
 }
 
 #[tokio::test]
-async fn a_range_that_is_ignored_starts_again() {
-    let world = World::new([tiny("o/n")]);
-    let mut downloader = world.start().await;
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::IgnoreRange).skip(1).times(1));
+async fn an_ignored_range_starts_again() {
+    let fixture = Fixture::new([tiny("o/n")]);
+    let mut downloader = fixture.start().await;
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::IgnoreRange).skip(1).times(1));
     downloader.fetch(pull("o/n", Quantization::Native)).await;
 }
 
 #[tokio::test]
-async fn another_part_than_asked_for_starts_again() {
-    let world = World::new([tiny("o/n")]);
-    let mut downloader = world.start().await;
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::WrongStart { before: 100 }).skip(1).times(1));
+async fn another_part_than_requested_starts_again() {
+    let fixture = Fixture::new([tiny("o/n")]);
+    let mut downloader = fixture.start().await;
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::WrongStart { before: 100 }).skip(1).times(1));
     downloader.fetch(pull("o/n", Quantization::Native)).await;
 }
 
 #[tokio::test]
 async fn an_unsatisfiable_range_starts_again_once() {
-    let world = World::new([tiny("o/n")]);
-    let mut downloader = world.start().await;
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
-    world.hub.fault(Fault::new(WEIGHTS, FaultKind::RangeNotSatisfiable).skip(1).times(1));
+    let fixture = Fixture::new([tiny("o/n")]);
+    let mut downloader = fixture.start().await;
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::Cut { after: 1 << 20 }).times(1));
+    fixture.hub.fault(Fault::new(WEIGHTS, FaultKind::RangeNotSatisfiable).skip(1).times(1));
     downloader.fetch(pull("o/n", Quantization::Native)).await;
 }
 
 #[tokio::test]
-async fn damage_is_fetched_again_and_then_refused() {
+async fn a_damaged_file_is_fetched_again_once_and_then_refused() {
     survives(FaultKind::Corrupt { at: None }, 1, 2).await;
     let corrupt = Fault::new(WEIGHTS, FaultKind::Corrupt { at: Some(5_000) });
     let outcome = fails(corrupt, Reason::ChecksumMismatch).await;
@@ -107,23 +107,23 @@ async fn damage_is_fetched_again_and_then_refused() {
 #[tokio::test]
 async fn bodies_of_the_wrong_length() {
     survives(FaultKind::Short { by: 1000 }, 1, 2).await;
-    // What follows the last byte is another answer's fault only where it comes before the connection is left.
+    // Bytes after the last one are noticed only if they come before the connection is closed.
     survives_in(FaultKind::Endless, 1, 1..=2).await;
     fails(Fault::new(WEIGHTS, FaultKind::Endless), Reason::ModelDownloadFailed).await;
 }
 
 #[tokio::test]
-async fn silence_and_drips_are_stalls() {
+async fn silent_and_very_slow_bodies_are_stalls() {
     let stall = FaultKind::Stall { after: Some(1 << 20), for_ms: None };
     let outcome = survives(stall, 1, 2).await;
-    assert!(outcome.seen.iter().any(|snapshot| snapshot.stalled), "nobody was told");
+    assert!(outcome.seen.iter().any(|snapshot| snapshot.stalled), "no snapshot says stalled");
     assert!(!outcome.end.stalled);
     survives(FaultKind::Stall { after: None, for_ms: None }, 1, 2).await;
     survives(FaultKind::Rate { bytes_per_second: 20 }, 1, 2).await;
 }
 
 #[tokio::test]
-async fn a_tired_server_is_asked_again_but_not_forever() {
+async fn server_errors_are_retried_but_not_forever() {
     let status = |code| FaultKind::Status { code, retry_after: None, rate_limit_seconds: None };
     survives(status(503), 2, 3).await;
     survives(FaultKind::ExpiredLink, 1, 2).await;
@@ -134,12 +134,12 @@ async fn a_tired_server_is_asked_again_but_not_forever() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_with_care() {
-    let world = World::new([tiny("o/n").gated(fake_hub::Gated::Manual).access("hf_good")]);
-    let mut downloader = world.start().await;
-    let request = super::world::with_token(pull("o/n", Quantization::Native), "hf_good");
+async fn redirects_get_no_token_and_reach_no_file() {
+    let fixture = Fixture::new([tiny("o/n").gated(fake_hub::Gated::Manual).access("hf_good")]);
+    let mut downloader = fixture.start().await;
+    let request = super::fixture::with_token(pull("o/n", Quantization::Native), "hf_good");
     downloader.fetch(request).await;
-    let log = world.hub.log();
+    let log = fixture.hub.log();
     assert!(log.iter().filter(|entry| entry.host == Host::Hub).all(|entry| entry.authorized));
     assert!(log.iter().filter(|entry| entry.host == Host::Cdn).all(|entry| !entry.authorized));
     fails(Fault::new(WEIGHTS, FaultKind::RedirectLoop).on(Host::Hub), Reason::ModelDownloadFailed).await;
@@ -148,26 +148,26 @@ async fn redirects_are_followed_with_care() {
 }
 
 #[tokio::test]
-async fn a_branch_that_moves_moves_nothing_here() {
-    let world = World::new([synthetic("o/n")]);
-    let mut downloader = world.start().await;
-    let pause = world.hub.pause_at(WEIGHTS, 1 << 20);
+async fn a_branch_that_moves_changes_nothing() {
+    let fixture = Fixture::new([synthetic("o/n")]);
+    let mut downloader = fixture.start().await;
+    let pause = fixture.hub.pause_at(WEIGHTS, 1 << 20);
     let id = downloader.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
-    let commit = world.catalog.row(id).commit;
+    let commit = fixture.catalog.row(id).commit;
     pause.reached().await;
-    world.hub.commit("o/n", "main", vec![("config.json".to_owned(), "{}".into())]).unwrap();
+    fixture.hub.commit("o/n", "main", vec![("config.json".to_owned(), "{}".into())]).unwrap();
     pause.release();
     assert_eq!(downloader.end_of(id).await.state(), State::Succeeded);
-    assert_eq!(world.catalog.row(id).commit, commit);
-    let resolved = world.hub.log();
+    assert_eq!(fixture.catalog.row(id).commit, commit);
+    let resolved = fixture.hub.log();
     let resolved: Vec<_> = resolved.iter().filter(|e| e.path.contains("/resolve/")).collect();
     assert!(resolved.iter().all(|entry| entry.path.contains(&commit)));
 }
 
 #[tokio::test]
-async fn small_files_may_take_a_detour() {
+async fn small_files_may_come_by_redirects_within_the_hub() {
     let hub = fake_hub::Hub::builder().resolve_cache().page_size(2).repo(tiny("o/n")).start().unwrap();
-    let world = World { hub, ..World::new(std::iter::empty::<RepoSpec>()) };
-    world.start().await.fetch(pull("O/N", Quantization::Q8)).await;
-    assert_eq!(world.catalog.rows()[0].repo_id, "o/n");
+    let fixture = Fixture { hub, ..Fixture::new(std::iter::empty::<RepoSpec>()) };
+    fixture.start().await.fetch(pull("O/N", Quantization::Q8)).await;
+    assert_eq!(fixture.catalog.rows()[0].repo_id, "o/n");
 }

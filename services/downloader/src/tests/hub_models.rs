@@ -1,4 +1,4 @@
-//! Downloads that go well: what is fetched, what is left, what the row says.
+//! Successful downloads: what is fetched, what is kept, and what the row says.
 
 use std::fs;
 
@@ -10,12 +10,12 @@ use millm_proto::{
 };
 use serde_json::{Value, json};
 
-use super::world::{FIXTURES, World, pull, sharded, synthetic, tiny};
+use super::fixture::{FIXTURES, Fixture, pull, sharded, synthetic, tiny};
 
 #[tokio::test]
-async fn a_model_arrives_quantized_and_verified() {
-    let world = World::new([tiny("millm/tiny")]);
-    let mut downloader = world.start().await;
+async fn a_model_is_downloaded_quantized_and_verified() {
+    let fixture = Fixture::new([tiny("millm/tiny")]);
+    let mut downloader = fixture.start().await;
     let first = downloader.pull(pull("millm/tiny", Quantization::Q4)).await.unwrap();
     assert_eq!(first.name, format!("downloads/{}", first.model_id));
     let seen = downloader.until_end(first.model_id).await;
@@ -24,16 +24,16 @@ async fn a_model_arrives_quantized_and_verified() {
     assert_eq!(end.downloaded_bytes, end.total_bytes);
     assert!(end.files.iter().all(|file| file.verified));
 
-    let row = world.catalog.row(first.model_id);
+    let row = fixture.catalog.row(first.model_id);
     assert_eq!(row.state(), model::State::Ready);
     assert_eq!((row.actual_quantization(), row.handle.as_str()), (Quantization::Q4, "tiny"));
     assert_eq!(row.architecture.unwrap().name, "LlamaForCausalLM");
     assert!(row.has_chat_template && row.config_json.contains("LlamaForCausalLM"));
     assert!(row.memory_estimate_bytes > row.disk_size_bytes);
-    assert_eq!(world.names("huggingface"), ["millm--tiny--Q4"]);
-    let folder = world.models().join("huggingface/millm--tiny--Q4");
+    assert_eq!(fixture.names("huggingface"), ["millm--tiny--Q4"]);
+    let folder = fixture.models().join("huggingface/millm--tiny--Q4");
     assert_eq!(row.storage_path, folder.canonicalize().unwrap().display().to_string());
-    let names = world.names("huggingface/millm--tiny--Q4");
+    let names = fixture.names("huggingface/millm--tiny--Q4");
     assert!(
         names.contains(&"model.gguf".to_owned()) && !names.iter().any(|name| name.ends_with(".safetensors"))
     );
@@ -51,31 +51,31 @@ async fn a_model_arrives_quantized_and_verified() {
 #[tokio::test]
 async fn native_keeps_what_was_published_and_nothing_else_is_fetched() {
     let repo = tiny("millm/tiny").file("consolidated.safetensors", "x").file("README.md", "x");
-    let world = World::new([repo]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([repo]);
+    let mut downloader = fixture.start().await;
     downloader.fetch(pull("millm/tiny", Quantization::Native)).await;
-    let folder = world.models().join("huggingface/millm--tiny--NATIVE");
+    let folder = fixture.models().join("huggingface/millm--tiny--NATIVE");
     let published = fs::read(format!("{FIXTURES}/tiny-millm/model.safetensors")).unwrap();
     assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), published);
     for unwanted in ["consolidated.safetensors", "README.md"] {
         assert!(!folder.join(unwanted).exists());
-        assert_eq!(world.bytes_sent(unwanted), 0);
+        assert_eq!(fixture.bytes_sent(unwanted), 0);
     }
-    assert_eq!(world.bytes_sent("model.safetensors"), published.len() as u64);
-    let cdn: Vec<_> = world.hub.log().into_iter().filter(|entry| entry.host == Host::Cdn).collect();
+    assert_eq!(fixture.bytes_sent("model.safetensors"), published.len() as u64);
+    let cdn: Vec<_> = fixture.hub.log().into_iter().filter(|entry| entry.host == Host::Cdn).collect();
     assert!(!cdn.is_empty());
 }
 
 #[tokio::test]
 async fn sources_are_kept_on_request() {
-    let world = World::new([tiny("millm/tiny")]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([tiny("millm/tiny")]);
+    let mut downloader = fixture.start().await;
     let mut request = pull("millm/tiny", Quantization::Q8);
     request.keep_source = true;
     let end = downloader.fetch(request).await;
-    let folder = world.models().join("huggingface/millm--tiny--Q8");
+    let folder = fixture.models().join("huggingface/millm--tiny--Q8");
     assert!(folder.join("model.gguf").exists() && folder.join("source/model.safetensors").exists());
-    let row = world.catalog.row(end.model_id);
+    let row = fixture.catalog.row(end.model_id);
     let source = row.files.iter().find(|file| file.path == "source/model.safetensors").unwrap();
     assert_eq!(
         source.size_bytes,
@@ -84,7 +84,7 @@ async fn sources_are_kept_on_request() {
 }
 
 #[tokio::test]
-async fn a_gguf_repository_is_kept_as_it_is() {
+async fn a_gguf_repository_is_kept_as_published() {
     let ggufs: Vec<_> =
         fs::read_dir(format!("{FIXTURES}/tiny-millm-gguf")).unwrap().map(|e| e.unwrap().path()).collect();
     let repo = ggufs
@@ -93,11 +93,11 @@ async fn a_gguf_repository_is_kept_as_it_is() {
         .fold(RepoSpec::new("millm/gguf"), |repo, path| {
             repo.file(path.file_name().unwrap().to_str().unwrap(), Content::Disk(path.clone()))
         });
-    assert!(repo.files.len() > 1, "the fixtures hold several");
-    let world = World::new([repo]);
-    let mut downloader = world.start().await;
+    assert!(repo.files.len() > 1, "the fixtures hold several files");
+    let fixture = Fixture::new([repo]);
+    let mut downloader = fixture.start().await;
     let end = downloader.fetch(pull("millm/gguf", Quantization::Q8)).await;
-    let row = world.catalog.row(end.model_id);
+    let row = fixture.catalog.row(end.model_id);
     assert_eq!(row.actual_quantization(), Quantization::Native);
     assert!(row.quantization_reason.contains("GGUF") && row.file.to_uppercase().contains("Q8_0"));
     assert_eq!(row.files.len(), 1);
@@ -106,23 +106,23 @@ async fn a_gguf_repository_is_kept_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_sharded_model_arrives_whole() {
-    let world = World::new([sharded("millm/sharded")]);
-    let mut downloader = world.start().await;
+async fn a_sharded_model_is_complete() {
+    let fixture = Fixture::new([sharded("millm/sharded")]);
+    let mut downloader = fixture.start().await;
     let native = downloader.fetch(pull("millm/sharded", Quantization::Native)).await;
     let quantized = downloader.fetch(pull("millm/sharded", Quantization::Q8)).await;
-    let count = |id| world.catalog.row(id).parameter_count;
+    let count = |id| fixture.catalog.row(id).parameter_count;
     assert_eq!(count(native.model_id), count(quantized.model_id));
-    assert_eq!(world.names("huggingface"), ["millm--sharded--NATIVE", "millm--sharded--Q8"]);
-    let left = world.names("huggingface/millm--sharded--Q8");
+    assert_eq!(fixture.names("huggingface"), ["millm--sharded--NATIVE", "millm--sharded--Q8"]);
+    let left = fixture.names("huggingface/millm--sharded--Q8");
     assert!(!left.iter().any(|name| name.contains("safetensors")), "{left:?}");
 }
 
 #[tokio::test]
 async fn others_wait_in_their_order() {
-    let world = World::new([synthetic("a/first"), tiny("a/second"), tiny("a/third")]);
-    let mut downloader = world.start().await;
-    let pause = world.hub.pause_at("*first*/model.safetensors", 1 << 20);
+    let fixture = Fixture::new([synthetic("a/first"), tiny("a/second"), tiny("a/third")]);
+    let mut downloader = fixture.start().await;
+    let pause = fixture.hub.pause_at("*first*/model.safetensors", 1 << 20);
     let mut ids = Vec::new();
     for repo in ["a/first", "a/second", "a/third"] {
         ids.push(downloader.pull(pull(repo, Quantization::Native)).await.unwrap().model_id);

@@ -1,16 +1,16 @@
-//! The whole service against a fake hub, with a catalogue and a runtime in memory.
+//! The whole service against a fake hub, with a Catalog and a Runtime in memory.
 
-mod asking;
-mod catalog;
-mod ends;
+mod cancel_and_remove;
 mod faults;
+mod fixture;
+mod hub_calls;
 mod hub_models;
+mod idle_runtime;
 mod local_models;
+mod memory_catalog;
 mod previews;
 mod refusals;
 mod restarts;
 mod reuse;
-mod runtime;
 mod storage;
 mod two_servers;
-mod world;

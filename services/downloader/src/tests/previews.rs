@@ -1,4 +1,4 @@
-//! What is told before a weight is fetched: exact, from headers alone, with all that stands in the way.
+//! Previews: exact, from headers alone, with all obstacles.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -10,7 +10,7 @@ use millm_proto::{
 };
 use serde_json::{Value, json};
 
-use super::world::{FIXTURES, Free, Running, World, pull, sharded, synthetic, tiny};
+use super::fixture::{FIXTURES, Fixture, Free, Running, pull, sharded, synthetic, tiny};
 
 fn of(repo: &str) -> PreviewModelRequest {
     PreviewModelRequest { repo_id: repo.to_owned(), ..PreviewModelRequest::default() }
@@ -26,9 +26,9 @@ fn obstacles(preview: &ModelPreview) -> Vec<Reason> {
     preview.obstacles.iter().map(|status| ServiceError::from_rpc(status).reason).collect()
 }
 
-/// Every request for weights asked for a part, and got no more.
-fn only_ranges(world: &World) {
-    for entry in world.hub.log() {
+/// Asserts that every request for weights asked for a part, and got no more.
+fn only_ranges(fixture: &Fixture) {
+    for entry in fixture.hub.log() {
         if entry.path.ends_with(".safetensors") || entry.path.ends_with(".gguf") {
             let range = entry.range.clone().unwrap_or_else(|| panic!("a whole file: {entry:?}"));
             let (first, last) = range.trim_start_matches("bytes=").split_once('-').unwrap();
@@ -38,27 +38,27 @@ fn only_ranges(world: &World) {
     }
 }
 
-/// What the preview says is what the model then is, for every quantization.
+/// Asserts that the preview's numbers are the downloaded model's, for every quantization.
 async fn is_exact(repo: RepoSpec, quantizations: &[Quantization]) {
     let id = repo.id.clone();
     let weights: u64 = 7 << 20;
-    let world = World::new([repo]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([repo]);
+    let mut downloader = fixture.start().await;
     let preview = downloader.preview(of(&id)).await.unwrap();
     assert!(preview.supported, "{}", preview.unsupported_reason);
     assert_eq!(obstacles(&preview), []);
-    only_ranges(&world);
-    let asked: u64 = world.bytes_sent(".safetensors") + world.bytes_sent(".gguf");
+    only_ranges(&fixture);
+    let asked: u64 = fixture.bytes_sent(".safetensors") + fixture.bytes_sent(".gguf");
     assert!(asked < weights / 3, "{asked} bytes of weights");
     for estimate in &preview.estimates {
         if !quantizations.contains(&estimate.quantization()) {
             continue;
         }
         let end = downloader.fetch(pull(&id, estimate.quantization())).await;
-        let row = world.catalog.row(end.model_id);
+        let row = fixture.catalog.row(end.model_id);
         assert_eq!(row.parameter_count, preview.parameter_count, "{id}");
         assert_eq!(row.memory_estimate_bytes, estimate.memory_bytes, "{id} {:?}", estimate.quantization());
-        // The tokenizer is in a GGUF file once more.
+        // A GGUF file holds the tokenizer, too.
         let difference = row.disk_size_bytes - estimate.disk_size_bytes;
         assert!((0..256 << 10).contains(&difference), "{id} {:?}: {difference}", estimate.quantization());
         assert!(row.disk_size_bytes <= estimate.peak_disk_bytes);
@@ -66,7 +66,7 @@ async fn is_exact(repo: RepoSpec, quantizations: &[Quantization]) {
 }
 
 #[tokio::test]
-async fn a_preview_is_exact_though_the_name_lies() {
+async fn a_preview_is_exact_whatever_the_name_says() {
     use Quantization::{Fp16, Native, Q2, Q4, Q8};
     let liar = tiny("liar/tiny-70b").info("safetensors", Value::Null);
     is_exact(liar, &[Q2, Q4, Q8, Fp16, Native]).await;
@@ -83,30 +83,30 @@ async fn a_preview_is_exact_though_the_name_lies() {
 }
 
 #[tokio::test]
-async fn numbers_are_those_of_the_config_for_any_shape() {
-    let world = World::new([synthetic("o/n")]);
-    let preview = world.start().await.preview(of("o/n")).await.unwrap();
+async fn estimates_follow_the_config_for_any_shape() {
+    let fixture = Fixture::new([synthetic("o/n")]);
+    let preview = fixture.start().await.preview(of("o/n")).await.unwrap();
     let sizes: Vec<_> = preview.estimates.iter().map(|estimate| estimate.disk_size_bytes).collect();
     assert_eq!(sizes.len(), 5);
     assert!(sizes[..4].windows(2).all(|pair| pair[0] < pair[1]), "{sizes:?}");
     assert!(preview.available_disk_bytes > 0);
-    only_ranges(&world);
+    only_ranges(&fixture);
 }
 
 #[tokio::test]
-async fn one_file_of_many_is_looked_at() {
+async fn one_file_of_many_is_inspected() {
     let names = ["tiny-Q4_K_M.gguf", "tiny-Q8_0.gguf"];
     let repo = names.iter().fold(RepoSpec::new("millm/gguf"), |repo, name| {
         repo.file(*name, Content::Disk(PathBuf::from(FIXTURES).join("tiny-millm-gguf").join(name)))
     });
-    let world = World::new([repo]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([repo]);
+    let mut downloader = fixture.start().await;
     let request = PreviewModelRequest { file: names[1].to_owned(), ..of("millm/gguf") };
     let preview = downloader.preview(request).await.unwrap();
     let selected: Vec<_> = preview.files.iter().filter(|file| file.selected).map(|file| &file.path).collect();
     assert_eq!(selected, [names[1]]);
     assert_eq!(preview.estimates.len(), 1);
-    assert_eq!(world.bytes_sent(names[0]), 0);
+    assert_eq!(fixture.bytes_sent(names[0]), 0);
 }
 
 fn with_config(id: &str, change: impl Fn(&mut Value)) -> RepoSpec {
@@ -119,12 +119,12 @@ fn with_config(id: &str, change: impl Fn(&mut Value)) -> RepoSpec {
 }
 
 #[tokio::test]
-async fn all_that_stands_in_the_way_is_told_at_once() {
+async fn all_obstacles_are_listed_at_once() {
     let custom = with_config("o/custom", |config| config["auto_map"] = json!({"AutoModel": "x.Y"}));
     let strange = with_config("o/strange", |config| config["architectures"] = json!(["MambaForCausalLM"]));
     let wrong = with_config("o/wrong", |config| config["num_hidden_layers"] = json!(5));
-    let mut world = World::new([tiny("o/n"), custom, strange, wrong]);
-    let mut downloader = world.start().await;
+    let mut fixture = Fixture::new([tiny("o/n"), custom, strange, wrong]);
+    let mut downloader = fixture.start().await;
     let id = downloader.fetch(pull("o/n", Quantization::Q8)).await.model_id;
     let preview = downloader.preview(of("o/n")).await.unwrap();
     assert_eq!(obstacles(&preview), []);
@@ -153,32 +153,32 @@ async fn all_that_stands_in_the_way_is_told_at_once() {
     assert!(preview.unsupported_reason.contains("blk.4.attn_norm.weight"), "{}", preview.unsupported_reason);
 
     downloader.stop().await;
-    world.disk = Some(Arc::new(Free(20 << 20)));
-    let mut downloader = world.start().await;
+    fixture.disk = Some(Arc::new(Free(20 << 20)));
+    let mut downloader = fixture.start().await;
     let preview = downloader.preview(of("o/custom")).await.unwrap();
     assert_eq!(obstacles(&preview), [Reason::RemoteCodeRequired, Reason::InsufficientDisk]);
     assert_eq!(preview.available_disk_bytes, 20 << 20);
-    // A dry run says what the real one says.
+    // The preview and the download give the same error.
     let refused = downloader.pull(pull("o/custom", Quantization::Q4)).await.unwrap_err();
     assert_eq!(refused, ServiceError::from_rpc(&preview.obstacles[0]));
-    assert_eq!(world.catalog.rows().len(), 1, "a preview leaves nothing");
+    assert_eq!(fixture.catalog.rows().len(), 1, "a preview leaves nothing");
 }
 
 #[tokio::test]
-async fn the_same_room_is_asked_for_by_preview_and_download() {
+async fn preview_and_download_need_the_same_room() {
     let enormous = Shape::enormous().repo("o/enormous", format!("{FIXTURES}/tiny-millm").as_ref()).unwrap();
-    let mut world = World::new([enormous]);
-    world.disk = Some(Arc::new(Free(64 << 20)));
-    let mut downloader = world.start().await;
+    let mut fixture = Fixture::new([enormous]);
+    fixture.disk = Some(Arc::new(Free(64 << 20)));
+    let mut downloader = fixture.start().await;
     let preview = downloader.preview(of("o/enormous")).await.unwrap();
     let refused = downloader.pull(pull("o/enormous", Quantization::Q4)).await.unwrap_err();
     assert_eq!(preview.obstacles.iter().map(ServiceError::from_rpc).collect::<Vec<_>>(), [refused]);
 }
 
 #[tokio::test]
-async fn gates_are_told() {
-    let world = World::new([tiny("o/n").gated(Gated::Manual).access("hf_good")]);
-    let mut downloader = world.start().await;
+async fn gated_repositories_are_reported() {
+    let fixture = Fixture::new([tiny("o/n").gated(Gated::Manual).access("hf_good")]);
+    let mut downloader = fixture.start().await;
     let with = |token: &str| PreviewModelRequest { hf_token: token.to_owned(), ..of("o/n") };
     let refused = async |downloader: &mut Running, request| downloader.preview(request).await.unwrap_err();
     assert_eq!(refused(&mut downloader, of("o/n")).await.reason, Reason::GatedModelNoToken);
@@ -187,6 +187,6 @@ async fn gates_are_told() {
     for _ in 0..2 {
         assert!(downloader.preview(with("hf_good")).await.unwrap().gated);
     }
-    let asked = world.hub.log().iter().filter(|entry| entry.path == "/api/whoami-v2").count();
+    let asked = fixture.hub.log().iter().filter(|entry| entry.path == "/api/whoami-v2").count();
     assert_eq!(asked, 2, "once for each token that the hub did not reject at once");
 }

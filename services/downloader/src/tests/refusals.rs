@@ -1,4 +1,4 @@
-//! What is refused before anything is fetched or written: the typed error, no row, no file.
+//! Requests that are refused before anything is fetched or written: the typed error, no row, no file.
 
 use std::{
     fs,
@@ -13,14 +13,14 @@ use millm_proto::{
     downloader::v1::{StartDownloadRequest, download::State},
 };
 
-use super::world::{FIXTURES, Free, World, pull, tiny, with_token};
+use super::fixture::{FIXTURES, Fixture, Free, pull, tiny, with_token};
 
-async fn refused(world: &World, request: StartDownloadRequest, expected: Reason) -> String {
-    let mut downloader = world.start().await;
+async fn refused(fixture: &Fixture, request: StartDownloadRequest, expected: Reason) -> String {
+    let mut downloader = fixture.start().await;
     let error = downloader.pull(request).await.unwrap_err();
     assert_eq!(error.reason, expected, "{}", error.message);
-    assert!(world.catalog.rows().is_empty());
-    assert!(world.names("huggingface").is_empty());
+    assert!(fixture.catalog.rows().is_empty());
+    assert!(fixture.names("huggingface").is_empty());
     error.message
 }
 
@@ -31,35 +31,36 @@ fn with_config(id: &str, change: impl Fn(&mut serde_json::Value)) -> RepoSpec {
 }
 
 #[tokio::test]
-async fn bad_requests() {
-    let world = World::new([tiny("o/n")]);
+async fn malformed_requests_are_refused() {
+    let fixture = Fixture::new([tiny("o/n")]);
     for repo in ["../x", "a/b/c", "a--b/c", "x.git", "http://h/a/b", "é/x"] {
-        refused(&world, pull(repo, Quantization::Q4), Reason::InvalidRepoId).await;
+        refused(&fixture, pull(repo, Quantization::Q4), Reason::InvalidRepoId).await;
     }
-    refused(&world, pull("o/missing", Quantization::Q4), Reason::RepoNotFound).await;
+    refused(&fixture, pull("o/missing", Quantization::Q4), Reason::RepoNotFound).await;
     let mut request = pull("o/n", Quantization::Q4);
     request.quantization = 99;
-    refused(&world, request.clone(), Reason::InvalidArgument).await;
+    refused(&fixture, request.clone(), Reason::InvalidArgument).await;
     request.quantization = 0;
     request.handle = "a b".to_owned();
-    refused(&world, request.clone(), Reason::InvalidArgument).await;
+    refused(&fixture, request.clone(), Reason::InvalidArgument).await;
     request.source = None;
-    refused(&world, request, Reason::InvalidArgument).await;
+    refused(&fixture, request, Reason::InvalidArgument).await;
 }
 
 #[tokio::test]
-async fn gates() {
-    let world = World::new([tiny("o/n").gated(Gated::Manual).access("hf_good"), tiny("o/private").private()]);
+async fn gated_and_private_repositories_are_refused() {
+    let fixture =
+        Fixture::new([tiny("o/n").gated(Gated::Manual).access("hf_good"), tiny("o/private").private()]);
     let request = || pull("o/n", Quantization::Native);
-    refused(&world, request(), Reason::GatedModelNoToken).await;
-    let message = refused(&world, with_token(request(), READER_TOKEN), Reason::GatedModelNoAccess).await;
-    assert!(message.contains(world.hub.url()), "{message}");
-    let message = refused(&world, with_token(request(), "hf_wrong"), Reason::InvalidHfToken).await;
+    refused(&fixture, request(), Reason::GatedModelNoToken).await;
+    let message = refused(&fixture, with_token(request(), READER_TOKEN), Reason::GatedModelNoAccess).await;
+    assert!(message.contains(fixture.hub.url()), "{message}");
+    let message = refused(&fixture, with_token(request(), "hf_wrong"), Reason::InvalidHfToken).await;
     assert!(!message.contains("hf_wrong"));
-    refused(&world, pull("o/private", Quantization::Q4), Reason::RepoNotFound).await;
-    world.start().await.fetch(with_token(request(), "hf_good")).await;
-    assert_eq!(files_with(&world.models(), b"hf_good"), Vec::<PathBuf>::new());
-    assert!(!format!("{:?}", world.catalog.rows()).contains("hf_good"));
+    refused(&fixture, pull("o/private", Quantization::Q4), Reason::RepoNotFound).await;
+    fixture.start().await.fetch(with_token(request(), "hf_good")).await;
+    assert_eq!(files_with(&fixture.models(), b"hf_good"), Vec::<PathBuf>::new());
+    assert!(!format!("{:?}", fixture.catalog.rows()).contains("hf_good"));
 }
 
 fn files_with(folder: &Path, text: &[u8]) -> Vec<PathBuf> {
@@ -71,7 +72,7 @@ fn files_with(folder: &Path, text: &[u8]) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn models_that_cannot_or_must_not_be_used() {
+async fn unsupported_and_unsafe_models_are_refused() {
     let strange =
         with_config("o/strange", |config| config["architectures"] = serde_json::json!(["MambaForCausalLM"]));
     let custom =
@@ -79,9 +80,9 @@ async fn models_that_cannot_or_must_not_be_used() {
     let pickle = RepoSpec::new("o/pickle").file("config.json", "{}").file("pytorch_model.bin", "x");
     let sneaky = tiny("o/sneaky").file("../../evil.safetensors", "x");
     let broken = RepoSpec::new("o/broken").file("config.json", "{ nope").file("model.safetensors", "x");
-    let world = World::new([strange, custom, pickle, sneaky, broken]);
+    let fixture = Fixture::new([strange, custom, pickle, sneaky, broken]);
     let check = async |repo: &str, reason, part: &str| {
-        let message = refused(&world, pull(repo, Quantization::Q4), reason).await;
+        let message = refused(&fixture, pull(repo, Quantization::Q4), reason).await;
         assert!(message.contains(part), "{message}");
     };
     check("o/strange", Reason::UnsupportedArchitecture, "LlamaForCausalLM").await;
@@ -89,42 +90,42 @@ async fn models_that_cannot_or_must_not_be_used() {
     check("o/pickle", Reason::InvalidModelFile, "unsafe").await;
     check("o/sneaky", Reason::InvalidModelFile, "not a safe file name").await;
     check("o/broken", Reason::InvalidModelFile, "config.json").await;
-    assert_eq!(world.bytes_sent(".safetensors"), 0);
+    assert_eq!(fixture.bytes_sent(".safetensors"), 0);
 }
 
 #[tokio::test]
-async fn no_room() {
+async fn a_full_disk_is_refused() {
     let enormous = Shape::enormous().repo("o/enormous", format!("{FIXTURES}/tiny-millm").as_ref()).unwrap();
-    let mut world = World::new([enormous, tiny("o/n")]);
-    refused(&world, pull("o/enormous", Quantization::Q4), Reason::InsufficientDisk).await;
-    world.disk = Some(Arc::new(Free(20 << 20)));
-    let message = refused(&world, pull("o/n", Quantization::Native), Reason::InsufficientDisk).await;
+    let mut fixture = Fixture::new([enormous, tiny("o/n")]);
+    refused(&fixture, pull("o/enormous", Quantization::Q4), Reason::InsufficientDisk).await;
+    fixture.disk = Some(Arc::new(Free(20 << 20)));
+    let message = refused(&fixture, pull("o/n", Quantization::Native), Reason::InsufficientDisk).await;
     assert!(message.starts_with("Insufficient disk space. Need 0.02 GB, only 0.02 GB"), "{message}");
-    world.disk = Some(Arc::new(Free(64 << 20)));
-    world.start().await.fetch(pull("o/n", Quantization::Native)).await;
+    fixture.disk = Some(Arc::new(Free(64 << 20)));
+    fixture.start().await.fetch(pull("o/n", Quantization::Native)).await;
 }
 
 #[tokio::test]
-async fn what_is_no_hub_or_not_there() {
-    let mut world = World::new([tiny("o/n")]);
-    world.settings.push(("MILLM_DOWNLOAD_RETRIES", "1".to_owned()));
-    let id = world.hub.fault(Fault::new("/api/*", FaultKind::NotAHub));
-    let message = refused(&world, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
+async fn servers_that_are_no_hub_or_down_are_named() {
+    let mut fixture = Fixture::new([tiny("o/n")]);
+    fixture.settings.push(("MILLM_DOWNLOAD_RETRIES", "1".to_owned()));
+    let id = fixture.hub.fault(Fault::new("/api/*", FaultKind::NotAHub));
+    let message = refused(&fixture, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
     assert!(message.contains("not a Hugging Face hub"), "{message}");
-    assert_eq!(world.hub.fault_uses(id), 1, "that is not asked again");
-    world.hub.clear_faults();
-    world.hub.fault(Fault::new("*/resolve/*", FaultKind::NotAHub));
-    refused(&world, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
-    world.hub.take_down();
-    let message = refused(&world, pull("o/n", Quantization::Q4), Reason::HubUnavailable).await;
+    assert_eq!(fixture.hub.fault_uses(id), 1, "it is not retried");
+    fixture.hub.clear_faults();
+    fixture.hub.fault(Fault::new("*/resolve/*", FaultKind::NotAHub));
+    refused(&fixture, pull("o/n", Quantization::Q4), Reason::ModelDownloadFailed).await;
+    fixture.hub.take_down();
+    let message = refused(&fixture, pull("o/n", Quantization::Q4), Reason::HubUnavailable).await;
     assert!(message.contains("127.0.0.1"), "{message}");
 }
 
 #[tokio::test]
-async fn the_same_again() {
-    let world = World::new([tiny("o/n")]);
-    let mut downloader = world.start().await;
-    let pause = world.hub.pause_at("*/model.safetensors", 1 << 20);
+async fn a_second_request_for_a_model_is_refused() {
+    let fixture = Fixture::new([tiny("o/n")]);
+    let mut downloader = fixture.start().await;
+    let pause = fixture.hub.pause_at("*/model.safetensors", 1 << 20);
     let id = downloader.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
     pause.reached().await;
     let again = downloader.pull(pull("O/N", Quantization::Native)).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! What is on this machine already is not fetched: our own models' files, and the cache of Hugging Face's tools.
+//! Reuse: files of our own models and of the Hugging Face cache are not fetched again.
 
 use std::{
     fs,
@@ -12,13 +12,13 @@ use millm_proto::{
     downloader::v1::{StartDownloadRequest, start_download_request::Source},
 };
 
-use super::world::{FIXTURES, MIB, World, pull, synthetic, tiny};
-use crate::hub_cache::tests::fill;
+use super::fixture::{FIXTURES, Fixture, MIB, pull, synthetic, tiny};
+use crate::store::hf_cache::tests::fill;
 
 const WEIGHTS: &str = "model.safetensors";
 
-/// The trained model as huggingface_hub would have it in its cache; all but `missing`.
-fn with_hub_cache(world: &mut World, repo: &str, missing: &[&str]) -> (PathBuf, String) {
+/// Puts the trained model into a cache as `huggingface_hub` does, without the files `missing`.
+fn with_hf_cache(fixture: &mut Fixture, repo: &str, missing: &[&str]) -> (PathBuf, String) {
     let folder = PathBuf::from(FIXTURES).join("tiny-millm");
     let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let files: Vec<(String, Vec<u8>)> = names
@@ -27,9 +27,9 @@ fn with_hub_cache(world: &mut World, repo: &str, missing: &[&str]) -> (PathBuf, 
         .collect();
     let files: Vec<(&str, &[u8])> =
         files.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
-    let root = world.folder.path().join("hub");
+    let root = fixture.folder.path().join("hub");
     let commit = fill(&root, repo, &files);
-    world.settings.push(("HF_HUB_CACHE", root.display().to_string()));
+    fixture.settings.push(("HF_HUB_CACHE", root.display().to_string()));
     (root, commit)
 }
 
@@ -43,36 +43,36 @@ fn published() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn weights_that_another_model_keeps_are_linked() {
-    let world = World::new([synthetic("o/n")]);
-    let mut downloader = world.start().await;
+async fn weights_of_another_model_are_linked() {
+    let fixture = Fixture::new([synthetic("o/n")]);
+    let mut downloader = fixture.start().await;
     downloader.fetch(pull("o/n", Quantization::Native)).await;
-    let before = world.bytes_sent(WEIGHTS);
+    let before = fixture.bytes_sent(WEIGHTS);
     assert!(before >= MIB << 20);
     let quantized = downloader.fetch(pull("o/n", Quantization::Q8)).await;
-    assert_eq!(world.bytes_sent(WEIGHTS), before);
+    assert_eq!(fixture.bytes_sent(WEIGHTS), before);
     assert!(
         quantized.resumed_bytes >= (MIB << 20) as i64 && quantized.files.iter().all(|file| file.verified)
     );
     let mut keeping = pull("o/n", Quantization::Q2);
     keeping.keep_source = true;
     downloader.fetch(keeping).await;
-    assert_eq!(world.bytes_sent(WEIGHTS), before);
-    let at = |below: &str| fs::metadata(world.models().join("huggingface").join(below)).unwrap();
+    assert_eq!(fixture.bytes_sent(WEIGHTS), before);
+    let at = |below: &str| fs::metadata(fixture.models().join("huggingface").join(below)).unwrap();
     let (native, kept) = (at("o--n--NATIVE/model.safetensors"), at("o--n--Q2/source/model.safetensors"));
     assert_eq!((native.ino(), native.nlink()), (kept.ino(), 2));
-    // A small file can be edited without changing the other model's.
+    // A small file is a copy: an edit does not change the other model.
     assert_ne!(at("o--n--NATIVE/config.json").ino(), at("o--n--Q2/config.json").ino());
     downloader.remove("n").await.unwrap();
     assert_eq!(at("o--n--Q2/source/model.safetensors").nlink(), 1);
 }
 
 #[tokio::test]
-async fn a_file_of_ours_that_was_damaged_is_fetched() {
-    let world = World::new([synthetic("o/n")]);
-    let mut downloader = world.start().await;
+async fn a_damaged_file_of_ours_is_fetched() {
+    let fixture = Fixture::new([synthetic("o/n")]);
+    let mut downloader = fixture.start().await;
     downloader.fetch(pull("o/n", Quantization::Native)).await;
-    let path = world.models().join("huggingface/o--n--NATIVE").join(WEIGHTS);
+    let path = fixture.models().join("huggingface/o--n--NATIVE").join(WEIGHTS);
     let right = fs::read(&path).unwrap();
     let mut wrong = right.clone();
     wrong[20 << 20] ^= 1;
@@ -80,75 +80,77 @@ async fn a_file_of_ours_that_was_damaged_is_fetched() {
     let mut request = pull("o/n", Quantization::Q8);
     request.keep_source = true;
     downloader.fetch(request).await;
-    assert!(fs::read(world.models().join("huggingface/o--n--Q8/source").join(WEIGHTS)).unwrap() == right);
+    assert!(fs::read(fixture.models().join("huggingface/o--n--Q8/source").join(WEIGHTS)).unwrap() == right);
 }
 
 #[tokio::test]
-async fn the_hub_cache_is_copied_never_linked() {
-    let mut world = World::new([tiny("o/n")]);
-    let (root, commit) = with_hub_cache(&mut world, "o/n", &[]);
-    let mut downloader = world.start().await;
+async fn files_of_the_hf_cache_are_copied_never_linked() {
+    let mut fixture = Fixture::new([tiny("o/n")]);
+    let (root, commit) = with_hf_cache(&mut fixture, "o/n", &[]);
+    let mut downloader = fixture.start().await;
     let end = downloader.fetch(pull("o/n", Quantization::Native)).await;
-    assert_eq!((world.bytes_sent(WEIGHTS), world.bytes_sent("tokenizer.json")), (0, 0));
+    assert_eq!((fixture.bytes_sent(WEIGHTS), fixture.bytes_sent("tokenizer.json")), (0, 0));
     assert_eq!(end.resumed_bytes, end.total_bytes);
-    let ours = world.models().join("huggingface/o--n--NATIVE").join(WEIGHTS);
+    let ours = fixture.models().join("huggingface/o--n--NATIVE").join(WEIGHTS);
     assert!(fs::read(&ours).unwrap() == published());
     let blob = fs::metadata(blob_of_weights(&root, "o/n", &commit)).unwrap();
     assert_eq!((blob.nlink(), fs::metadata(ours).unwrap().nlink()), (1, 1));
 }
 
 #[tokio::test]
-async fn a_blob_of_another_repository_is_as_good() {
-    let mut world = World::new([tiny("o/copy")]);
-    with_hub_cache(&mut world, "somebody/else", &[]);
-    let mut downloader = world.start().await;
+async fn a_blob_of_another_repository_is_reused() {
+    let mut fixture = Fixture::new([tiny("o/copy")]);
+    with_hf_cache(&mut fixture, "somebody/else", &[]);
+    let mut downloader = fixture.start().await;
     downloader.fetch(pull("o/copy", Quantization::Q4)).await;
-    assert_eq!(world.bytes_sent(WEIGHTS), 0);
+    assert_eq!(fixture.bytes_sent(WEIGHTS), 0);
 }
 
 #[tokio::test]
 async fn a_damaged_blob_is_not_used() {
-    let mut world = World::new([tiny("o/n")]);
-    let (root, commit) = with_hub_cache(&mut world, "o/n", &[]);
+    let mut fixture = Fixture::new([tiny("o/n")]);
+    let (root, commit) = with_hf_cache(&mut fixture, "o/n", &[]);
     let blob = blob_of_weights(&root, "o/n", &commit);
     let mut bytes = published();
     bytes[3_000_000] ^= 1;
     fs::write(&blob, bytes).unwrap();
-    let mut downloader = world.start().await;
+    let mut downloader = fixture.start().await;
     downloader.fetch(pull("o/n", Quantization::Native)).await;
-    assert_eq!(world.bytes_sent(WEIGHTS), published().len() as u64);
-    assert!(fs::read(world.models().join("huggingface/o--n--NATIVE").join(WEIGHTS)).unwrap() == published());
+    assert_eq!(fixture.bytes_sent(WEIGHTS), published().len() as u64);
+    assert!(
+        fs::read(fixture.models().join("huggingface/o--n--NATIVE").join(WEIGHTS)).unwrap() == published()
+    );
 }
 
 #[tokio::test]
-async fn with_the_hub_down_a_copy_is_used() {
-    let mut world = World::new([tiny("o/n")]);
-    world.settings.push(("MILLM_DOWNLOAD_RETRIES", "0".to_owned()));
-    let (root, commit) = with_hub_cache(&mut world, "o/n", &[]);
-    world.hub.take_down();
-    let mut downloader = world.start().await;
+async fn with_the_hub_down_a_local_copy_is_used() {
+    let mut fixture = Fixture::new([tiny("o/n")]);
+    fixture.settings.push(("MILLM_DOWNLOAD_RETRIES", "0".to_owned()));
+    let (root, commit) = with_hf_cache(&mut fixture, "o/n", &[]);
+    fixture.hub.take_down();
+    let mut downloader = fixture.start().await;
     let theirs = downloader.fetch(pull("o/n", Quantization::Native)).await;
-    let row = world.catalog.row(theirs.model_id);
+    let row = fixture.catalog.row(theirs.model_id);
     assert_eq!((row.commit.as_str(), row.revision.as_str()), (commit.as_str(), "main"));
-    // From here on our own copy is enough.
+    // From here on our own copy is used.
     fs::remove_dir_all(root).unwrap();
     let ours = downloader.fetch(pull("O/N", Quantization::Q4)).await;
-    assert_eq!(world.catalog.row(ours.model_id).commit, commit);
+    assert_eq!(fixture.catalog.row(ours.model_id).commit, commit);
     let other = downloader.pull(pull("o/other", Quantization::Q4)).await.unwrap_err();
     assert_eq!(other.reason, Reason::HubUnavailable);
     assert!(other.message.contains("127.0.0.1"), "{}", other.message);
 }
 
 #[tokio::test]
-async fn half_a_copy_is_none() {
+async fn an_incomplete_copy_is_not_used() {
     for missing in [["tokenizer.json"], ["config.json"], [WEIGHTS]] {
-        let mut world = World::new([tiny("o/n")]);
-        world.settings.push(("MILLM_DOWNLOAD_RETRIES", "0".to_owned()));
-        with_hub_cache(&mut world, "o/n", &missing);
-        world.hub.take_down();
-        let error = world.start().await.pull(pull("o/n", Quantization::Q4)).await.unwrap_err();
+        let mut fixture = Fixture::new([tiny("o/n")]);
+        fixture.settings.push(("MILLM_DOWNLOAD_RETRIES", "0".to_owned()));
+        with_hf_cache(&mut fixture, "o/n", &missing);
+        fixture.hub.take_down();
+        let error = fixture.start().await.pull(pull("o/n", Quantization::Q4)).await.unwrap_err();
         assert_eq!(error.reason, Reason::HubUnavailable, "{missing:?}");
-        assert!(world.catalog.rows().is_empty());
+        assert!(fixture.catalog.rows().is_empty());
     }
 }
 
@@ -163,20 +165,20 @@ fn choosing(
 }
 
 #[tokio::test]
-async fn a_model_in_a_folder_arrives_as_any_other() {
+async fn a_model_in_a_subfolder_is_downloaded() {
     let mut repo = tiny("o/many");
     for (name, _) in &mut repo.files {
         *name = format!("models/small/{name}");
     }
-    let world = World::new([repo.file("config.json", "{}").file("README.md", "x")]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([repo.file("config.json", "{}").file("README.md", "x")]);
+    let mut downloader = fixture.start().await;
     let told = downloader.pull(pull("o/many", Quantization::Q4)).await.unwrap_err();
     assert!(told.message.contains("must be one of: models/small"), "{}", told.message);
     let end = downloader.fetch(choosing("o/many", |hub| hub.subfolder = "models/small".into())).await;
-    let row = world.catalog.row(end.model_id);
+    let row = fixture.catalog.row(end.model_id);
     assert_eq!(row.file, "models/small/model.safetensors");
-    assert_eq!(world.names("huggingface"), ["o--many--Q4--models_small"]);
-    let names = world.names("huggingface/o--many--Q4--models_small");
+    assert_eq!(fixture.names("huggingface"), ["o--many--Q4--models_small"]);
+    let names = fixture.names("huggingface/o--many--Q4--models_small");
     assert!(
         names.contains(&"tokenizer.json".to_owned()) && names.contains(&"model.gguf".to_owned()),
         "{names:?}"
@@ -186,12 +188,12 @@ async fn a_model_in_a_folder_arrives_as_any_other() {
 }
 
 #[tokio::test]
-async fn one_of_several_gguf_files_is_chosen_by_its_quantization() {
+async fn one_of_several_gguf_files_is_selected_by_its_quantization() {
     let folder = PathBuf::from(FIXTURES).join("tiny-millm-gguf");
-    let world = World::new([fake_hub::RepoSpec::folder("o/ggufs", &folder).unwrap()]);
-    let mut downloader = world.start().await;
+    let fixture = Fixture::new([fake_hub::RepoSpec::folder("o/ggufs", &folder).unwrap()]);
+    let mut downloader = fixture.start().await;
     let end = downloader.fetch(choosing("o/ggufs", |hub| hub.variant = "q4_k_m".into())).await;
-    let row = world.catalog.row(end.model_id);
+    let row = fixture.catalog.row(end.model_id);
     assert!(row.file.ends_with("Q4_K_M.gguf"), "{}", row.file);
     assert_eq!((row.requested_quantization(), row.quantization_reason.as_str()), (Quantization::Native, ""));
     let none = downloader.pull(choosing("o/ggufs", |hub| hub.variant = "Q9_9".into())).await.unwrap_err();

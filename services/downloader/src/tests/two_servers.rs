@@ -7,67 +7,67 @@ use millm_kit::Reason;
 use millm_proto::{catalog::v1::Quantization, downloader::v1::download::State};
 
 use super::{
-    catalog::MemoryCatalog,
-    world::{World, pull, synthetic},
+    fixture::{Fixture, pull, synthetic},
+    memory_catalog::MemoryCatalog,
 };
 
-/// The second one's world: the first one's hub and folder.
-fn beside(world: &World) -> World {
-    let mut other = World::new([]);
+/// A second server's fixture, with the first one's hub and models folder.
+fn beside(fixture: &Fixture) -> Fixture {
+    let mut other = Fixture::new([]);
     other.catalog = MemoryCatalog::named("fedcba9876543210");
-    other.settings.push(("HF_ENDPOINT", world.hub.url().to_owned()));
-    other.settings.push(("MODEL_CACHE_DIR", world.models().display().to_string()));
+    other.settings.push(("HF_ENDPOINT", fixture.hub.url().to_owned()));
+    other.settings.push(("MODEL_CACHE_DIR", fixture.models().display().to_string()));
     other
 }
 
-fn first() -> World {
-    let mut world = World::new([synthetic("o/n")]);
-    world.catalog = MemoryCatalog::named("0123456789abcdef");
-    world
+fn first() -> Fixture {
+    let mut fixture = Fixture::new([synthetic("o/n")]);
+    fixture.catalog = MemoryCatalog::named("0123456789abcdef");
+    fixture
 }
 
-/// How often the weights were sent: as often as the part of them that was asked for most.
-fn served(world: &World) -> usize {
-    let log = world.hub.log();
+/// Returns how often the weights were sent: as often as their most requested part.
+fn served(fixture: &Fixture) -> usize {
+    let log = fixture.hub.log();
     let weights = |entry: &&LogEntry| entry.host == Host::Cdn && entry.path.ends_with("model.safetensors");
     let parts: Vec<_> = log.iter().filter(weights).map(|entry| entry.range.clone()).collect();
     parts.iter().map(|part| parts.iter().filter(|other| *other == part).count()).max().unwrap_or(0)
 }
 
 #[tokio::test]
-async fn one_fetches_and_the_other_uses_it() {
-    let world = first();
-    let other = beside(&world);
-    let (mut a, mut b) = (world.start().await, other.start().await);
-    let pause = world.hub.pause_at("*/model.safetensors", 2 << 20);
+async fn one_server_fetches_and_the_other_reuses() {
+    let fixture = first();
+    let other = beside(&fixture);
+    let (mut a, mut b) = (fixture.start().await, other.start().await);
+    let pause = fixture.hub.pause_at("*/model.safetensors", 2 << 20);
     let first = a.pull(pull("o/n", Quantization::Q8)).await.unwrap().model_id;
     pause.reached().await;
     let second = b.pull(pull("o/n", Quantization::Q8)).await.unwrap().model_id;
-    assert_eq!(first, second, "ids say nothing across catalogues");
+    assert_eq!(first, second, "ids of two catalogues may be equal");
     let mut watch = b.watch(second).await;
     while !watch.message().await.unwrap().unwrap().detail.contains("another process") {}
     pause.release();
     assert_eq!(a.end_of(first).await.state(), State::Succeeded);
     let end = b.end_of(second).await;
     assert_eq!((end.state(), end.resumed_bytes), (State::Succeeded, end.total_bytes));
-    assert_eq!(served(&world), 1);
-    assert_eq!(world.names("huggingface"), ["o--n--Q8", "o--n--Q8--1"]);
-    let rows = [world.catalog.row(first), other.catalog.row(second)];
+    assert_eq!(served(&fixture), 1);
+    assert_eq!(fixture.names("huggingface"), ["o--n--Q8", "o--n--Q8--1"]);
+    let rows = [fixture.catalog.row(first), other.catalog.row(second)];
     assert_ne!(rows[0].storage_path, rows[1].storage_path);
     assert_eq!((rows[0].files.len(), rows[0].actual_quantization()), (rows[1].files.len(), Quantization::Q8));
-    // Neither needs the other's.
+    // Neither model needs the other's files.
     a.remove("n").await.unwrap();
     assert!(fs::metadata(PathBuf::from(&rows[1].storage_path).join("model.gguf")).is_ok());
     b.remove("n").await.unwrap();
-    assert!(world.names("huggingface").is_empty() && world.names(".locks").is_empty());
+    assert!(fixture.names("huggingface").is_empty() && fixture.names(".locks").is_empty());
 }
 
 #[tokio::test]
-async fn who_waits_takes_over_when_the_other_ends() {
-    let world = first();
-    let other = beside(&world);
-    let (mut a, mut b) = (world.start().await, other.start().await);
-    let pause = world.hub.pause_at("*/model.safetensors", 2 << 20);
+async fn a_waiting_server_takes_over_when_the_other_stops() {
+    let fixture = first();
+    let other = beside(&fixture);
+    let (mut a, mut b) = (fixture.start().await, other.start().await);
+    let pause = fixture.hub.pause_at("*/model.safetensors", 2 << 20);
     a.pull(pull("o/n", Quantization::Native)).await.unwrap();
     pause.reached().await;
     let second = b.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
@@ -76,19 +76,19 @@ async fn who_waits_takes_over_when_the_other_ends() {
     a.stop().await;
     pause.release();
     assert_eq!(b.end_of(second).await.state(), State::Succeeded);
-    // The first goes on when it is back, with what the second has made.
-    let before = served(&world);
-    let mut a = world.start().await;
+    // The first server resumes after its restart, and reuses what the second has made.
+    let before = served(&fixture);
+    let mut a = fixture.start().await;
     assert_eq!(a.end_of(1).await.state(), State::Succeeded);
-    assert_eq!(served(&world), before);
+    assert_eq!(served(&fixture), before);
 }
 
 #[tokio::test]
-async fn waiting_can_be_cancelled() {
-    let world = first();
-    let other = beside(&world);
-    let (mut a, mut b) = (world.start().await, other.start().await);
-    let pause = world.hub.pause_at("*/model.safetensors", 2 << 20);
+async fn a_wait_for_the_other_server_can_be_cancelled() {
+    let fixture = first();
+    let other = beside(&fixture);
+    let (mut a, mut b) = (fixture.start().await, other.start().await);
+    let pause = fixture.hub.pause_at("*/model.safetensors", 2 << 20);
     let first = a.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
     pause.reached().await;
     let second = b.pull(pull("o/n", Quantization::Native)).await.unwrap().model_id;
@@ -96,15 +96,15 @@ async fn waiting_can_be_cancelled() {
     assert!(other.catalog.rows().is_empty());
     pause.release();
     assert_eq!(a.end_of(first).await.state(), State::Succeeded);
-    assert_eq!(world.names("huggingface"), ["o--n--NATIVE"]);
+    assert_eq!(fixture.names("huggingface"), ["o--n--NATIVE"]);
 }
 
 #[tokio::test]
-async fn nobody_touches_what_belongs_to_others() {
-    let world = first();
-    let other = beside(&world);
-    let mut a = world.start().await;
-    let pause = world.hub.pause_at("*/model.safetensors", 2 << 20);
+async fn another_catalogues_files_are_left_alone() {
+    let fixture = first();
+    let other = beside(&fixture);
+    let mut a = fixture.start().await;
+    let pause = fixture.hub.pause_at("*/model.safetensors", 2 << 20);
     a.pull(pull("o/n", Quantization::Native)).await.unwrap();
     pause.reached().await;
     // It finds folders that its own catalogue does not know.
@@ -115,7 +115,7 @@ async fn nobody_touches_what_belongs_to_others() {
     assert_eq!(a.end_of(1).await.state(), State::Succeeded);
     b.stop().await;
     other.start().await.check_storage(true).await;
-    assert_eq!(world.names("huggingface"), ["o--n--NATIVE"]);
+    assert_eq!(fixture.names("huggingface"), ["o--n--NATIVE"]);
     assert_eq!(
         a.pull(pull("o/n", Quantization::Native)).await.unwrap_err().reason,
         Reason::ModelAlreadyExists
@@ -123,11 +123,11 @@ async fn nobody_touches_what_belongs_to_others() {
 }
 
 #[tokio::test]
-async fn a_lost_database_costs_no_byte() {
-    let world = first();
-    world.start().await.fetch(pull("o/n", Quantization::Q8)).await;
-    let other = beside(&world);
-    let before = served(&world);
+async fn a_lost_database_costs_no_download() {
+    let fixture = first();
+    fixture.start().await.fetch(pull("o/n", Quantization::Q8)).await;
+    let other = beside(&fixture);
+    let before = served(&fixture);
     let end = other.start().await.fetch(pull("o/n", Quantization::Q8)).await;
-    assert_eq!((served(&world), end.resumed_bytes), (before, end.total_bytes));
+    assert_eq!((served(&fixture), end.resumed_bytes), (before, end.total_bytes));
 }

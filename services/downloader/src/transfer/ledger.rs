@@ -1,5 +1,9 @@
-//! What lies beside a partial: which file it is to become, then a line for each block that was written, with its
-//! checksum, in the order in which they were. Only ever added to, so a kill loses at most the line it interrupts.
+//! The ledger beside a partial file. The first line says which file it becomes; each further line is a block that was
+//! written, with its checksum, in the order of the writes. Lines are only appended, so a kill loses at most the line
+//! that it interrupts.
+//!
+//! It is written by hand: its point is that one appended line of text is the whole commit of a block, with no library
+//! or database between a write and its note.
 
 use std::{
     ffi::OsString,
@@ -10,25 +14,26 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache::absent_is_fine, digest::Digest, policy::BLOCK_BYTES};
+use crate::{hub::digest::Digest, limits::BLOCK_BYTES, store::atomic_file::ignore_not_found};
 
-/// What a partial is to become.
+/// The file that a partial becomes.
 #[derive(Debug, Clone)]
-pub struct Wanted {
-    pub size: u64,
-    pub digest: Digest,
-    pub commit: String,
+pub(crate) struct ExpectedFile {
+    pub(crate) size: u64,
+    pub(crate) digest: Digest,
+    pub(crate) commit: String,
 }
 
-impl Wanted {
-    pub fn blocks(&self) -> u64 {
+impl ExpectedFile {
+    /// Returns the number of blocks.
+    pub(crate) fn blocks(&self) -> u64 {
         self.size.div_ceil(BLOCK_BYTES)
     }
 }
 
 /// The first line.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Title {
+struct Header {
     version: u32,
     size: u64,
     digest: Digest,
@@ -38,65 +43,76 @@ struct Title {
 
 const VERSION: u32 = 2;
 
-/// Checksums by block; `None` where nothing is known to be there.
-pub type Marks = Vec<Option<u32>>;
+/// The CRC-32 of each block; `None` for a block that is not known to be on the disk.
+pub(crate) type BlockChecksums = Vec<Option<u32>>;
 
-/// Open for more lines. Made with the first one: most small files never need it.
+/// A ledger, open for more lines. Its file is made with the first one: most small files never need it.
 #[derive(Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     path: PathBuf,
-    title: Title,
+    header: Header,
     file: Option<File>,
 }
 
 impl Ledger {
-    /// What an earlier run noted about this very content. The commit may be another: the content decides.
-    pub fn open(partial: &Path, wanted: &Wanted) -> io::Result<(Self, Marks)> {
-        let title = Title {
+    /// Opens the ledger beside `partial`, and reads what an earlier run noted about the same content. The commit may
+    /// differ: the digest decides.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn open(partial: &Path, expected: &ExpectedFile) -> io::Result<(Self, BlockChecksums)> {
+        let header = Header {
             version: VERSION,
-            size: wanted.size,
-            digest: wanted.digest,
-            commit: wanted.commit.clone(),
+            size: expected.size,
+            digest: expected.digest,
+            commit: expected.commit.clone(),
             block: BLOCK_BYTES,
         };
-        let mut ledger = Self { path: beside(partial), title, file: None };
-        let nothing = vec![None; wanted.blocks() as usize];
-        let Ok(text) = fs::read(&ledger.path) else { return Ok((ledger, nothing)) };
-        let Some((marks, length)) = ledger.read(&text, nothing.clone()) else {
+        let mut ledger = Self { path: beside(partial), header, file: None };
+        let none = vec![None; expected.blocks() as usize];
+        let Ok(text) = fs::read(&ledger.path) else { return Ok((ledger, none)) };
+        let Some((checksums, length)) = ledger.read(&text, none.clone()) else {
             ledger.clear()?;
-            return Ok((ledger, nothing));
+            return Ok((ledger, none));
         };
         let file = OpenOptions::new().append(true).open(&ledger.path)?;
-        // A line that a kill interrupted must not become part of the next one.
+        // Cuts off a line that a kill interrupted.
         file.set_len(length)?;
         ledger.file = Some(file);
-        Ok((ledger, marks))
+        Ok((ledger, checksums))
     }
 
-    /// The marks, and the length of what could be read; `None` when it is about something else.
-    fn read(&self, text: &[u8], mut marks: Marks) -> Option<(Marks, u64)> {
+    /// Returns the checksums and the length of the valid lines; `None` when the ledger is about another file.
+    fn read(&self, text: &[u8], mut checksums: BlockChecksums) -> Option<(BlockChecksums, u64)> {
         let mut lines = text.split_inclusive(|byte| *byte == b'\n');
-        let title: Title = serde_json::from_slice(lines.next()?).ok()?;
-        let same = |title: &Title| (title.version, title.size, title.digest, title.block);
-        if same(&title) != same(&self.title) {
+        let header: Header = serde_json::from_slice(lines.next()?).ok()?;
+        let same = |header: &Header| (header.version, header.size, header.digest, header.block);
+        if same(&header) != same(&self.header) {
             return None;
         }
         let mut length = text.iter().position(|byte| *byte == b'\n')? as u64 + 1;
         for line in lines {
-            let Some((mark, crc)) = line_of(line).and_then(|(i, crc)| Some((marks.get_mut(i)?, crc))) else {
+            let Some((checksum, crc)) =
+                parse_line(line).and_then(|(i, crc)| Some((checksums.get_mut(i)?, crc)))
+            else {
                 break;
             };
-            *mark = Some(crc);
+            *checksum = Some(crc);
             length += line.len() as u64;
         }
-        Some((marks, length))
+        Some((checksums, length))
     }
 
-    /// The block is on the disk.
-    pub fn note(&mut self, block: u64, crc: u32) -> io::Result<()> {
+    /// Notes that a block is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn note(&mut self, block: u64, crc: u32) -> io::Result<()> {
         let mut text = Vec::with_capacity(32);
         if self.file.is_none() {
-            serde_json::to_writer(&mut text, &self.title)?;
+            serde_json::to_writer(&mut text, &self.header)?;
             text.push(b'\n');
             self.file = Some(File::create(&self.path)?);
         }
@@ -104,15 +120,19 @@ impl Ledger {
         self.file.as_ref().map_or(Ok(()), |mut file| file.write_all(&text))
     }
 
-    /// Nothing is known to be there any more.
-    pub fn clear(&mut self) -> io::Result<()> {
+    /// Removes all notes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
         self.file = None;
-        absent_is_fine(fs::remove_file(&self.path))
+        ignore_not_found(fs::remove_file(&self.path))
     }
 }
 
-/// `17 0badcafe` and the line's end.
-fn line_of(line: &[u8]) -> Option<(usize, u32)> {
+/// Parses a line: `17 0badcafe` and a newline.
+fn parse_line(line: &[u8]) -> Option<(usize, u32)> {
     let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
     let (block, crc) = text.split_once(' ')?;
     Some((block.parse().ok()?, u32::from_str_radix(crc, 16).ok().filter(|_| crc.len() == 8)?))

@@ -1,21 +1,21 @@
-//! One file from the hub to the disk. Large ones in ranges, over several connections at once; each block is hashed
-//! when its turn has come, from memory as a rule; nothing has its final name before all of it is verified.
+//! One file from the hub to the disk. Large files come in ranges over several connections at once. Each block is hashed
+//! in its turn, usually from memory. A file gets its final name once all of it is verified.
 //!
 //! ```text
 //! connections (async) ─┬─ blocks ──> writers (threads), which note them in the ledger
-//!        ^             └─ blocks ──> hasher (thread) ──> the digest
-//!        └── damaged ones of an earlier run ──┘
+//!        ^             └─ blocks ──> verifier (thread) ──> the digest
+//!        └── damaged blocks of an earlier run ──┘
 //! ```
 
-mod blocks;
-mod lanes;
+mod block_queue;
+mod buffer_pool;
 mod ledger;
-mod pace;
 mod partial;
 mod range;
+pub(crate) mod shared_limits;
+mod slow_connection;
 mod source;
-mod threads;
-mod work;
+mod writer;
 
 #[cfg(test)]
 mod tests;
@@ -32,55 +32,58 @@ use tokio::{sync::watch, task::JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    digest::Digest,
-    error::of_disk,
-    hub::{Hub, RemoteFile},
-    policy::{BLOCK_BYTES, CHUNK_BYTES, CONNECTIONS, SMALL_FILE_BYTES, WRITERS},
+    error::from_disk,
+    hub::{api_types::RemoteFile, client::Hub, digest::Digest},
+    limits::{BLOCK_BYTES, CHUNK_BYTES, CONNECTIONS, SMALL_FILE_BYTES, WRITERS},
     progress::FileMeter,
 };
-pub use lanes::Lanes;
-use ledger::{Marks, Wanted};
+use block_queue::BlockQueue;
+use ledger::{BlockChecksums, ExpectedFile};
 use partial::Partial;
-use range::{Feed, Upset};
+use range::{FetchError, RangeFetcher};
+use shared_limits::SharedLimits;
 use source::Source;
-use threads::{News, Stop, Verifier, Writer};
-use work::Work;
+use writer::{StopGuard, Verifier, VerifierEvent, Writer};
 
-/// A file and where it belongs.
+/// A file and its destination.
 #[derive(Debug, Clone)]
-pub struct Transfer {
-    pub hub: Hub,
-    pub repo: RepoId,
-    pub commit: String,
-    pub token: Option<Secret>,
-    pub file: RemoteFile,
+pub(crate) struct Transfer {
+    pub(crate) hub: Hub,
+    pub(crate) repo: RepoId,
+    pub(crate) commit: String,
+    pub(crate) token: Option<Secret>,
+    pub(crate) file: RemoteFile,
     /// In the folder of partials.
-    pub partial: PathBuf,
-    /// Where it goes once verified; what has this name and size was verified before.
-    pub destination: PathBuf,
-    pub meter: Arc<FileMeter>,
-    pub lanes: Arc<Lanes>,
-    /// Whoever drops a transfer waits here for the last write to end before removing files.
-    pub writers: TaskTracker,
+    pub(crate) partial: PathBuf,
+    /// The final name. A file that has this name and the right size was verified before.
+    pub(crate) destination: PathBuf,
+    pub(crate) meter: Arc<FileMeter>,
+    pub(crate) shared: Arc<SharedLimits>,
+    /// The transfer's threads. After a transfer is dropped they must end before its files are removed.
+    pub(crate) writers: TaskTracker,
 }
 
-/// How a file is asked for.
+/// How a file is requested.
 #[derive(Debug)]
-enum Way {
+enum RequestMode {
     Ranges,
-    /// All of it, in one stream; from an answer that is there already, or not.
+    /// The whole file in one stream, which may have begun already.
     Stream(Option<Response>),
 }
 
 /// How one pass over a file ended.
-enum Pass {
+enum PassEnd {
     Hashed(Digest),
-    Upset(Upset),
+    Broken(FetchError),
 }
 
 impl Transfer {
-    /// Errors: the hub's, CHECKSUM_MISMATCH, MODEL_DOWNLOAD_FAILED, INSUFFICIENT_DISK.
-    pub async fn run(self) -> Result<(), ServiceError> {
+    /// Fetches, verifies and renames the file.
+    ///
+    /// # Errors
+    ///
+    /// The hub's errors, CHECKSUM_MISMATCH, MODEL_DOWNLOAD_FAILED, INSUFFICIENT_DISK, INTERNAL.
+    pub(crate) async fn run(self) -> Result<(), ServiceError> {
         let size = self.file.size;
         if std::fs::metadata(&self.destination).is_ok_and(|there| there.len() == size) {
             self.meter.resume_from(size);
@@ -94,46 +97,48 @@ impl Transfer {
             self.file.path.clone(),
             self.token.clone(),
         ));
-        let (mut partial, mut marks) = self.open_partial(false).await?;
-        // Bytes of an earlier run may be at fault themselves: they do not count as damage by the hub.
-        let mut inherited = marks.iter().any(Option::is_some);
-        self.meter.resume_from(kept_bytes(&partial, &marks));
-        let mut way = Way::Ranges;
-        let mut streams_left = self.hub.policy().retries + 1;
-        let mut fetched_again = false;
+        let (mut partial, mut checksums) = self.open_partial(false).await?;
+        // The kept bytes of an earlier run may be damaged. That does not count as damage by the hub.
+        let mut is_resumed = checksums.iter().any(Option::is_some);
+        self.meter.resume_from(kept_bytes(&partial, &checksums));
+        let mut mode = RequestMode::Ranges;
+        let mut streams_left = self.hub.limits().retry.max_retries.unwrap_or(0) + 1;
+        let mut was_fetched_again = false;
         loop {
-            let damage = match self.pass(&source, &partial, marks, way).await? {
-                Pass::Hashed(digest) if digest == self.file.digest => return self.publish(partial).await,
-                Pass::Hashed(digest) => {
-                    way = Way::Ranges;
+            let error = match self.pass(&source, &partial, checksums, mode).await? {
+                PassEnd::Hashed(digest) if digest == self.file.digest => return self.publish(partial).await,
+                PassEnd::Hashed(digest) => {
+                    mode = RequestMode::Ranges;
                     ServiceError::checksum_mismatch(&self.file.path, self.file.digest.hex(), digest.hex())
                 }
-                Pass::Upset(Upset::Failed(error)) => return Err(error),
-                Pass::Upset(Upset::TooLong) => {
-                    way = Way::Stream(None);
+                PassEnd::Broken(FetchError::Failed(error)) => return Err(error),
+                PassEnd::Broken(FetchError::TooLong) => {
+                    mode = RequestMode::Stream(None);
                     self.failed("came with more bytes than were asked for, twice")
                 }
-                Pass::Upset(Upset::Unsatisfiable) => {
-                    way = Way::Stream(None);
+                PassEnd::Broken(FetchError::Unsatisfiable) => {
+                    mode = RequestMode::Stream(None);
                     self.failed("is shorter on the server than the hub says")
                 }
-                Pass::Upset(Upset::Whole(response)) => {
+                PassEnd::Broken(FetchError::WholeFile(response)) => {
                     streams_left = streams_left.checked_sub(1).ok_or_else(|| {
-                        self.failed("broke off again and again, and the server cannot go on where it did")
+                        self.failed("broke off again and again, and the server cannot resume it")
                     })?;
-                    way = Way::Stream(Some(response));
-                    inherited = false;
-                    (partial, marks) = self.start_again("the server sends the whole file").await?;
+                    mode = RequestMode::Stream(Some(response));
+                    is_resumed = false;
+                    (partial, checksums) = self.start_again("the server sends the whole file").await?;
                     continue;
                 }
-                Pass::Upset(Upset::NoWriter) => return Err(ServiceError::internal("a writer left")),
+                PassEnd::Broken(FetchError::NoWriter) => {
+                    return Err(ServiceError::internal("a writer ended early"));
+                }
             };
-            if fetched_again && !inherited {
-                return Err(damage);
+            if was_fetched_again && !is_resumed {
+                return Err(error);
             }
-            fetched_again = !inherited;
-            inherited = false;
-            (partial, marks) = self.start_again(&damage.message).await?;
+            was_fetched_again = !is_resumed;
+            is_resumed = false;
+            (partial, checksums) = self.start_again(&error.message).await?;
         }
     }
 
@@ -141,77 +146,79 @@ impl Transfer {
         ServiceError::download_failed(format!("'{}' {why}", self.file.path))
     }
 
-    async fn start_again(&self, why: &str) -> Result<(Arc<Partial>, Marks), ServiceError> {
+    async fn start_again(&self, why: &str) -> Result<(Arc<Partial>, BlockChecksums), ServiceError> {
         tracing::warn!(file = %self.file.path, why, "starting the file again");
         self.meter.retried();
         self.meter.have(0);
         self.open_partial(true).await
     }
 
-    async fn open_partial(&self, fresh: bool) -> Result<(Arc<Partial>, Marks), ServiceError> {
-        let wanted = Wanted { size: self.file.size, digest: self.file.digest, commit: self.commit.clone() };
+    async fn open_partial(&self, fresh: bool) -> Result<(Arc<Partial>, BlockChecksums), ServiceError> {
+        let expected =
+            ExpectedFile { size: self.file.size, digest: self.file.digest, commit: self.commit.clone() };
         let path = self.partial.clone();
-        let opened = self.writers.spawn_blocking(move || Partial::open(&path, wanted, fresh));
-        let (partial, marks) = self.joined(opened).await?;
-        Ok((Arc::new(partial), marks))
+        let opened = self.writers.spawn_blocking(move || Partial::open(&path, expected, fresh));
+        let (partial, checksums) = self.joined(opened).await?;
+        Ok((Arc::new(partial), checksums))
     }
 
-    /// Fetches what `marks` lack and hashes the whole. When it ends its threads have ended.
+    /// Fetches the blocks without a checksum, and hashes the whole file. All threads have ended when it returns.
     async fn pass(
         &self,
         source: &Arc<Source>,
         partial: &Arc<Partial>,
-        marks: Marks,
-        way: Way,
-    ) -> Result<Pass, ServiceError> {
-        let is_stream = matches!(way, Way::Stream(_));
+        checksums: BlockChecksums,
+        mode: RequestMode,
+    ) -> Result<PassEnd, ServiceError> {
+        let is_stream = matches!(mode, RequestMode::Stream(_));
         let is_large = self.file.size > SMALL_FILE_BYTES;
         let chunk = if is_stream || !is_large { u64::MAX } else { CHUNK_BYTES / BLOCK_BYTES };
-        // An answer that is there already does not wait.
-        let turn = if is_large && !is_stream { self.lanes.turn().await } else { None };
-        let work = Arc::new(Work::new(&marks, chunk, turn));
-        let chunks = work.chunks();
-        let (arrived, queue) = mpsc::channel();
-        let (news, heard) = mpsc::channel();
-        let stop = Stop::default();
-        let arrived_queue = Arc::new(Mutex::new(queue));
-        let writer = Writer { partial: Arc::clone(partial), arrived: arrived_queue, news: news.clone() };
+        // A stream that has begun already does not wait for its turn.
+        let turn = if is_large && !is_stream { self.shared.acquire_turn().await } else { None };
+        let queue = Arc::new(BlockQueue::new(&checksums, chunk, turn));
+        let chunks = queue.chunks();
+        let (received, received_blocks) = mpsc::channel();
+        let (events, verifier_events) = mpsc::channel();
+        let stop = StopGuard::default();
+        let received_blocks = Arc::new(Mutex::new(received_blocks));
+        let writer =
+            Writer { partial: Arc::clone(partial), received: received_blocks, events: events.clone() };
         let writers = if is_large { WRITERS } else { 1 };
         let writers: Vec<_> = std::iter::repeat_n(writer, writers)
             .map(|writer| self.writers.spawn_blocking(move || writer.run()))
             .collect();
         let verifier = Verifier {
             partial: Arc::clone(partial),
-            marks,
-            work: Arc::clone(&work),
-            pool: Arc::clone(&self.lanes.pool),
+            checksums,
+            queue: Arc::clone(&queue),
+            pool: Arc::clone(&self.shared.pool),
             meter: Arc::clone(&self.meter),
-            news: heard,
+            events: verifier_events,
             stop: stop.flag(),
         };
         let mut verifier = self.writers.spawn_blocking(move || verifier.run());
-        let keeper = self.lanes.pool.keeper({
-            let news = news.clone();
-            move || drop(news.send(News::Short))
+        let pressure_guard = self.shared.pool.on_pressure({
+            let events = events.clone();
+            move || drop(events.send(VerifierEvent::MemoryPressure))
         });
         let mut connections = JoinSet::new();
-        let feed = Feed {
+        let fetcher = RangeFetcher {
             source: Arc::clone(source),
             size: self.file.size,
-            work,
-            lanes: Arc::clone(&self.lanes),
-            arrived,
-            news,
+            queue,
+            shared: Arc::clone(&self.shared),
+            received,
+            events,
             meter: Arc::clone(&self.meter),
             answered: watch::Sender::new(false),
         };
-        match way {
-            Way::Stream(first) => drop(connections.spawn(feed.clone().stream(first))),
-            Way::Ranges => {
+        match mode {
+            RequestMode::Stream(first) => drop(connections.spawn(fetcher.clone().run_stream(first))),
+            RequestMode::Ranges => {
                 for _ in 1..chunks.min(CONNECTIONS) {
-                    connections.spawn(feed.clone().further_connection());
+                    connections.spawn(fetcher.clone().run_after_answer());
                 }
-                connections.spawn(feed.clone().connection());
+                connections.spawn(fetcher.clone().run());
             }
         }
         let mut writers = std::pin::pin!(futures::future::try_join_all(
@@ -219,23 +226,23 @@ impl Transfer {
         ));
         let mut hashed = None;
         let mut writers_ended = false;
-        let end = tokio::select! {
+        let broken = tokio::select! {
             digest = self.joined(&mut verifier) => {
                 hashed = Some(digest);
                 None
             }
-            Some(upset) = connections.join_next() => Some(upset.map_err(ServiceError::internal)?),
+            Some(error) = connections.join_next() => Some(error.map_err(ServiceError::internal)?),
             ended = &mut writers => {
                 writers_ended = true;
-                ended.map(|_| Some(Upset::NoWriter))?
+                ended.map(|_| Some(FetchError::NoWriter))?
             }
         };
-        if end.is_some() {
+        if broken.is_some() {
             drop(stop);
         }
-        // With the last sender the writers' queue ends, and with the writers the hasher.
+        // The writers' channel ends with its last sender, and the verifier's channel with the writers.
         connections.shutdown().await;
-        drop((feed, keeper));
+        drop((fetcher, pressure_guard));
         if !writers_ended {
             writers.await?;
         }
@@ -243,10 +250,10 @@ impl Transfer {
             Some(digest) => digest,
             None => self.joined(verifier).await,
         };
-        match (hashed?, end) {
-            (Some(digest), _) => Ok(Pass::Hashed(digest)),
-            (None, Some(upset)) => Ok(Pass::Upset(upset)),
-            (None, None) => Err(ServiceError::internal("the hasher left")),
+        match (hashed?, broken) {
+            (Some(digest), _) => Ok(PassEnd::Hashed(digest)),
+            (None, Some(error)) => Ok(PassEnd::Broken(error)),
+            (None, None) => Err(ServiceError::internal("the verifier ended early")),
         }
     }
 
@@ -262,12 +269,13 @@ impl Transfer {
         &self,
         thread: impl Future<Output = Result<io::Result<T>, tokio::task::JoinError>>,
     ) -> Result<T, ServiceError> {
-        let done = thread.await.map_err(ServiceError::internal)?;
-        done.map_err(|error| of_disk(self.repo.as_str(), self.file.path.as_str(), &error))
+        let result = thread.await.map_err(ServiceError::internal)?;
+        result.map_err(|error| from_disk(self.repo.as_str(), self.file.path.as_str(), &error))
     }
 }
 
-fn kept_bytes(partial: &Partial, marks: &Marks) -> u64 {
-    let kept = (0..).zip(marks).filter(|(_, mark)| mark.is_some());
+/// Returns the bytes of the blocks that have a checksum.
+fn kept_bytes(partial: &Partial, checksums: &BlockChecksums) -> u64 {
+    let kept = (0..).zip(checksums).filter(|(_, checksum)| checksum.is_some());
     kept.map(|(block, _)| partial.length_of(block) as u64).sum()
 }

@@ -1,8 +1,8 @@
-//! A file on its way: preallocated, written block by block in any order, with its ledger beside it.
+//! A partial file: preallocated, written block by block in any order, with its ledger beside it.
 //!
-//! A block is noted after its write has returned. That outlives the process however it ends: what was written is
-//! the kernel's then. It does not outlive a power cut, which may lose writes that are noted; so every noted block is
-//! read and compared with its checksum before it counts, and fetched again where it differs.
+//! A block is noted after its write has returned. The note then holds however the process ends, `kill -9` included:
+//! the kernel has the bytes. A power cut may lose noted writes. So every noted block is read and compared with its
+//! checksum before it counts, and fetched again where it differs.
 
 use std::{
     fs::{File, OpenOptions},
@@ -16,64 +16,78 @@ use std::{
 };
 
 use super::{
-    blocks::{ALIGNMENT, Block},
-    ledger::{Ledger, Marks, Wanted},
+    buffer_pool::{ALIGNMENT, Buffer},
+    ledger::{BlockChecksums, ExpectedFile, Ledger},
 };
-use crate::policy::{BLOCK_BYTES, DIRECT_FROM_BYTES, UNSYNCED_BYTES};
+use crate::limits::{BLOCK_BYTES, DIRECT_FROM_BYTES, UNSYNCED_BYTES};
 
-/// Blocks: it lives on threads that may.
+/// A partial file. Its methods block, so they run on threads of their own.
 #[derive(Debug)]
-pub struct Partial {
+pub(crate) struct Partial {
     path: PathBuf,
-    pub wanted: Wanted,
+    pub(crate) expected: ExpectedFile,
     file: File,
-    /// Past the page cache, where the file system has that: it is what makes syncing cheap.
+    /// Writes past the page cache, where the file system can; syncing is cheap then.
     direct: Option<File>,
     unsynced: AtomicU64,
     ledger: Mutex<Ledger>,
 }
 
 impl Partial {
-    /// Opens what an earlier run left, or makes it anew; and what is noted to be there.
-    pub fn open(path: &Path, wanted: Wanted, fresh: bool) -> io::Result<(Self, Marks)> {
+    /// Opens the file that an earlier run left, or a new one, and returns the checksums of the noted blocks. `fresh`
+    /// discards what is there.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn open(
+        path: &Path,
+        expected: ExpectedFile,
+        fresh: bool,
+    ) -> io::Result<(Self, BlockChecksums)> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        let (mut ledger, mut marks) = Ledger::open(path, &wanted)?;
-        // Any other length is not as we left it.
-        if fresh || file.metadata()?.len() != wanted.size || marks.iter().all(Option::is_none) {
+        let (mut ledger, mut checksums) = Ledger::open(path, &expected)?;
+        // A file of another length was not left by this code.
+        if fresh || file.metadata()?.len() != expected.size || checksums.iter().all(Option::is_none) {
             ledger.clear()?;
-            marks.fill(None);
+            checksums.fill(None);
             file.set_len(0)?;
-            reserve(&file, wanted.size)?;
+            reserve(&file, expected.size)?;
         }
-        let direct = if wanted.size >= DIRECT_FROM_BYTES { open_direct(path) } else { None };
+        let direct = if expected.size >= DIRECT_FROM_BYTES { open_direct(path) } else { None };
         let unsynced = AtomicU64::default();
         Ok((
-            Self { path: path.to_owned(), wanted, file, direct, unsynced, ledger: Mutex::new(ledger) },
-            marks,
+            Self { path: path.to_owned(), expected, file, direct, unsynced, ledger: Mutex::new(ledger) },
+            checksums,
         ))
     }
 
-    /// Bytes of a block: all the same but the last.
-    pub fn length_of(&self, block: u64) -> usize {
-        BLOCK_BYTES.min(self.wanted.size.saturating_sub(block * BLOCK_BYTES)) as usize
+    /// Returns the length of a block in bytes. Only the last one is shorter.
+    pub(crate) fn length_of(&self, block: u64) -> usize {
+        BLOCK_BYTES.min(self.expected.size.saturating_sub(block * BLOCK_BYTES)) as usize
     }
 
-    /// Writes a block and notes it; its checksum.
-    pub fn write(&self, block: u64, content: &Block) -> io::Result<u32> {
+    /// Writes a block, notes it, and returns its checksum.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn write(&self, block: u64, content: &Buffer) -> io::Result<u32> {
         let (bytes, offset) = (content.bytes(), block * BLOCK_BYTES);
         let crc = crc32fast::hash(bytes);
         if !self.write_direct(bytes, offset)? {
             self.file.write_all_at(bytes, offset)?;
-            self.sync_now_and_then(bytes.len() as u64)?;
+            self.sync_when_due(bytes.len() as u64)?;
         }
-        // A file of one block is there or not: nothing to note.
-        if self.wanted.blocks() > 1 {
+        // A file of one block needs no ledger.
+        if self.expected.blocks() > 1 {
             self.ledger.lock().unwrap_or_else(PoisonError::into_inner).note(block, crc)?;
         }
         Ok(crc)
     }
 
-    /// False where it has to be written the plain way: the end of a file, a file system that will not.
+    /// Writes past the page cache. Returns false where that is not possible: at the end of a file, or on some file
+    /// systems.
     fn write_direct(&self, bytes: &[u8], offset: u64) -> io::Result<bool> {
         let Some(file) = &self.direct else { return Ok(false) };
         if !bytes.len().is_multiple_of(ALIGNMENT) {
@@ -86,8 +100,8 @@ impl Partial {
         }
     }
 
-    /// Gigabytes that are synced at the end would hold up whoever cancels then.
-    fn sync_now_and_then(&self, bytes: u64) -> io::Result<()> {
+    /// Syncs every [`UNSYNCED_BYTES`]. One sync of gigabytes at the end would delay a cancel.
+    fn sync_when_due(&self, bytes: u64) -> io::Result<()> {
         if self.unsynced.fetch_add(bytes, Relaxed) + bytes < UNSYNCED_BYTES {
             return Ok(());
         }
@@ -95,8 +109,17 @@ impl Partial {
         self.file.sync_data()
     }
 
-    /// Reads a block that was written; `None` when it is not what was.
-    pub fn read<'b>(&self, block: u64, crc: u32, buffer: &'b mut [u8]) -> io::Result<Option<&'b [u8]>> {
+    /// Reads a block back; `None` when its checksum differs.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn read<'b>(
+        &self,
+        block: u64,
+        crc: u32,
+        buffer: &'b mut [u8],
+    ) -> io::Result<Option<&'b [u8]>> {
         let bytes = &mut buffer[..self.length_of(block)];
         match self.file.read_exact_at(bytes, block * BLOCK_BYTES) {
             Ok(()) => Ok((crc32fast::hash(bytes) == crc).then_some(&*bytes)),
@@ -105,21 +128,25 @@ impl Partial {
         }
     }
 
-    /// Gives the verified file its name, for good.
-    pub fn publish(&self, name: &Path) -> io::Result<()> {
+    /// Syncs the verified file, renames it to `name` and removes the ledger.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system's error.
+    pub(crate) fn publish(&self, name: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, name)?;
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clear()
     }
 }
 
-/// Room for the whole file now, so that a full disk is found before the first byte; where that cannot be had the
-/// length alone.
+/// Reserves room for the whole file, so that a full disk is found before the first byte. Where the file system cannot
+/// reserve room, only the length is set.
 fn reserve(file: &File, size: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if size > 0 {
         use std::os::fd::AsRawFd as _;
-        // SAFETY: the descriptor is open as long as `file`; the call touches no memory of ours.
+        // SAFETY: the descriptor is open as long as `file` lives, and the call touches no memory of this process.
         let code = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, size as libc::off_t) };
         if code == 0 {
             return Ok(());

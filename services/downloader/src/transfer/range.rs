@@ -1,5 +1,5 @@
-//! A run of blocks from the network to the writers, in as many requests as it takes and policy allows. What came
-//! before a cut stays, in memory where it is no whole block yet.
+//! A range of blocks from the network to the writers, in as many requests as the retry policy allows. Bytes that came
+//! before a connection was cut are kept, in memory where they are no whole block yet.
 
 use std::{
     ops::Range,
@@ -18,160 +18,161 @@ use tokio::{
 };
 
 use super::{
-    Lanes,
-    blocks::Block,
-    pace::Lap,
+    block_queue::BlockQueue,
+    buffer_pool::Buffer,
+    shared_limits::SharedLimits,
+    slow_connection::SpeedWindow,
     source::Source,
-    threads::{Arrived, News},
-    work::Work,
+    writer::{ReceivedBlock, VerifierEvent},
 };
 use crate::{
-    hub::HubFault,
-    policy::{BLOCK_BYTES, LEFT_BEHIND_TIMES, WORTHWHILE_BYTES},
+    hub::error::HubError,
+    limits::{BLOCK_BYTES, MAX_SLOW_RECONNECTS, PROGRESS_BYTES},
     progress::FileMeter,
+    retry::RetryError as _,
 };
 
-/// What every connection of a file works with.
+/// Fetches ranges of one file. Each connection has a clone.
 #[derive(Debug, Clone)]
-pub struct Feed {
-    pub source: Arc<Source>,
-    pub size: u64,
-    pub work: Arc<Work>,
-    pub lanes: Arc<Lanes>,
-    pub arrived: Sender<Arrived>,
-    pub news: Sender<News>,
-    pub meter: Arc<FileMeter>,
-    /// True once the server has sent something: before that one connection is enough.
-    pub answered: watch::Sender<bool>,
+pub(crate) struct RangeFetcher {
+    pub(crate) source: Arc<Source>,
+    /// The file's length in bytes.
+    pub(crate) size: u64,
+    pub(crate) queue: Arc<BlockQueue>,
+    pub(crate) shared: Arc<SharedLimits>,
+    pub(crate) received: Sender<ReceivedBlock>,
+    pub(crate) events: Sender<VerifierEvent>,
+    pub(crate) meter: Arc<FileMeter>,
+    /// True once the server has sent something. Before that one connection is enough.
+    pub(crate) answered: watch::Sender<bool>,
 }
 
-/// Why a connection cannot go on alone.
+/// Why a connection gave up.
 #[derive(Debug)]
-pub enum Upset {
+pub(crate) enum FetchError {
     /// The server ignores ranges: this is the whole file, from its start.
-    Whole(Response),
-    /// It says that there is no such range.
+    WholeFile(Response),
+    /// The server says that there is no such range.
     Unsatisfiable,
-    /// It sent more than was asked for.
+    /// The server sent more than was asked for.
     TooLong,
-    /// The writers have left: their error tells why.
+    /// The writers have ended: their own error says why.
     NoWriter,
     Failed(ServiceError),
 }
 
-/// How a request ended that did not bring all.
-enum Broken {
-    Fault(HubFault),
-    /// By us: the other connections are much faster.
-    LeftBehind,
-    /// There is no such range, by this server. Another one may know better: nothing is thrown away at once.
+/// Why one request did not bring all of its range.
+enum RequestError {
+    Hub(HubError),
+    /// This side closed the connection: the others are much faster.
+    Slow,
+    /// This server has no such range. Another server may have it, so nothing is discarded yet.
     Unsatisfiable,
-    Upset(Upset),
+    Fetch(FetchError),
 }
 
-impl From<HubFault> for Broken {
-    fn from(fault: HubFault) -> Self {
-        Self::Fault(fault)
+impl From<HubError> for RequestError {
+    fn from(error: HubError) -> Self {
+        Self::Hub(error)
     }
 }
 
-/// Blocks that are fetched one after the other, and how far that has come.
+/// A range of blocks that is fetched in order, and its progress.
 #[derive(Debug)]
-struct Run {
+struct BlockRun {
     next: u64,
     end: u64,
-    /// The next block, not yet full.
-    open: Option<Block>,
-    left_behind: u32,
+    /// The next block, not full yet.
+    open: Option<Buffer>,
+    slow_reconnects: u32,
 }
 
-impl Run {
-    /// In the file, of the next byte.
+impl BlockRun {
+    /// Returns the offset of the next byte in the file.
     fn position(&self) -> u64 {
-        self.next * BLOCK_BYTES + self.open.as_ref().map_or(0, |block| block.len() as u64)
+        self.next * BLOCK_BYTES + self.open.as_ref().map_or(0, |buffer| buffer.len() as u64)
     }
 }
 
-impl Feed {
-    /// One connection: run after run, until something is wrong.
-    pub async fn connection(self) -> Upset {
+impl RangeFetcher {
+    /// Runs one connection: range after range, until an error.
+    pub(crate) async fn run(self) -> FetchError {
         loop {
-            let run = self.work.next().await;
-            if let Err(upset) = self.fetch(run, None).await {
-                return upset;
+            let blocks = self.queue.next().await;
+            if let Err(error) = self.fetch(blocks, None).await {
+                return error;
             }
         }
     }
 
-    /// As [`Self::connection`], once another one got an answer.
-    pub async fn further_connection(self) -> Upset {
+    /// As [`Self::run`], but begins once another connection got an answer.
+    pub(crate) async fn run_after_answer(self) -> FetchError {
         let mut answered = self.answered.subscribe();
-        // The sender is ours.
+        // `self` holds the sender, so there is no error.
         let _ = answered.wait_for(|answered| *answered).await;
-        self.connection().await
+        self.run().await
     }
 
-    /// The whole file in one stream, beginning with `first` where there is one.
-    pub async fn stream(self, first: Option<Response>) -> Upset {
-        let run = self.work.next().await;
-        match self.fetch(run, first).await {
-            Err(upset) => upset,
-            Ok(()) => self.connection().await,
+    /// Fetches the whole file in one stream, which begins with `first` where there is one.
+    pub(crate) async fn run_stream(self, first: Option<Response>) -> FetchError {
+        let blocks = self.queue.next().await;
+        match self.fetch(blocks, first).await {
+            Err(error) => error,
+            Ok(()) => self.run().await,
         }
     }
 
-    async fn fetch(&self, run: Range<u64>, mut first: Option<Response>) -> Result<(), Upset> {
-        let policy = self.source.hub.policy();
-        let mut run = Run { next: run.start, end: run.end, open: None, left_behind: 0 };
-        let mut pauses = policy.pauses();
+    /// Fetches a range of blocks, with retries. Blocks that came before an error are kept.
+    async fn fetch(&self, blocks: Range<u64>, mut first: Option<Response>) -> Result<(), FetchError> {
+        let mut run = BlockRun { next: blocks.start, end: blocks.end, open: None, slow_reconnects: 0 };
+        let mut pauses = self.source.hub.limits().retry.pauses();
         loop {
-            // Who waits for its next try must not keep what the others need to go on.
-            if self.lanes.pool.is_tight()
-                && let Some(block) = run.open.take()
+            // Release buffers before sleeping: other ranges may be blocked on them.
+            if self.shared.pool.is_low()
+                && let Some(buffer) = run.open.take()
             {
-                self.meter.lost(block.len() as u64);
+                self.meter.lost(buffer.len() as u64);
             }
             let before = run.position();
-            let mut last_word: fn(ServiceError) -> Upset = Upset::Failed;
-            let fault = match self.request(&mut run, first.take()).await {
+            let mut when_exhausted: fn(ServiceError) -> FetchError = FetchError::Failed;
+            let error = match self.request(&mut run, first.take()).await {
                 Ok(()) => return Ok(()),
-                Err(Broken::Unsatisfiable) => {
+                Err(RequestError::Unsatisfiable) => {
                     self.source.forget_link().await;
-                    last_word = |_| Upset::Unsatisfiable;
-                    HubFault::passing("the server has no such range")
+                    when_exhausted = |_| FetchError::Unsatisfiable;
+                    HubError::transient("the server has no such range")
                 }
-                Err(Broken::Upset(upset)) => return Err(upset),
-                Err(Broken::LeftBehind) => {
-                    run.left_behind += 1;
+                Err(RequestError::Fetch(error)) => return Err(error),
+                Err(RequestError::Slow) => {
+                    run.slow_reconnects += 1;
                     self.meter.retried();
                     continue;
                 }
-                Err(Broken::Fault(HubFault::Final(error))) => return Err(Upset::Failed(error)),
-                Err(Broken::Fault(fault)) => fault,
+                Err(RequestError::Hub(HubError::Permanent(error))) => return Err(FetchError::Failed(error)),
+                Err(RequestError::Hub(error)) => error,
             };
             self.meter.retried();
-            let asked = fault.asked_wait();
-            let progressed = run.position() - before >= WORTHWHILE_BYTES;
-            if progressed {
-                pauses = policy.pauses();
-            }
-            let Some(own) = pauses.next() else {
-                return Err(last_word(fault.give_up(self.source.hub.host())));
+            let requested = error.requested_pause();
+            let made_progress = run.position() - before >= PROGRESS_BYTES;
+            let pause = if made_progress {
+                pauses.after_progress(requested)
+            } else {
+                pauses.after_failure(requested)
             };
-            // What brought something may just have been cut: nobody is to be spared.
-            let own = if progressed { Duration::ZERO } else { own };
-            let pause = policy.pause(own, asked);
-            tracing::debug!(file = %self.source.path, why = fault.why(), ?pause, "transfer broke, trying again");
-            if asked.is_some() {
-                self.lanes.wait_all(pause);
+            let Some(pause) = pause else {
+                return Err(when_exhausted(error.into_service_error(self.source.hub.host())));
+            };
+            tracing::debug!(file = %self.source.path, why = error.why(), ?pause, "a transfer broke: trying again");
+            if requested.is_some() {
+                self.shared.pause_all(pause);
             }
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// One request for what the run lacks.
-    async fn request(&self, run: &mut Run, given: Option<Response>) -> Result<(), Broken> {
-        let _connection = self.lanes.connection().await;
+    /// Sends one request for the rest of the run. `given` is an answer that has come already.
+    async fn request(&self, run: &mut BlockRun, given: Option<Response>) -> Result<(), RequestError> {
+        let _connection = self.shared.acquire_connection().await;
         let (start, end) = (run.position(), self.size.min(run.end * BLOCK_BYTES));
         let is_all = (start, end) == (0, self.size);
         let response = match given {
@@ -180,95 +181,96 @@ impl Feed {
         };
         match response.status() {
             StatusCode::OK if is_all => {}
-            StatusCode::OK => return Err(Broken::Upset(Upset::Whole(response))),
-            StatusCode::RANGE_NOT_SATISFIABLE => return Err(Broken::Unsatisfiable),
+            StatusCode::OK => return Err(RequestError::Fetch(FetchError::WholeFile(response))),
+            StatusCode::RANGE_NOT_SATISFIABLE => return Err(RequestError::Unsatisfiable),
             _ if is_part(&response, start, self.size) => {}
-            _ => return Err(HubFault::passing("the server sent another part than was asked for").into()),
+            _ => return Err(HubError::transient("the server sent another part than was asked for").into()),
         }
         self.answered.send_if_modified(|answered| !std::mem::replace(answered, true));
         self.receive(run, end - start, response.bytes_stream()).await
     }
 
-    /// `left` bytes of a body. One that brings too little for too long is given up.
+    /// Receives `left` bytes of a body. It fails when too few bytes come for too long.
     async fn receive(
         &self,
-        run: &mut Run,
+        run: &mut BlockRun,
         mut left: u64,
         mut body: impl Stream<Item = reqwest::Result<Bytes>> + Unpin,
-    ) -> Result<(), Broken> {
-        let policy = self.source.hub.policy();
-        let mut deadline = Instant::now() + policy.stall_timeout;
+    ) -> Result<(), RequestError> {
+        let limits = self.source.hub.limits();
+        let mut deadline = Instant::now() + limits.stall_timeout;
         let mut since_deadline = 0;
-        let mut lap = Lap::start(policy.lap);
+        let mut window = SpeedWindow::start(limits.speed_window);
         loop {
             let frame: Bytes = match timeout_at(deadline, body.next()).await {
-                // All is there: how the connection ends is of no interest.
+                // All bytes have come, so the end of the connection does not matter.
                 Ok(None | Some(Err(_))) | Err(_) if left == 0 => {
-                    // For the others to be compared with.
-                    lap.so_far().map(|speed| self.lanes.pace.is_left_behind(speed));
+                    // The other connections are compared with this speed.
+                    window.so_far().map(|speed| self.shared.speeds.is_slow(speed));
                     return Ok(());
                 }
-                Err(_) => return Err(HubFault::passing("the transfer stalled").into()),
-                Ok(Some(Err(error))) => return Err(HubFault::from(error).into()),
+                Err(_) => return Err(HubError::transient("the transfer stalled").into()),
+                Ok(Some(Err(error))) => return Err(HubError::from(error).into()),
                 Ok(Some(Ok(frame))) => frame,
                 Ok(None) => {
-                    return Err(HubFault::passing(format!("the body ended {left} bytes early")).into());
+                    return Err(HubError::transient(format!("the body ended {left} bytes early")).into());
                 }
             };
             if frame.len() as u64 > left {
-                return Err(Broken::Upset(Upset::TooLong));
+                return Err(RequestError::Fetch(FetchError::TooLong));
             }
             left -= frame.len() as u64;
-            let waited = self.keep(run, &frame).await.map_err(Broken::Upset)?;
+            let waited = self.store(run, &frame).await.map_err(RequestError::Fetch)?;
             self.meter.received(frame.len() as u64);
-            // A slow disk of ours is no stall of theirs.
+            // The time that our own disk took is not the server's.
             deadline += waited;
             since_deadline += frame.len() as u64;
-            if let Some(speed) = lap.add(frame.len() as u64)
-                && self.lanes.pace.is_left_behind(speed)
-                && run.left_behind < LEFT_BEHIND_TIMES
+            if let Some(speed) = window.add(frame.len() as u64)
+                && self.shared.speeds.is_slow(speed)
+                && run.slow_reconnects < MAX_SLOW_RECONNECTS
                 && left > 0
             {
-                return Err(Broken::LeftBehind);
+                return Err(RequestError::Slow);
             }
-            if since_deadline >= policy.bytes_to_live() {
-                deadline = Instant::now() + policy.stall_timeout;
+            if since_deadline >= limits.bytes_before_stall() {
+                deadline = Instant::now() + limits.stall_timeout;
                 since_deadline = 0;
             }
         }
     }
 
-    /// Into blocks, and those that are full to writers and hasher; how long it had to wait for memory.
-    async fn keep(&self, run: &mut Run, mut bytes: &[u8]) -> Result<Duration, Upset> {
+    /// Copies bytes into buffers, and sends full ones to the writers and the verifier. Returns how long it waited for
+    /// buffers.
+    async fn store(&self, run: &mut BlockRun, mut bytes: &[u8]) -> Result<Duration, FetchError> {
         let mut waited = Duration::ZERO;
         while !bytes.is_empty() {
-            let mut block = if let Some(block) = run.open.take() {
-                block
+            let mut buffer = if let Some(buffer) = run.open.take() {
+                buffer
             } else {
                 let since = Instant::now();
-                let block = self.lanes.pool.take().await;
-                let block = block.map_err(|error| Upset::Failed(ServiceError::internal(error)))?;
+                let buffer = self.shared.pool.acquire().await;
+                let buffer = buffer.map_err(|error| FetchError::Failed(ServiceError::internal(error)))?;
                 waited += since.elapsed();
-                block
+                buffer
             };
             let length = BLOCK_BYTES.min(self.size - run.next * BLOCK_BYTES) as usize;
-            let taken = block.fill(bytes, length);
+            let taken = buffer.fill(bytes, length);
             bytes = &bytes[taken..];
-            if block.len() < length {
-                run.open = Some(block);
+            if buffer.len() < length {
+                run.open = Some(buffer);
                 continue;
             }
-            let arrived = Arrived { index: run.next, block: Arc::new(block) };
-            // A hasher that has left has ended the transfer.
-            let _ = self.news.send(News::Arrived(arrived.clone()));
-            self.arrived.send(arrived).map_err(|_| Upset::NoWriter)?;
+            let block = ReceivedBlock { index: run.next, buffer: Arc::new(buffer) };
+            // A verifier that has ended has ended the transfer, too.
+            let _ = self.events.send(VerifierEvent::Received(block.clone()));
+            self.received.send(block).map_err(|_| FetchError::NoWriter)?;
             run.next += 1;
         }
         Ok(waited)
     }
 }
 
-/// Whether it is of a file of this size, beginning at `start`.
+/// Returns whether the answer is a part of a file of this size, beginning at `start`.
 fn is_part(response: &Response, start: u64, size: u64) -> bool {
     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
     response.status() == StatusCode::PARTIAL_CONTENT
@@ -277,7 +279,7 @@ fn is_part(response: &Response, start: u64, size: u64) -> bool {
             .is_some_and(|(first, total)| first == start && total.is_none_or(|total| total == size))
 }
 
-/// First byte and total of `bytes 5-9/10`.
+/// Returns the first byte and the total of a `Content-Range`: `bytes 5-9/10` (RFC 9110 §14.4).
 fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, _) = range.split_once('-')?;

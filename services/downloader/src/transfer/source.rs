@@ -1,5 +1,5 @@
-//! Where a file's bytes come from: the hub is asked once for its signed link, all ranges share it, and the hub is
-//! asked again, once for all, when the link has expired.
+//! The source of a file's bytes. The hub is asked once for the signed link, and all ranges share it. When the link has
+//! expired, the first range that notices asks the hub again for all.
 
 use std::ops::Range;
 
@@ -8,15 +8,20 @@ use reqwest::Response;
 use tokio::sync::Mutex;
 use url::Url;
 
-use crate::hub::{FileAt, Hub, HubFault, Opened, RepoPath};
+use crate::hub::{
+    client::{FileAt, Hub, OpenedFile},
+    error::HubError,
+    path::RepoPath,
+};
 
+/// A file on the hub, and the link to it.
 #[derive(Debug)]
-pub struct Source {
-    pub hub: Hub,
-    pub repo: RepoId,
-    pub commit: String,
-    pub path: RepoPath,
-    pub token: Option<Secret>,
+pub(crate) struct Source {
+    pub(crate) hub: Hub,
+    pub(crate) repo: RepoId,
+    pub(crate) commit: String,
+    pub(crate) path: RepoPath,
+    pub(crate) token: Option<Secret>,
     link: Mutex<Link>,
 }
 
@@ -24,22 +29,27 @@ pub struct Source {
 enum Link {
     Unknown,
     /// The hub serves the file itself.
-    Home,
+    Hub,
     Signed(Url),
 }
 
 impl Source {
-    pub fn new(hub: Hub, repo: RepoId, commit: String, path: RepoPath, token: Option<Secret>) -> Self {
+    /// Makes the source of a file. The hub is not asked yet.
+    pub(crate) fn new(hub: Hub, repo: RepoId, commit: String, path: RepoPath, token: Option<Secret>) -> Self {
         Self { hub, repo, commit, path, token, link: Mutex::new(Link::Unknown) }
     }
 
-    /// One request for a range, or for all: 200, 206 or 416.
-    pub async fn open(&self, range: Option<Range<u64>>) -> Result<Response, HubFault> {
+    /// Sends one request for a range, or for the whole file: the status is 200, 206 or 416.
+    ///
+    /// # Errors
+    ///
+    /// Returns why this attempt failed.
+    pub(crate) async fn open(&self, range: Option<Range<u64>>) -> Result<Response, HubError> {
         let url = {
             let mut link = self.link.lock().await;
             match &*link {
                 Link::Signed(url) => url.clone(),
-                Link::Home => {
+                Link::Hub => {
                     drop(link);
                     return Ok(self.ask_hub(range).await?.response);
                 }
@@ -56,22 +66,22 @@ impl Source {
             return self.resolve(&mut link, range).await;
         }
         drop(link);
-        // Another one has asked already; what fails now is a new fault.
+        // Another range has resolved the link meanwhile.
         Box::pin(self.open(range)).await
     }
 
-    /// The next request asks the hub where the file is.
-    pub async fn forget_link(&self) {
+    /// Makes the next request ask the hub where the file is.
+    pub(crate) async fn forget_link(&self) {
         *self.link.lock().await = Link::Unknown;
     }
 
-    async fn resolve(&self, link: &mut Link, range: Option<Range<u64>>) -> Result<Response, HubFault> {
-        let Opened { response, signed } = self.ask_hub(range).await?;
-        *link = signed.map_or(Link::Home, Link::Signed);
+    async fn resolve(&self, link: &mut Link, range: Option<Range<u64>>) -> Result<Response, HubError> {
+        let OpenedFile { response, signed_url } = self.ask_hub(range).await?;
+        *link = signed_url.map_or(Link::Hub, Link::Signed);
         Ok(response)
     }
 
-    async fn ask_hub(&self, range: Option<Range<u64>>) -> Result<Opened, HubFault> {
+    async fn ask_hub(&self, range: Option<Range<u64>>) -> Result<OpenedFile, HubError> {
         let file =
             FileAt { repo: &self.repo, commit: &self.commit, path: &self.path, token: self.token.as_ref() };
         self.hub.open(file, range).await

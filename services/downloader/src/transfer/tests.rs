@@ -1,4 +1,4 @@
-//! Partials, their ledgers and their threads, against kills, power cuts and damage.
+//! Partial files, their ledgers and their threads under kills, power cuts and damage.
 
 use std::{
     collections::BTreeSet,
@@ -13,21 +13,21 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{
-    blocks::{Block, Pool},
-    ledger::{Marks, Wanted},
+    block_queue::BlockQueue,
+    buffer_pool::{Buffer, BufferPool},
+    ledger::{BlockChecksums, ExpectedFile},
     partial::Partial,
-    threads::{Arrived, News, Stop, Verifier, Writer},
-    work::Work,
+    writer::{ReceivedBlock, StopGuard, Verifier, VerifierEvent, Writer},
 };
 use crate::{
-    digest::Digest,
-    policy::{BLOCK_BYTES, SPARE_BLOCKS},
+    hub::digest::Digest,
+    limits::{BLOCK_BYTES, SPARE_BUFFERS},
     progress::FileMeter,
 };
 
 const BLOCKS: u64 = 20;
 
-/// Large enough to be written past the page cache, with an odd end.
+/// Large enough to be written past the page cache, and no multiple of a block.
 fn content() -> &'static [u8] {
     static CONTENT: OnceLock<Vec<u8>> = OnceLock::new();
     CONTENT.get_or_init(|| {
@@ -36,36 +36,36 @@ fn content() -> &'static [u8] {
     })
 }
 
-fn wanted() -> Wanted {
+fn expected() -> ExpectedFile {
     static DIGEST: OnceLock<Digest> = OnceLock::new();
     let digest = DIGEST.get_or_init(|| {
         let mut hasher = Digest::Sha256([0; 32]).hasher(0);
         hasher.update(content());
         hasher.finish()
     });
-    Wanted { size: content().len() as u64, digest: *digest, commit: "c".repeat(40) }
+    ExpectedFile { size: content().len() as u64, digest: *digest, commit: "c".repeat(40) }
 }
 
-/// A block as it should be.
+/// The right bytes of a block.
 fn part(index: u64) -> &'static [u8] {
     let start = (index * BLOCK_BYTES) as usize;
     &content()[start..content().len().min(start + BLOCK_BYTES as usize)]
 }
 
-fn block(pool: &Arc<Pool>, bytes: &[u8]) -> Block {
-    let mut block = futures::executor::block_on(pool.take()).unwrap();
-    assert_eq!(block.fill(bytes, bytes.len()), bytes.len());
-    block
+fn buffer(pool: &Arc<BufferPool>, bytes: &[u8]) -> Buffer {
+    let mut buffer = futures::executor::block_on(pool.acquire()).unwrap();
+    assert_eq!(buffer.fill(bytes, bytes.len()), bytes.len());
+    buffer
 }
 
-struct Place {
+struct Fixture {
     folder: TempDir,
-    pool: Arc<Pool>,
+    pool: Arc<BufferPool>,
 }
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), pool: Pool::new(SPARE_BLOCKS + 6) }
+        Self { folder: tempfile::tempdir().unwrap(), pool: BufferPool::new(SPARE_BUFFERS + 6) }
     }
 
     fn path(&self) -> PathBuf {
@@ -76,31 +76,32 @@ impl Place {
         self.folder.path().join("f.ledger")
     }
 
-    fn open(&self) -> (Partial, Marks) {
-        Partial::open(&self.path(), wanted(), false).unwrap()
+    fn open(&self) -> (Partial, BlockChecksums) {
+        Partial::open(&self.path(), expected(), false).unwrap()
     }
 
     fn write(&self, partial: &Partial, index: u64) {
-        partial.write(index, &block(&self.pool, part(index))).unwrap();
+        partial.write(index, &buffer(&self.pool, part(index))).unwrap();
     }
 
-    /// Runs the threads over what is kept, fetching what they find missing; the digest and what was fetched.
+    /// Runs the threads over the kept blocks and fetches the missing ones. Returns the digest and the fetched blocks.
     fn finish(&self, order: impl Fn(&mut Vec<u64>)) -> (Digest, BTreeSet<u64>) {
-        let (partial, marks) = self.open();
+        let (partial, checksums) = self.open();
         let partial = Arc::new(partial);
-        let work = Arc::new(Work::new(&marks, 1, None));
-        let (send, queue) = mpsc::channel();
-        let (news, heard) = mpsc::channel();
-        let stop = Stop::default();
-        let queue = Arc::new(Mutex::new(queue));
-        let writer = Writer { partial: Arc::clone(&partial), arrived: queue, news: news.clone() };
+        let queue = Arc::new(BlockQueue::new(&checksums, 1, None));
+        let (received, received_blocks) = mpsc::channel();
+        let (events, verifier_events) = mpsc::channel();
+        let stop = StopGuard::default();
+        let received_blocks = Arc::new(Mutex::new(received_blocks));
+        let writer =
+            Writer { partial: Arc::clone(&partial), received: received_blocks, events: events.clone() };
         let verifier = Verifier {
             partial: Arc::clone(&partial),
-            marks,
-            work: Arc::clone(&work),
+            checksums,
+            queue: Arc::clone(&queue),
             pool: Arc::clone(&self.pool),
             meter: Arc::new(FileMeter::default()),
-            news: heard,
+            events: verifier_events,
             stop: stop.flag(),
         };
         let writers = [std::thread::spawn({
@@ -113,7 +114,7 @@ impl Place {
             let mut verifier = tokio::task::spawn_blocking(move || verifier.run());
             let mut fetched = BTreeSet::new();
             let mut first = Vec::new();
-            while let Some(run) = futures::FutureExt::now_or_never(work.next()) {
+            while let Some(run) = futures::FutureExt::now_or_never(queue.next()) {
                 first.extend(run);
             }
             order(&mut first);
@@ -122,36 +123,40 @@ impl Place {
                 let next = async {
                     match first.next() {
                         Some(index) => index,
-                        None => work.next().await.start,
+                        None => queue.next().await.start,
                     }
                 };
                 tokio::select! {
                     biased;
                     digest = &mut verifier => break (digest.unwrap().unwrap().unwrap(), fetched),
                     index = next => {
-                        let mut block = self.pool.take().await.unwrap();
-                        block.fill(part(index), part(index).len());
-                        let arrived = Arrived { index, block: Arc::new(block) };
-                        news.send(News::Arrived(arrived.clone())).unwrap();
-                        send.send(arrived).unwrap();
+                        let mut buffer = self.pool.acquire().await.unwrap();
+                        buffer.fill(part(index), part(index).len());
+                        let block = ReceivedBlock { index, buffer: Arc::new(buffer) };
+                        events.send(VerifierEvent::Received(block.clone())).unwrap();
+                        received.send(block).unwrap();
                         fetched.insert(index);
                     }
                 }
             }
         });
-        drop(send);
+        drop(received);
         for writer in writers.into_iter().chain([last]) {
             writer.join().unwrap().unwrap();
         }
         partial.publish(&self.folder.path().join("done")).unwrap();
         assert!(fs::read(self.folder.path().join("done")).unwrap() == content());
-        assert_eq!(fs::read_dir(&self.folder).unwrap().count(), 1, "ledger and partial are gone");
+        assert_eq!(
+            fs::read_dir(&self.folder).unwrap().count(),
+            1,
+            "the ledger and the partial file are gone"
+        );
         (digest, fetched)
     }
 }
 
-fn marked(marks: &Marks) -> BTreeSet<u64> {
-    (0..).zip(marks).filter(|(_, mark)| mark.is_some()).map(|(index, _)| index).collect()
+fn noted(checksums: &BlockChecksums) -> BTreeSet<u64> {
+    (0..).zip(checksums).filter(|(_, checksum)| checksum.is_some()).map(|(index, _)| index).collect()
 }
 
 fn damage(path: &Path, index: u64) {
@@ -161,56 +166,58 @@ fn damage(path: &Path, index: u64) {
 
 #[test]
 fn blocks_may_come_in_any_order() {
-    let place = Place::new();
-    // The first one last: all the others have to wait, more of them than memory may hold.
-    let (digest, fetched) = place.finish(|order| order.reverse());
-    assert_eq!((digest, fetched.len() as u64), (wanted().digest, BLOCKS));
+    let fixture = Fixture::new();
+    // The first block comes last: the others have to wait, and they are more than the buffers hold.
+    let (digest, fetched) = fixture.finish(|order| order.reverse());
+    assert_eq!((digest, fetched.len() as u64), (expected().digest, BLOCKS));
 }
 
 #[test]
-fn what_is_kept_is_not_fetched_and_what_is_damaged_is() {
-    let place = Place::new();
-    let (partial, _) = place.open();
+fn kept_blocks_are_not_fetched_and_damaged_ones_are() {
+    let fixture = Fixture::new();
+    let (partial, _) = fixture.open();
     for index in [0, 1, 2, 5, 19] {
-        place.write(&partial, index);
+        fixture.write(&partial, index);
     }
     drop(partial);
-    damage(&place.path(), 1);
-    let (digest, fetched) = place.finish(|_| ());
-    assert_eq!(digest, wanted().digest);
+    damage(&fixture.path(), 1);
+    let (digest, fetched) = fixture.finish(|_| ());
+    assert_eq!(digest, expected().digest);
     assert_eq!(fetched, (0..BLOCKS).filter(|index| ![0, 2, 5, 19].contains(index)).collect());
 }
 
 #[test]
-fn what_does_not_belong_to_the_file_counts_for_nothing() {
-    let check = |spoil: &dyn Fn(&Place)| {
-        let place = Place::new();
-        let (partial, _) = place.open();
-        place.write(&partial, 0);
+fn notes_about_another_file_do_not_count() {
+    let check = |spoil: &dyn Fn(&Fixture)| {
+        let fixture = Fixture::new();
+        let (partial, _) = fixture.open();
+        fixture.write(&partial, 0);
         drop(partial);
-        assert_eq!(marked(&place.open().1), BTreeSet::from([0]));
-        spoil(&place);
-        let (_, marks) = place.open();
-        assert!(marked(&marks).is_empty());
-        assert_eq!(fs::metadata(place.path()).unwrap().len(), wanted().size);
+        assert_eq!(noted(&fixture.open().1), BTreeSet::from([0]));
+        spoil(&fixture);
+        let (_, checksums) = fixture.open();
+        assert!(noted(&checksums).is_empty());
+        assert_eq!(fs::metadata(fixture.path()).unwrap().len(), expected().size);
     };
-    check(&|place| fs::write(place.ledger(), b"{ half").unwrap());
-    check(&|place| fs::write(place.path(), b"short").unwrap());
-    check(&|place| OpenOptions::new().append(true).open(place.path()).unwrap().write_all(b"more").unwrap());
-    check(&|place| fs::remove_file(place.path()).unwrap());
-    check(&|place| {
-        let other = Wanted { digest: Digest::Sha256([1; 32]), ..wanted() };
-        drop(Partial::open(&place.path(), other, false).unwrap());
+    check(&|fixture| fs::write(fixture.ledger(), b"{ half").unwrap());
+    check(&|fixture| fs::write(fixture.path(), b"short").unwrap());
+    check(&|fixture| {
+        OpenOptions::new().append(true).open(fixture.path()).unwrap().write_all(b"more").unwrap();
     });
-    check(&|place| drop(Partial::open(&place.path(), wanted(), true).unwrap()));
+    check(&|fixture| fs::remove_file(fixture.path()).unwrap());
+    check(&|fixture| {
+        let other = ExpectedFile { digest: Digest::Sha256([1; 32]), ..expected() };
+        drop(Partial::open(&fixture.path(), other, false).unwrap());
+    });
+    check(&|fixture| drop(Partial::open(&fixture.path(), expected(), true).unwrap()));
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Write(u64),
-    /// The process is killed while it adds a line: so much of one is there.
+    /// The process is killed while it appends a line: this many bytes of the line are written.
     Kill(usize),
-    /// A noted block never reached the disk.
+    /// A noted block never reached the disk, as after a power cut.
     Lose(u64),
 }
 
@@ -227,36 +234,36 @@ proptest! {
 
     #[test]
     fn no_byte_is_lost_or_invented(steps in prop::collection::vec(step(), 1..30)) {
-        let place = Place::new();
-        let (mut partial, _) = place.open();
+        let fixture = Fixture::new();
+        let (mut partial, _) = fixture.open();
         let (mut written, mut lost) = (BTreeSet::new(), BTreeSet::new());
         for step in steps {
             match step {
                 Step::Write(index) => {
-                    place.write(&partial, index);
+                    fixture.write(&partial, index);
                     written.insert(index);
                     lost.remove(&index);
                 }
                 Step::Kill(length) => {
                     drop(partial);
-                    if place.ledger().exists() {
-                        let mut ledger = OpenOptions::new().append(true).open(place.ledger()).unwrap();
+                    if fixture.ledger().exists() {
+                        let mut ledger = OpenOptions::new().append(true).open(fixture.ledger()).unwrap();
                         ledger.write_all(&b"7 0badcafe\n"[..length.min(10)]).unwrap();
                     }
-                    let (again, marks) = place.open();
-                    prop_assert_eq!(&marked(&marks), &written);
+                    let (again, checksums) = fixture.open();
+                    prop_assert_eq!(&noted(&checksums), &written);
                     partial = again;
                 }
                 Step::Lose(index) if written.contains(&index) => {
-                    damage(&place.path(), index);
+                    damage(&fixture.path(), index);
                     lost.insert(index);
                 }
                 Step::Lose(_) => {}
             }
         }
         drop(partial);
-        let (digest, fetched) = place.finish(|_| ());
-        prop_assert_eq!(digest, wanted().digest);
+        let (digest, fetched) = fixture.finish(|_| ());
+        prop_assert_eq!(digest, expected().digest);
         let missing: BTreeSet<u64> = (0..BLOCKS).filter(|i| !written.contains(i) || lost.contains(i)).collect();
         prop_assert_eq!(fetched, missing);
     }

@@ -1,14 +1,14 @@
-//! Requests that join and leave a running batch.
+//! Continuous batching: requests that join and leave a running batch.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, Weak};
 
-use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, Sampling, Sink, SubmitError};
+use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, SamplingParams, Sink, SubmitError};
 
 use crate::fixtures::{Answer, answer, copy, engine, greedy, options, start};
 
-/// Submits more requests from the engine's own thread, each when this stream has generated so many tokens: joining
-/// at known steps, whatever the machine is busy with.
+/// Submits more requests from the engine's own thread, each when this stream has generated a number of tokens. So
+/// they join at known passes, whatever the machine is busy with.
 struct Conductor {
     engine: Weak<Engine>,
     events: Sender<Event>,
@@ -30,7 +30,7 @@ impl Sink for Conductor {
 }
 
 #[test]
-fn eight_streams_joining_at_different_moments_say_what_they_say_alone() {
+fn eight_streams_that_join_at_different_times_give_the_same_answers_as_alone() {
     let engine = Arc::new(engine("tiny-millm", &options()));
     let prompts: Vec<Vec<u32>> =
         (0..8u32).map(|i| (0..10 + 9 * i).map(|j| 260 + (17 * i + 5 * j) % 900).collect()).collect();
@@ -66,13 +66,13 @@ fn eight_streams_joining_at_different_moments_say_what_they_say_alone() {
     assert!(passes * 10 <= longest * 13, "{passes} passes together, {longest} for the longest alone");
     let stats = engine.stats();
     assert_eq!(
-        (stats.running, stats.waiting, stats.kv_pages_free + stats.kv_pages_kept),
-        (0, 0, stats.kv_pages_total)
+        (stats.running, stats.waiting, stats.kv_blocks_free + stats.kv_blocks_cached),
+        (0, 0, stats.kv_blocks_total)
     );
 }
 
 #[test]
-fn a_long_prompt_stops_no_running_answer() {
+fn a_long_prefill_stops_no_running_answer() {
     let engine = Arc::new(engine("tiny-millm", &EngineOptions { prefill_chunk: 16, ..options() }));
     let long: Vec<u32> = (0..400).map(|j| 260 + 5 * j % 900).collect();
     let joined = Arc::new(Mutex::new(Vec::new()));
@@ -95,7 +95,8 @@ fn a_long_prompt_stops_no_running_answer() {
 fn a_seed_gives_the_same_text_alone_and_among_others() {
     let engine = engine("tiny-millm", &options());
     let request = |seed| {
-        let sampling = Sampling { temperature: 1.3, top_p: 0.95, seed: Some(seed), ..Sampling::default() };
+        let sampling =
+            SamplingParams { temperature: 1.3, top_p: 0.95, seed: Some(seed), ..SamplingParams::default() };
         Request { sampling, ..greedy(&[1, 285, 201, 322, 293], 40) }
     };
     let alone: Vec<_> = (0..6).map(|seed| answer(&engine, request(seed)).ids()).collect();
@@ -131,19 +132,21 @@ fn prompts_are_scored_with_and_without_generation() {
 }
 
 #[test]
-fn limits_are_told_before_a_request_is_taken() {
+fn a_request_beyond_the_limits_is_refused() {
     let engine = engine(
         "tiny-millm",
         &EngineOptions { slots: 1, queue_capacity: 1, context_length: Some(32), ..options() },
     );
-    let submit = |request: Request| engine.submit(request, Box::new(Silent));
+    let submit = |request: Request| engine.submit(request, Box::new(Discard));
     let tokens: Vec<u32> = (0..33).collect();
     assert_eq!(submit(greedy(&[], 1)), Err(SubmitError::EmptyPrompt));
     assert_eq!(submit(greedy(&tokens, 0)), Err(SubmitError::PromptTooLong { tokens: 33, context: 32 }));
     assert_eq!(submit(greedy(&tokens[..32], 1)), Err(SubmitError::PromptTooLong { tokens: 32, context: 32 }));
     assert_eq!(submit(greedy(&[2048], 1)), Err(SubmitError::UnknownToken { id: 2048, vocabulary: 2048 }));
-    let hot =
-        Request { sampling: Sampling { temperature: f32::NAN, ..Sampling::default() }, ..greedy(&[1], 1) };
+    let hot = Request {
+        sampling: SamplingParams { temperature: f32::NAN, ..SamplingParams::default() },
+        ..greedy(&[1], 1)
+    };
     assert!(matches!(submit(hot), Err(SubmitError::InvalidSampling { field: "temperature", .. })));
 
     let full = answer(&engine, Request { max_tokens: None, ..greedy(&[1, 2, 3], 0) });
@@ -151,15 +154,15 @@ fn limits_are_told_before_a_request_is_taken() {
     assert_eq!(answer(&engine, greedy(&tokens[..32], 0)).reason, EndReason::Length);
 }
 
-struct Silent;
+struct Discard;
 
-impl Sink for Silent {
+impl Sink for Discard {
     fn send(&mut self, _: Event) -> bool {
         true
     }
 }
 
-/// Holds the engine's thread at its first event until told to go on.
+/// Blocks the engine's thread at its first event until released.
 struct Gate {
     reached: Sender<()>,
     go: Receiver<()>,
@@ -186,7 +189,7 @@ fn a_full_queue_refuses_and_cancelling_empties_it() {
     engine.submit(greedy(&[1, 2], 100), Box::new(gate)).unwrap();
     wait.recv().unwrap();
     let waiting = [start(&engine, greedy(&[3], 5)), start(&engine, greedy(&[4], 5))];
-    assert_eq!(engine.submit(greedy(&[5], 5), Box::new(Silent)), Err(SubmitError::QueueFull { waiting: 2 }));
+    assert_eq!(engine.submit(greedy(&[5], 5), Box::new(Discard)), Err(SubmitError::QueueFull { waiting: 2 }));
     std::thread::scope(|scope| {
         scope.spawn(|| engine.cancel_all());
         go.send(()).unwrap();
@@ -197,5 +200,5 @@ fn a_full_queue_refuses_and_cancelling_empties_it() {
     }
     assert_eq!(answer(&engine, greedy(&[5], 5)).generated, 5);
     engine.stop();
-    assert_eq!(engine.submit(greedy(&[5], 5), Box::new(Silent)), Err(SubmitError::Stopped));
+    assert_eq!(engine.submit(greedy(&[5], 5), Box::new(Discard)), Err(SubmitError::Stopped));
 }

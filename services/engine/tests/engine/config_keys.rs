@@ -1,42 +1,40 @@
-//! Every key of every family's config: changing one changes the numbers as it does in transformers, or is refused by name.
+//! Every key of every family's config: a changed key changes the logits as it does in transformers, or is refused by
+//! name.
 
 use std::path::Path;
 
-use millm_engine::batch::{Batch, Logits};
-use millm_engine::cache::{KvCache, KvType};
-use millm_engine::decoder::Decoder;
-use millm_engine::team::Team;
-use millm_engine::{Error, NoTaps};
+use millm_engine::{Batch, BatchCapacity, BlockPool, Decoder, Error, Forward, KvType, Logits, NoHooks};
 use millm_model::Checkpoint;
 use safetensors::SafeTensors;
 use serde_json::{Map, Value};
 
-use crate::fixtures::{each_family, fixture};
+use crate::fixtures::{each_family, fixture, pool};
 
 const TOLERANCE: f32 = 1e-4;
-/// Of the last token's logits, as `tests/tools/references.py` has it.
+/// The reference holds every eighth of the last token's logits (`tests/tools/references.py`).
 const EVERY: usize = 8;
 
-/// Logits of the first reference row's last token; the error's text where the model is refused.
+/// Returns the logits of the first reference row's last token, or the error's text if the model is refused.
 fn run(folder: &Path, tokens: &[u32]) -> Result<Vec<f32>, String> {
     let checkpoint = Checkpoint::open(folder).map_err(|error| error.to_string())?;
-    let team = Team::new(1).map_err(|error| error.to_string())?;
     let text = |error: Error| error.to_string();
-    let mut decoder = Decoder::load(&checkpoint, team, (1, 1), &mut |_| {}).map_err(text)?;
-    let mut cache = KvCache::new(decoder.spec(), KvType::F32, 1).map_err(text)?;
-    let sequence = cache.open(tokens.len()).ok_or("no page")?;
+    let capacity = BatchCapacity { rows: 1, outputs: 1 };
+    let decoder = Decoder::load(&checkpoint, pool(1), capacity, &mut |_| {}).map_err(text)?;
+    let mut decoder = decoder.with_kv_cache(KvType::F32, 1).map_err(text)?;
+    let mut blocks = BlockPool::new(1);
+    let sequence = blocks.allocate(tokens.len()).ok_or("no block")?;
     let mut batch = Batch::default();
     let mut last = Vec::new();
     for chunk in tokens.chunks(10) {
         batch.clear();
-        batch.push_part(&cache, sequence, chunk, tokens.len(), Logits::Last);
-        last = decoder.forward(&batch, &mut cache, &mut NoTaps).map_err(text)?.to_vec();
+        batch.push_prefill_chunk(&blocks, sequence, chunk, tokens.len(), Logits::Last);
+        last = decoder.forward(&batch, &mut blocks, &mut NoHooks).map_err(text)?.to_vec();
     }
     Ok(last)
 }
 
-/// Whether an error's text names one of the keys that were changed, or what within them.
-fn names(error: &str, set: &Map<String, Value>) -> bool {
+/// Returns whether an error's text names one of the changed keys, or a key within them.
+fn names_key(error: &str, set: &Map<String, Value>) -> bool {
     set.iter().any(|(key, value)| {
         let inner =
             value.as_object().is_some_and(|map| map.keys().any(|inner| error.contains(inner.as_str())));
@@ -44,8 +42,8 @@ fn names(error: &str, set: &Map<String, Value>) -> bool {
     })
 }
 
-/// Weights that do not fit the config are refused by the tensor's name and both shapes.
-fn misfits(error: &str) -> bool {
+/// Returns whether the weights do not fit the config. The error then names the tensor and both shapes.
+fn is_misfit(error: &str) -> bool {
     error.contains("the config asks for") || error.contains("is missing")
 }
 
@@ -57,7 +55,7 @@ fn numbers(list: &Value) -> Vec<f32> {
     list.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
 }
 
-/// What is wrong with what a changed config gives; `None` where all is well.
+/// Returns what is wrong with the outcome of a changed config; `None` if it is right.
 fn judge(
     got: &Result<Vec<f32>, String>,
     set: &Map<String, Value>,
@@ -65,7 +63,7 @@ fn judge(
     usual: &[f32],
 ) -> Option<String> {
     match (got, gives.as_str()) {
-        (Err(error), _) if names(error, set) || misfits(error) => None,
+        (Err(error), _) if names_key(error, set) || is_misfit(error) => None,
         (Err(error), _) => Some(format!("the refusal names none of the keys: {error}")),
         (Ok(_), Some("error")) => Some("accepted, which transformers does not".to_owned()),
         (Ok(got), Some(_)) => (!close(got, usual)).then(|| "changes what transformers does not".to_owned()),
@@ -77,7 +75,7 @@ fn judge(
     }
 }
 
-fn walk(family: &str) {
+fn check(family: &str) {
     let folder = fixture(&format!("families/{family}"));
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let config: Map<String, Value> = serde_json::from_str(&read("config.json")).unwrap();
@@ -108,7 +106,7 @@ fn walk(family: &str) {
         }
     }
     assert!(wrong.is_empty(), "{family}, {} of {}:\n{}", wrong.len(), lines.len(), wrong.join("\n"));
-    // Refusing everything would be no service. Keys that the family has not are another matter.
+    // Most keys that the family has must be supported. Other keys may be refused.
     assert!(
         4 * refused.len() < possible,
         "{family}, {} of {possible} that transformers takes:\n{}",
@@ -117,4 +115,4 @@ fn walk(family: &str) {
     );
 }
 
-each_family!(walk);
+each_family!(check);

@@ -1,4 +1,4 @@
-//! What goes wrong stays with whom it concerns.
+//! Failures concern only the request or the load in which they happen.
 
 use std::sync::mpsc::Sender;
 
@@ -6,7 +6,7 @@ use millm_engine::{EndReason, Engine, EngineOptions, Error, Event, LoadStage, Si
 
 use crate::fixtures::{Answer, answer, checkpoint, engine, greedy, options, start};
 
-/// Panics at its third event, and tells what it hears after that.
+/// Panics at its third event, and forwards the others.
 struct Bomb {
     events: Sender<Event>,
     left: usize,
@@ -25,12 +25,12 @@ fn a_panic_in_one_request_fails_no_other() {
     let engine = engine("tiny-millm", &options());
     let alone = answer(&engine, greedy(&[1, 2, 3], 60)).ids();
     let running = start(&engine, greedy(&[1, 2, 3], 60));
-    let (events, heard) = std::sync::mpsc::channel();
+    let (events, received) = std::sync::mpsc::channel();
     engine.submit(greedy(&[4, 5], 60), Box::new(Bomb { events, left: 3 })).unwrap();
-    assert_eq!(heard.iter().count(), 2);
+    assert_eq!(received.iter().count(), 2);
     assert_eq!(Answer::gather(&running).ids(), alone);
     let stats = engine.stats();
-    assert_eq!((stats.running, stats.kv_pages_free + stats.kv_pages_kept), (0, stats.kv_pages_total));
+    assert_eq!((stats.running, stats.kv_blocks_free + stats.kv_blocks_cached), (0, stats.kv_blocks_total));
 }
 
 #[test]
@@ -49,14 +49,14 @@ fn a_panic_while_loading_is_an_error_and_the_next_load_works() {
 }
 
 #[test]
-fn memory_that_is_not_there_is_a_typed_error() {
+fn too_little_memory_is_a_typed_error() {
     let huge = EngineOptions { slots: 1 << 40, ..options() };
     let failed = Engine::load(&checkpoint("tiny-millm"), &huge, &mut |_| {}).err().unwrap();
     assert!(matches!(failed, Error::OutOfMemory { .. }), "{failed}");
 }
 
 #[test]
-fn stopping_ends_what_runs() {
+fn stopping_cancels_running_requests() {
     let engine = engine("tiny-millm", &EngineOptions { context_length: None, ..options() });
     let running = start(&engine, greedy(&[1, 2, 3], 2000));
     drop(engine);

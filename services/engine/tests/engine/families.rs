@@ -1,39 +1,34 @@
-//! The decoder's numbers against transformers': prefill in chunks, both rows in one batch, then decode; from safetensors
+//! Compares the decoder with transformers: prefill in chunks, both rows in one batch, then decode; from safetensors
 //! and from the GGUF file made of them.
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use millm_engine::batch::{Batch, Logits};
-use millm_engine::cache::{KvCache, KvType};
-use millm_engine::decoder::Decoder;
-use millm_engine::pages::SequenceId;
-use millm_engine::team::Team;
-use millm_engine::{HookPoint, NoTaps, Taps};
+use millm_engine::{Batch, BlockPool, Forward, HookPoint, Hooks, KvType, Logits, NoHooks, SequenceId};
 use millm_model::gguf::writer::Writer;
 use millm_model::gguf::{CONFIG_JSON_KEY, GgufFile, Value};
 use millm_model::quantize::{Request, Scheme, quantize};
-use millm_model::{Checkpoint, ModelSpec, TensorInfo};
+use millm_model::{Checkpoint, TensorInfo};
 use safetensors::SafeTensors;
 
-use crate::fixtures::{each_family, fixture};
+use crate::fixtures::{decoder, each_family, fixture, kernel_sets};
 
 const TOLERANCE: f32 = 1e-4;
 
-/// Every tap's values, by sequence in order of position.
+/// The states at every hook point, by sequence in order of position.
 #[derive(Default)]
-struct Gathered(HashMap<(HookPoint, usize, SequenceId), Vec<f32>>);
+struct Collected(HashMap<(HookPoint, usize, SequenceId), Vec<f32>>);
 
-impl Taps for Gathered {
+impl Hooks for Collected {
     fn wants(&self, _: HookPoint, _: usize) -> bool {
         true
     }
 
-    fn take(&mut self, point: HookPoint, layer: usize, values: &[f32], batch: &Batch) {
-        let hidden = values.len() / batch.tokens().len();
+    fn receive(&mut self, point: HookPoint, layer: usize, states: &[f32], batch: &Batch) {
+        let hidden = states.len() / batch.tokens().len();
         for segment in batch.segments() {
-            let rows = &values[segment.rows.start * hidden..segment.rows.end * hidden];
+            let rows = &states[segment.rows.start * hidden..segment.rows.end * hidden];
             self.0.entry((point, layer, segment.sequence)).or_default().extend(rows);
         }
     }
@@ -44,7 +39,7 @@ pub fn floats(reference: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
 }
 
-/// The two rows of a matrix of token ids.
+/// Returns the two rows of a matrix of token ids.
 pub fn rows(reference: &SafeTensors<'_>, name: &str) -> [Vec<u32>; 2] {
     let view = reference.tensor(name).unwrap();
     let ids: Vec<u32> =
@@ -59,39 +54,32 @@ fn assert_close(got: &[f32], expected: &[f32], what: &str) {
     assert!(worst <= TOLERANCE, "{what} is off by {worst}");
 }
 
-/// Runs a family's reference prompts on the host, and holds everything that comes out against it.
+/// Compares the host's decoder, on each kernel set, with a family's reference.
 pub fn run(family: &str, checkpoint: &Checkpoint) {
-    let team = Team::new(2).unwrap();
-    let mut decoder = Decoder::load(checkpoint, team, (2, 2), &mut |_| {}).unwrap();
-    let cache = KvCache::new(checkpoint.spec(), KvType::F32, 4).unwrap();
-    hold(family, checkpoint.spec(), cache, |batch, cache, taps| {
-        decoder.forward(batch, cache, taps).unwrap().to_vec()
-    });
+    for kernels in kernel_sets() {
+        eprintln!("{family} on {kernels}"); // shown if the test fails
+        compare(family, &mut decoder(checkpoint, kernels, KvType::F32, 4), BlockPool::new(4));
+    }
 }
 
-/// The same of whatever runs its batches.
-pub fn hold(
-    family: &str,
-    spec: &ModelSpec,
-    mut cache: KvCache,
-    mut forward: impl FnMut(&Batch, &mut KvCache, &mut dyn Taps) -> Vec<f32>,
-) {
+/// Runs a family's reference prompts, and compares logits, states and greedy tokens with the reference.
+pub fn compare(family: &str, model: &mut dyn Forward, mut blocks: BlockPool) {
     let bytes = std::fs::read(fixture(&format!("families/{family}/reference.safetensors"))).unwrap();
     let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let (layers, vocabulary) = (spec.layers, spec.vocabulary_size);
+    let (layers, vocabulary) = (model.spec().layers, model.spec().vocabulary_size);
     let prompts = rows(&reference, "input_ids");
-    let sequences = [cache.open(40).unwrap(), cache.open(40).unwrap()];
+    let sequences = [blocks.allocate(40).unwrap(), blocks.allocate(40).unwrap()];
 
-    let mut taps = Gathered::default();
+    let mut hooks = Collected::default();
     let mut logits = [Vec::new(), Vec::new()];
     let mut batch = Batch::default();
     for start in (0..prompts[0].len()).step_by(7) {
         batch.clear();
         let end = prompts[0].len().min(start + 7);
         for (sequence, prompt) in sequences.iter().zip(&prompts) {
-            batch.push_part(&cache, *sequence, &prompt[start..end], prompt.len(), Logits::All);
+            batch.push_prefill_chunk(&blocks, *sequence, &prompt[start..end], prompt.len(), Logits::All);
         }
-        let out = forward(&batch, &mut cache, &mut taps);
+        let out = model.forward(&batch, &mut blocks, &mut hooks).unwrap();
         let (first, second) = out.split_at(out.len() / 2);
         logits[0].extend(first);
         logits[1].extend(second);
@@ -101,7 +89,7 @@ pub fn hold(
         [(HookPoint::Residual, "residual"), (HookPoint::Attention, "attention"), (HookPoint::Mlp, "mlp")]
     {
         for layer in 0..layers {
-            let got = sequences.map(|sequence| taps.0[&(point, layer, sequence)].clone()).concat();
+            let got = sequences.map(|sequence| hooks.0[&(point, layer, sequence)].clone()).concat();
             let name = format!("{name}.{layer}");
             assert_close(&got, &floats(&reference, &name), &format!("{family}: {name}"));
         }
@@ -114,31 +102,31 @@ pub fn hold(
         batch.clear();
         for (index, token) in last.iter().enumerate() {
             generated[index].push(*token);
-            batch.push_step(&cache, sequences[index], *token);
+            batch.push_decode(&blocks, sequences[index], *token);
         }
         if step + 1 < expected[0].len() {
-            let out = forward(&batch, &mut cache, &mut NoTaps);
+            let out = model.forward(&batch, &mut blocks, &mut NoHooks).unwrap();
             last = [best(&out[..vocabulary]), best(&out[vocabulary..])];
         }
     }
     assert_eq!(generated, expected, "{family}: greedy ids");
     for sequence in sequences {
-        cache.close(sequence);
+        blocks.release(sequence);
     }
-    assert_eq!(cache.pages().free(), cache.pages().total());
+    assert_eq!(blocks.free_blocks(), blocks.total_blocks());
 }
 
 fn best(logits: &[f32]) -> u32 {
     (0..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1)).unwrap().0
 }
 
-/// A GGUF file of ours, all F32.
+/// Writes a GGUF file of this project, all F32.
 pub fn convert(source: &Checkpoint, to: &Path) {
     let request = Request { scheme: Scheme::Fp32, destination: to, name: "model", extra: &[] };
     quantize(source, &request, &AtomicBool::new(false), &mut |_| {}).unwrap();
 }
 
-/// The same tensors under other metadata.
+/// Writes the same tensors with other metadata.
 pub fn with_metadata(from: &Path, to: &Path, metadata: &[(String, Value)]) {
     let file = GgufFile::open(from).unwrap();
     let header = file.header();
@@ -159,16 +147,16 @@ pub fn with_metadata(from: &Path, to: &Path, metadata: &[(String, Value)]) {
     writer.finish().unwrap();
 }
 
-/// Without the config.json that files of ours carry.
+/// Returns the metadata without the config.json that this project's files contain.
 fn without_config(from: &Path) -> Vec<(String, Value)> {
     let file = GgufFile::open(from).unwrap();
     let pairs = file.header().metadata.iter().filter(|(key, _)| *key != CONFIG_JSON_KEY);
     pairs.map(|(key, value)| (key.to_owned(), value.clone())).collect()
 }
 
-/// What llama.cpp's converter writes for the family (`tests/tools/converted.py`); its tensors are ours, as a test of the
-/// model crate holds.
-pub fn by_converter(family: &str) -> Vec<(String, Value)> {
+/// Returns the metadata that llama.cpp's converter writes for the family (`tests/tools/converted.py`). A test of the
+/// model crate checks that its tensors are the same.
+pub fn converter_metadata(family: &str) -> Vec<(String, Value)> {
     let text = std::fs::read_to_string(fixture(&format!("families/{family}/converted.json"))).unwrap();
     let converted: serde_json::Value = serde_json::from_str(&text).unwrap();
     let value = |json: &serde_json::Value| match json {
@@ -181,9 +169,9 @@ pub fn by_converter(family: &str) -> Vec<(String, Value)> {
     pairs.map(|(key, json)| (key.clone(), value(json))).collect()
 }
 
-/// Families of whose fixtures the converter's metadata do not say everything: windows, the scale of Gemma's
-/// queries and which of its layers see a window.
-const UNSAID: [&str; 5] = ["mistral", "gemma2", "gemma3", "starcoder2", "smollm3"];
+/// Families for whose fixtures the converter's metadata are incomplete: windows, the scale of Gemma's queries and
+/// which of its layers have a window.
+const INCOMPLETE_METADATA: [&str; 5] = ["mistral", "gemma2", "gemma3", "starcoder2", "smollm3"];
 
 fn check(family: &str) {
     let published = Checkpoint::open(&fixture(&format!("families/{family}"))).unwrap();
@@ -194,8 +182,8 @@ fn check(family: &str) {
     run(family, &Checkpoint::open(&ours).unwrap());
     with_metadata(&ours, &plain, &without_config(&ours));
     run(family, &Checkpoint::open(&plain).unwrap());
-    if !UNSAID.contains(&family) {
-        with_metadata(&ours, &plain, &by_converter(family));
+    if !INCOMPLETE_METADATA.contains(&family) {
+        with_metadata(&ours, &plain, &converter_metadata(family));
         run(family, &Checkpoint::open(&plain).unwrap());
     }
 }

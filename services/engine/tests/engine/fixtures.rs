@@ -1,9 +1,12 @@
-//! What the tests share: fixture files, and a request's events gathered.
+//! Shared by the tests: fixture files, an engine with its options, and a request's collected events.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use millm_engine::{Device, EndReason, Engine, EngineOptions, Event, KvType, Request, Sampling, Sink, Token};
+use millm_engine::{
+    BatchCapacity, Decoder, Device, EndReason, Engine, EngineOptions, Event, KernelSet, KvType, Request,
+    SamplingParams, Sink, ThreadPool, Token,
+};
 use millm_model::Checkpoint;
 
 pub fn fixture(path: &str) -> PathBuf {
@@ -14,18 +17,44 @@ pub fn checkpoint(path: &str) -> Checkpoint {
     Checkpoint::open(&fixture(path)).unwrap()
 }
 
+/// Returns the kernels that `MILLM_KERNELS` names; `None` without it.
+pub fn kernels() -> Option<KernelSet> {
+    let name = std::env::var("MILLM_KERNELS").ok()?;
+    Some(name.parse().unwrap_or_else(|_| panic!("MILLM_KERNELS={name} is no kernel set")))
+}
+
+/// Returns the kernel sets that reference values are compared on: that which `MILLM_KERNELS` names, or all of this
+/// machine.
+pub fn kernel_sets() -> Vec<KernelSet> {
+    kernels().map_or_else(|| KernelSet::available().collect(), |kernels| vec![kernels])
+}
+
+/// Returns a thread pool with the kernels of [`kernels`].
+pub fn pool(threads: usize) -> ThreadPool {
+    ThreadPool::with_kernels(threads, kernels().unwrap_or_else(KernelSet::best)).unwrap()
+}
+
+/// Loads a decoder on the host with a KV cache of `blocks` blocks.
+pub fn decoder(checkpoint: &Checkpoint, kernels: KernelSet, kv_type: KvType, blocks: usize) -> Decoder {
+    let capacity = BatchCapacity { rows: 2, outputs: 2 };
+    let pool = ThreadPool::with_kernels(2, kernels).unwrap();
+    let decoder = Decoder::load(checkpoint, pool, capacity, &mut |_| {}).unwrap();
+    decoder.with_kv_cache(kv_type, blocks).unwrap()
+}
+
 pub fn options() -> EngineOptions {
     EngineOptions {
         context_length: Some(512),
         slots: 8,
         prefill_chunk: 64,
-        prefill_beside_answers: 32,
-        // What takes a pass is counted.
-        layers_between_steps: Some(usize::MAX),
+        prefill_chunk_while_decoding: 32,
+        // All layers at once: tests count passes.
+        prefill_layers_per_decode: Some(usize::MAX),
         kv_tokens: None,
         queue_capacity: 64,
         device: Device::Cpu,
         threads: Some(2),
+        kernels: kernels(),
         kv_type: KvType::F16,
     }
 }
@@ -37,13 +66,13 @@ pub fn engine(path: &str, options: &EngineOptions) -> Engine {
 pub fn greedy(prompt: &[u32], max_tokens: usize) -> Request {
     Request {
         prompt: prompt.to_vec(),
-        sampling: Sampling::greedy(),
+        sampling: SamplingParams::greedy(),
         max_tokens: Some(max_tokens),
         ..Request::default()
     }
 }
 
-/// All that a request's sink heard.
+/// All events of a request.
 #[derive(Debug)]
 pub struct Answer {
     pub prompt: Option<Vec<Token>>,
@@ -60,7 +89,7 @@ impl Answer {
         let mut started = None;
         let mut tokens = Vec::new();
         loop {
-            match events.recv().expect("every request that is not dropped hears its end") {
+            match events.recv().expect("every request that is not dropped receives its end") {
                 Event::Started { prompt } => assert!(started.replace(prompt).is_none() && tokens.is_empty()),
                 Event::Token(token) => {
                     assert!(started.is_some());
@@ -99,7 +128,7 @@ impl Sink for Channel {
     }
 }
 
-/// The same once more, without its constraint.
+/// Returns a copy without the constraint.
 pub fn copy(request: &Request) -> Request {
     Request {
         prompt: request.prompt.clone(),
@@ -110,7 +139,7 @@ pub fn copy(request: &Request) -> Request {
         logprobs: request.logprobs,
         prompt_logprobs: request.prompt_logprobs,
         constraint: None,
-        speculate: request.speculate,
+        max_draft_tokens: request.max_draft_tokens,
     }
 }
 
@@ -124,7 +153,7 @@ pub fn answer(engine: &Engine, request: Request) -> Answer {
     Answer::gather(&start(engine, request))
 }
 
-/// How far `got` is from `expected`, as a share of that.
+/// Returns the norm of `got - expected` relative to that of `expected`.
 pub fn distance(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let square = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>();
@@ -132,7 +161,7 @@ pub fn distance(got: &[f32], expected: &[f32]) -> f32 {
     (off / square(&mut expected.iter().copied())).sqrt()
 }
 
-/// A test for each family, which calls what is named with the family's folder. A new family is a line here.
+/// A test for each family, which calls a function with the family's folder. A new family is a line here.
 macro_rules! each_family {
     ($check:ident $(, $more:ident $folder:literal)*) => {
         $crate::fixtures::tests_of! {

@@ -1,10 +1,10 @@
-//! Whole greedy answers of the trained model against transformers' (f32), for each way its weights are stored.
+//! Compares whole greedy answers of the trained model with transformers' (f32), for each type of weights.
 
-use millm_engine::KvType;
+use millm_engine::{EngineOptions, KernelSet, KvType};
 
-use crate::fixtures::{Answer, engine, fixture, greedy, options, start};
+use crate::fixtures::{Answer, engine, fixture, greedy, kernel_sets, options, start};
 
-/// `(prompt ids, answer ids)` of each prompt.
+/// Returns `(prompt ids, answer ids)` of each prompt.
 fn reference() -> Vec<(Vec<u32>, Vec<u32>)> {
     let text = std::fs::read_to_string(fixture("tiny-millm/reference_greedy.json")).unwrap();
     let cases: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -17,9 +17,17 @@ fn reference() -> Vec<(Vec<u32>, Vec<u32>)> {
         .collect()
 }
 
-/// How many of the answers are equal, all prompts asked at once.
-fn equal(path: &str, kv_type: KvType) -> usize {
-    let engine = engine(path, &millm_engine::EngineOptions { kv_type, ..options() });
+/// Checks on each kernel set that at least `least` of the 19 answers are equal, with all prompts in one batch.
+fn check(path: &str, kv_type: KvType, least: usize) {
+    for kernels in kernel_sets() {
+        let equal = equal(path, kv_type, kernels);
+        assert!(equal >= least, "{path} on {kernels}: {equal} of 19 answers are equal");
+    }
+}
+
+/// Returns how many answers are equal.
+fn equal(path: &str, kv_type: KvType, kernels: KernelSet) -> usize {
+    let engine = engine(path, &EngineOptions { kv_type, kernels: Some(kernels), ..options() });
     let reference = reference();
     assert_eq!(reference.len(), 19);
     let running: Vec<_> = reference
@@ -36,31 +44,31 @@ fn equal(path: &str, kv_type: KvType) -> usize {
 
 #[test]
 fn bf16_is_exact() {
-    assert_eq!(equal("tiny-millm", KvType::F32), 19);
-    assert_eq!(equal("tiny-millm", KvType::F16), 19);
+    check("tiny-millm", KvType::F32, 19);
+    check("tiny-millm", KvType::F16, 19);
 }
 
 #[test]
 fn f16() {
-    assert_eq!(equal("tiny-millm-gguf/tiny-f16.gguf", KvType::F16), 19);
+    check("tiny-millm-gguf/tiny-f16.gguf", KvType::F16, 19);
 }
 
 #[test]
 fn q8_0() {
-    assert_eq!(equal("tiny-millm-gguf/tiny-Q8_0.gguf", KvType::F16), 19);
+    check("tiny-millm-gguf/tiny-Q8_0.gguf", KvType::F16, 19);
 }
 
 #[test]
 fn q4_k_m() {
-    assert!(equal("tiny-millm-gguf/tiny-Q4_K_M.gguf", KvType::F16) >= 17);
+    check("tiny-millm-gguf/tiny-Q4_K_M.gguf", KvType::F16, 17);
 }
 
 #[test]
 fn q4_0() {
-    assert!(equal("tiny-millm-gguf/tiny-Q4_0.gguf", KvType::F16) >= 17);
+    check("tiny-millm-gguf/tiny-Q4_0.gguf", KvType::F16, 17);
 }
 
 #[test]
 fn q2_k() {
-    assert!(equal("tiny-millm-gguf/tiny-Q2_K.gguf", KvType::F16) >= 17);
+    check("tiny-millm-gguf/tiny-Q2_K.gguf", KvType::F16, 17);
 }

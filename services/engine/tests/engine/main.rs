@@ -1,18 +1,18 @@
-//! The engine against other people's numbers (transformers, llama.cpp) and against itself (batched or alone),
-//! through the path that serves.
+//! Compares the engine with references of transformers and llama.cpp, and a request in a batch with the same request
+//! alone.
 
-mod arrivals;
 mod batching;
+mod candle;
 mod config_keys;
-mod constraints;
-mod crowding;
-mod device;
 mod failures;
 mod families;
 mod fixtures;
+mod grammar;
 mod greedy;
-mod guessing;
-mod packed;
-mod sharing;
-mod stretching;
-mod wrapped;
+mod multimodal;
+mod mxfp4;
+mod preemption;
+mod prefix_cache;
+mod random_arrivals;
+mod rope_regimes;
+mod speculative;

@@ -1,30 +1,30 @@
-//! An allocator that counts what is held.
+//! An allocator that counts the bytes allocated.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
 fn more(bytes: usize) {
-    let held = HELD.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    let held = ALLOCATED.fetch_add(bytes, Ordering::Relaxed) + bytes;
     PEAK.fetch_max(held, Ordering::Relaxed);
 }
 
 fn less(bytes: usize) {
-    HELD.fetch_sub(bytes, Ordering::Relaxed);
+    ALLOCATED.fetch_sub(bytes, Ordering::Relaxed);
 }
 
-// SAFETY: each call goes to the system's allocator; counting allocates nothing.
+// SAFETY: each call goes to the system's allocator. Counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         more(layout.size());
-        // SAFETY: the caller's promises are the system's.
+        // SAFETY: the caller's guarantees are those that the system's allocator needs.
         unsafe { System.alloc(layout) }
     }
 
@@ -48,17 +48,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Counts from a moment on.
+/// A count that begins at some moment.
 pub struct Counted(usize);
 
 impl Counted {
     pub fn from_now() -> Self {
-        let held = HELD.load(Ordering::Relaxed);
+        let held = ALLOCATED.load(Ordering::Relaxed);
         PEAK.store(held, Ordering::Relaxed);
         Self(held)
     }
 
-    /// The most that was held at once since then.
+    /// Returns the most bytes that were allocated at the same time since then.
     pub fn peak(&self) -> usize {
         PEAK.load(Ordering::Relaxed) - self.0
     }

@@ -1,4 +1,4 @@
-//! The estimate of `millm_model::memory`, held against what an engine really allocates: the allocator counts.
+//! Compares the estimate of `millm_model::memory` with what an engine allocates. The allocator counts.
 
 mod counting;
 
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
 use counting::Counted;
-use millm_engine::{Engine, EngineOptions, Event, KvType, Request, Sampling, Sink};
+use millm_engine::{Engine, EngineOptions, Event, KvType, Request, SamplingParams, Sink};
 use millm_model::Checkpoint;
 use millm_model::memory::{self, Workload};
 use millm_sandbox::Tokenizer;
@@ -15,7 +15,7 @@ fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
 }
 
-/// Every model of the fixtures: each family, and each type of file.
+/// Returns every model of the fixtures: each family, and each file format.
 fn models() -> Vec<PathBuf> {
     let folder =
         |name: &str| std::fs::read_dir(fixtures().join(name)).expect("fixtures are in tests/fixtures");
@@ -60,7 +60,7 @@ fn fill(engine: &Engine, slots: usize) {
     for slot in 0..slots {
         let prompt: Vec<u32> = (0..context / 2).map(|n| ((n * 7 + slot) % vocabulary) as u32).collect();
         let request =
-            Request { sampling: Sampling::greedy(), ignore_eos: true, prompt, ..Request::default() };
+            Request { sampling: SamplingParams::greedy(), ignore_eos: true, prompt, ..Request::default() };
         engine.submit(request, Box::new(Ends(ends.clone()))).expect("there is a slot for each");
     }
     drop(ends);
@@ -68,7 +68,7 @@ fn fill(engine: &Engine, slots: usize) {
 }
 
 #[test]
-fn the_estimate_is_what_is_allocated() {
+fn the_estimate_is_near_the_allocated_memory() {
     let mut wrong = Vec::new();
     for path in models() {
         for slots in [1, 8] {
@@ -81,14 +81,14 @@ fn the_estimate_is_what_is_allocated() {
                 prefill_chunk: options.prefill_chunk,
                 kv_element_bytes: options.kv_type.bytes(),
             };
-            let held = memory::held_bytes(checkpoint.tensors());
-            let estimate = memory::estimate(checkpoint.spec(), held, &workload);
+            let weights = memory::loaded_bytes(checkpoint.tensors());
+            let estimate = memory::estimate(checkpoint.spec(), weights, &workload);
             let counted = Counted::from_now();
             let tokenizer = Tokenizer::of(&checkpoint.tokenizer_files()).expect("good");
             let engine = Engine::load(&checkpoint, &options, &mut |_| {}).expect("loads");
-            assert_eq!(engine.weight_bytes(), held, "{}", path.display());
+            assert_eq!(engine.weight_bytes(), weights, "{}", path.display());
             fill(&engine, slots);
-            // What a process takes beside is not the allocator's.
+            // The allocator does not count the process itself.
             let estimated = estimate.total() - memory::PROCESS_BYTES;
             let counted = counted.peak() as u64;
             let ratio = estimated as f64 / counted as f64;

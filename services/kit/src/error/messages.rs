@@ -1,27 +1,33 @@
-//! The sentences of the error table, one constructor each: nobody else words an error for people.
+//! The sentences of errors, one constructor for each: no other code words an error of the table for people.
 
 use std::{fmt::Display, time::Duration};
 
 use super::{Reason, ServiceError};
-use crate::format::gigabytes;
+use crate::{
+    format::{excerpt, gigabytes},
+    request_id::{self, RequestId},
+};
 
 impl ServiceError {
+    /// No model has this name.
     pub fn model_not_found(model: impl Display) -> Self {
         Self::new(Reason::ModelNotFound, format!("Model not found: '{model}'."))
     }
 
+    /// The model is registered: `id` and `name` are those of the existing row.
     pub fn model_already_exists(id: i64, name: &str, quantization: impl Display) -> Self {
         Self::new(Reason::ModelAlreadyExists, format!("Model already exists: '{name}' ({quantization})."))
             .with("model_id", id)
             .with("name", name)
     }
 
+    /// The text is not a repository id.
     pub fn invalid_repo_id(repo: &str) -> Self {
-        // Hostile input goes back shortened and escaped.
-        let shown: String = repo.chars().take(120).flat_map(char::escape_debug).collect();
-        Self::new(Reason::InvalidRepoId, format!("Invalid repository id '{shown}': expected 'owner/name'."))
+        let repo = excerpt(repo);
+        Self::new(Reason::InvalidRepoId, format!("Invalid repository id '{repo}': expected 'owner/name'."))
     }
 
+    /// The hub has no such model repository.
     pub fn repo_not_found(repo: impl Display) -> Self {
         Self::new(
             Reason::RepoNotFound,
@@ -29,29 +35,35 @@ impl ServiceError {
         )
     }
 
+    /// The repository is a dataset.
     pub fn dataset_not_model(repo: impl Display) -> Self {
         Self::new(Reason::RepoNotFound, format!("Model not found: '{repo}' is a dataset, not a model."))
     }
 
+    /// The repository is gated and no token was given.
     pub fn gated_no_token(repo: impl Display) -> Self {
         Self::new(Reason::GatedModelNoToken, format!("'{repo}' is gated: a Hugging Face token is needed."))
     }
 
+    /// The repository is gated and the token's owner has no access. `url`: where to request it.
     pub fn gated_no_access(repo: impl Display, url: impl Display) -> Self {
         Self::new(
             Reason::GatedModelNoAccess,
-            format!("Your token has no access to '{repo}'. Ask for it at {url}."),
+            format!("Your token has no access to '{repo}'. Request access at {url}."),
         )
     }
 
+    /// The hub rejected the token.
     pub fn invalid_hf_token() -> Self {
         Self::new(Reason::InvalidHfToken, "Hugging Face rejected the token.")
     }
 
+    /// The path of a local model cannot be used. `why`: "it must be absolute".
     pub fn invalid_local_path(why: impl Display) -> Self {
         Self::new(Reason::InvalidLocalPath, format!("Invalid model path: {why}."))
     }
 
+    /// The repository asks for custom code.
     pub fn remote_code_required(repo: impl Display, architecture: impl Display) -> Self {
         Self::new(
             Reason::RemoteCodeRequired,
@@ -62,6 +74,7 @@ impl ServiceError {
         )
     }
 
+    /// The architecture is not implemented. `supported`: a list of names.
     pub fn unsupported_architecture(architecture: impl Display, supported: impl Display) -> Self {
         Self::new(
             Reason::UnsupportedArchitecture,
@@ -69,10 +82,12 @@ impl ServiceError {
         )
     }
 
+    /// A file of the model is not valid.
     pub fn invalid_model_file(file: impl Display, why: impl Display) -> Self {
         Self::new(Reason::InvalidModelFile, format!("{file}: {why}."))
     }
 
+    /// A download failed after its last attempt.
     pub fn download_failed(why: impl Display) -> Self {
         Self::new(
             Reason::ModelDownloadFailed,
@@ -80,15 +95,17 @@ impl ServiceError {
         )
     }
 
+    /// The hub does not answer. `next_try`: "in 30 s".
     pub fn hub_unavailable(host: impl Display, next_try: impl Display) -> Self {
         Self::new(Reason::HubUnavailable, format!("{host} is not answering; next try {next_try}."))
     }
 
-    /// To a question that is asked once only.
+    /// The hub did not answer a request that is not retried.
     pub fn hub_gave_no_answer(host: impl Display, why: impl Display) -> Self {
         Self::new(Reason::HubUnavailable, format!("{host} gave no answer: {why}."))
     }
 
+    /// A file had the wrong checksum twice.
     pub fn checksum_mismatch(file: impl Display, expected: impl Display, got: impl Display) -> Self {
         Self::new(
             Reason::ChecksumMismatch,
@@ -96,6 +113,7 @@ impl ServiceError {
         )
     }
 
+    /// The disk has too little space.
     pub fn insufficient_disk(required_bytes: u64, available_bytes: u64) -> Self {
         Self::new(
             Reason::InsufficientDisk,
@@ -109,12 +127,13 @@ impl ServiceError {
         .with("available_bytes", available_bytes)
     }
 
+    /// The model does not fit the free memory.
     pub fn insufficient_memory(required_bytes: u64, available_bytes: u64) -> Self {
         Self::new(
             Reason::InsufficientMemory,
             format!(
-                "Model requires ~{} GB, only {} GB available. (Loads all the same with \
-                 allow_insufficient_memory.)",
+                "Model requires ~{} GB, only {} GB available. Set \
+                 allow_insufficient_memory to load it anyway.",
                 gigabytes(required_bytes),
                 gigabytes(available_bytes)
             ),
@@ -123,10 +142,12 @@ impl ServiceError {
         .with("available_bytes", available_bytes)
     }
 
+    /// A load failed.
     pub fn load_failed(why: impl Display) -> Self {
         Self::new(Reason::ModelLoadFailed, format!("Failed to load: {why}."))
     }
 
+    /// A load ran out of memory.
     pub fn load_out_of_memory() -> Self {
         Self::new(
             Reason::ModelLoadFailed,
@@ -134,6 +155,7 @@ impl ServiceError {
         )
     }
 
+    /// A request ran out of memory.
     pub fn request_out_of_memory() -> Self {
         Self::new(
             Reason::InsufficientMemory,
@@ -141,10 +163,12 @@ impl ServiceError {
         )
     }
 
+    /// The model is loaded.
     pub fn already_loaded(name: impl Display) -> Self {
         Self::new(Reason::ModelAlreadyLoaded, format!("'{name}' is already loaded."))
     }
 
+    /// The named model is not loaded.
     pub fn not_loaded(name: impl Display) -> Self {
         Self::new(
             Reason::ModelNotLoaded,
@@ -152,23 +176,27 @@ impl ServiceError {
         )
     }
 
+    /// No model is loaded.
     pub fn nothing_loaded() -> Self {
         Self::new(Reason::ModelNotLoaded, "No model is loaded: load one with 'millm load <name>'.")
     }
 
+    /// The model is loading: the call may be repeated.
     pub fn loading(name: impl Display) -> Self {
         Self::new(Reason::ModelLoading, format!("'{name}' is loading.")).retry_after(Duration::from_secs(2))
     }
 
-    /// `why`: "is still downloading", "failed to download".
+    /// The model cannot be loaded yet. `why`: "is still downloading", "failed to download".
     pub fn not_ready(name: impl Display, why: impl Display) -> Self {
         Self::new(Reason::ModelNotReady, format!("'{name}' {why}."))
     }
 
+    /// The model is loaded and cannot be removed.
     pub fn in_use(name: impl Display) -> Self {
         Self::new(Reason::ModelInUse, format!("'{name}' is loaded: unload it first."))
     }
 
+    /// The prompt has more tokens than the context holds.
     pub fn context_length_exceeded(tokens: usize, context: usize) -> Self {
         Self::new(
             Reason::ContextLengthExceeded,
@@ -178,58 +206,64 @@ impl ServiceError {
         .with("context_length", context)
     }
 
+    /// Too many requests wait.
     pub fn queue_full(waiting: usize) -> Self {
         Self::new(Reason::QueueFull, format!("Too many requests: {waiting} waiting."))
             .retry_after(Duration::from_secs(1))
     }
 
-    pub fn answer_not_read(most: usize) -> Self {
+    /// The client reads a stream too slowly. `limit`: bytes of a response that may wait to be read.
+    pub fn response_not_read(limit: usize) -> Self {
         let why = format!(
-            "Cancelled: more than {most} bytes of the answer waited to be read, the most allowed now. Read the stream as \
-             it comes."
+            "Cancelled: more than {limit} bytes of the response waited to be read, which is the limit now. Read the \
+             stream as it arrives."
         );
         Self::new(Reason::Cancelled, why)
     }
 
-    pub fn answers_not_read(held: usize, most: usize) -> Self {
+    /// Responses that are not streamed take too much memory. `held`, `limit`: bytes of all of them.
+    pub fn too_many_large_responses(held: usize, limit: usize) -> Self {
         let why = format!(
-            "Too many large answers: {held} bytes of them are held, the most allowed is {most}. Try again, or stream."
+            "Too many large responses: they hold {held} bytes, the limit is {limit}. Try again later, or use streaming."
         );
         Self::new(Reason::QueueFull, why).retry_after(Duration::from_secs(1))
     }
 
+    /// The call was cancelled.
     pub fn cancelled() -> Self {
         Self::new(Reason::Cancelled, "Cancelled.")
     }
 
-    /// `why` continues the field's name: "must be between 0 and 2".
+    /// A field of the request is not valid. `why` follows the field's name: "must be between 0 and 2".
     pub fn invalid_argument(field: &str, why: impl Display) -> Self {
         Self::new(Reason::InvalidArgument, format!("'{field}' {why}.")).with("field", field)
     }
 
+    /// Something other than a model does not exist.
     pub fn not_found(what: impl Display) -> Self {
         Self::new(Reason::NotFound, format!("Not found: {what}."))
     }
 
+    /// The row has changed since its etag was read.
     pub fn conflict(name: impl Display) -> Self {
         Self::new(Reason::Conflict, format!("'{name}' has changed since it was read: read it again."))
     }
 
-    /// `what`: "Host 'evil.example'". The setting that would allow it is named.
+    /// A request from a site that is not allowed. `what`: "Host 'evil.example'"; `setting` would allow it.
     pub fn forbidden(what: impl Display, setting: &str) -> Self {
         Self::new(Reason::Forbidden, format!("{what} is not allowed here; {setting} allows it."))
     }
 
+    /// A service does not answer.
     pub fn service_unavailable(service: impl Display) -> Self {
         Self::new(Reason::ServiceUnavailable, format!("The {service} is not answering. Try again soon."))
             .retry_after(Duration::from_secs(1))
     }
 
-    /// Logs `cause` under a fresh request id; people get the id alone.
+    /// Logs `cause` with the id of the request (a random one outside of a request) and returns an error that names the
+    /// id alone: causes are for the log.
     pub fn internal(cause: impl Display) -> Self {
-        use std::time::{SystemTime, UNIX_EPOCH};
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
-        let id = format!("{:012x}", nanos & 0xffff_ffff_ffff);
+        let id = request_id::current().unwrap_or_else(RequestId::random);
         tracing::error!(request_id = %id, "internal error: {cause:#}");
         Self::new(Reason::Internal, format!("Internal error (request {id}).")).with("request_id", id)
     }

@@ -1,6 +1,7 @@
-//! The error that every service answers with: a reason from the table, a sentence for people, details for
-//! programs. It travels as `google.rpc.ErrorInfo` (and `RetryInfo`) in the gRPC status, and comes out the same
-//! on the other side of a [`crate::Conn`], so REST, CLI and page show what the service said.
+//! The error that every service answers with: a reason from the table, a sentence for people, details for programs.
+//!
+//! It travels in the gRPC status as `google.rpc.ErrorInfo` and `google.rpc.RetryInfo`. The client of a
+//! [`Channel`](crate::Channel) decodes the same error again, so REST, CLI and page show the service's own words.
 
 mod messages;
 mod table;
@@ -16,41 +17,46 @@ pub use table::Reason;
 
 const DOMAIN: &str = "millm";
 
-/// A typed failure. Build one with the constructor named after its reason (`model_not_found`, …).
+/// An error for callers. Each kind has its constructor, such as [`ServiceError::model_not_found`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ServiceError {
+    /// The row of the error table.
     pub reason: Reason,
-    /// A sentence for people, as the table has it.
+    /// A sentence for people.
     pub message: String,
-    /// Facts for programs: `model_id`, `required_bytes`, `field`, …
+    /// Values for programs, such as `model_id`, `required_bytes` or `field`.
     pub details: HashMap<String, String>,
-    /// When it makes sense to ask again.
+    /// How long to wait before the call is repeated, where repeating it may help.
     pub retry_after: Option<Duration>,
 }
 
 impl ServiceError {
+    /// Returns an error without details. Prefer the constructor of the kind.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into(), details: HashMap::new(), retry_after: None }
     }
 
+    /// Returns the error with one more detail.
     #[must_use]
     pub fn with(mut self, key: &str, value: impl ToString) -> Self {
         self.details.insert(key.to_owned(), value.to_string());
         self
     }
 
+    /// Returns the error with the time after which the call may be repeated.
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
         self
     }
 
+    /// Returns the HTTP status code of the reason.
     pub fn http_status(&self) -> u16 {
         self.reason.http_status()
     }
 
-    /// As a resource stores it (`Model.error`, `Download.error`).
+    /// Encodes the error for a resource that stores it (`Model.error`, `Download.error`).
     pub fn to_rpc(&self) -> rpc::Status {
         let info = rpc::ErrorInfo {
             reason: self.reason.name().to_owned(),
@@ -65,7 +71,7 @@ impl ServiceError {
         rpc::Status { code: self.reason.code() as i32, message: self.message.clone(), details }
     }
 
-    /// From a resource's stored error. Unknown details become INTERNAL with the message kept.
+    /// Decodes a resource's stored error. Without a reason of the table, the status code's nearest reason is taken.
     pub fn from_rpc(status: &rpc::Status) -> Self {
         let mut error = Self::new(Reason::from_code(Code::from(status.code)), status.message.clone());
         for detail in &status.details {
@@ -109,7 +115,7 @@ impl From<Status> for ServiceError {
 }
 
 impl From<&Status> for ServiceError {
-    /// The same error that the service raised; a status of no service of ours keeps its code's nearest reason.
+    /// Decodes the error that the service raised. A status without a reason of the table gets its code's nearest one.
     fn from(status: &Status) -> Self {
         let details = status.get_error_details();
         let mut error = match details.error_info() {
@@ -132,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_survives_the_wire() {
+    fn an_error_is_the_same_after_encoding_and_decoding() {
         for reason in Reason::ALL {
             let error = ServiceError::new(*reason, "what happened")
                 .with("model_id", 7)
@@ -143,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_status_keeps_its_meaning() {
+    fn a_status_without_a_reason_gets_the_nearest() {
         let error = ServiceError::from(Status::unavailable("tcp connect error"));
         assert_eq!(error.reason, Reason::ServiceUnavailable);
         assert_eq!(error.http_status(), 503);

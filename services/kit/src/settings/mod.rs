@@ -1,6 +1,7 @@
-//! Settings: defaults < `millm.toml` < environment < flags, each parsed once into its type.
+//! Settings: defaults, overridden by `millm.toml`, then by the environment, then by flags.
 //!
-//! One table (below) makes the struct, reads every layer, prints `millm config` and the README's table.
+//! One table (below) defines the struct, reads every layer, and prints `millm config` and the README's table. Each
+//! value is parsed once into its type.
 
 mod value;
 
@@ -8,19 +9,24 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use url::Url;
 
-use crate::Secret;
-pub use value::{DatabaseUrl, DeviceChoice, KeepAlive, LogFormat, SettingValue};
+use crate::secret::Secret;
+pub use value::{DatabaseUrl, DeviceChoice, KeepAlive, KernelChoice, LogFormat, SettingValue};
 
-/// Where a value came from.
+/// Where a value comes from. Later layers override earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
+    /// The value of the table below.
     Default,
+    /// `millm.toml`.
     File,
+    /// An environment variable.
     Environment,
+    /// A flag of the command line.
     Flag,
 }
 
 impl Layer {
+    /// Returns the layer's name for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Default => "default",
@@ -31,32 +37,61 @@ impl Layer {
     }
 }
 
+/// A setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
+    /// The value is not of the setting's type.
     #[error("{name} = '{value}' ({layer}): {why}")]
-    Invalid { name: String, value: String, layer: &'static str, why: String },
+    Invalid {
+        /// The setting, as its layer spells it.
+        name: String,
+        /// The text of the value, or `***`.
+        value: String,
+        /// Where the value comes from.
+        layer: &'static str,
+        /// What was expected.
+        why: String,
+    },
+    /// There is no such setting.
     #[error("{file}: unknown setting '{key}'; known: {known}")]
-    Unknown { file: String, key: String, known: String },
+    Unknown {
+        /// The file, or `flag`.
+        file: String,
+        /// The unknown key.
+        key: String,
+        /// All known keys.
+        known: String,
+    },
+    /// The file is not valid.
     #[error("{file}: {why}")]
-    File { file: String, why: String },
+    File {
+        /// The name of the file.
+        file: String,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// One row of `millm config` and of the README's table.
 #[derive(Debug, Clone)]
 pub struct Row {
-    /// As in `millm.toml`.
+    /// The key in `millm.toml`.
     pub key: &'static str,
+    /// The environment variable.
     pub env: &'static str,
+    /// The default as text; empty for none.
     pub default: &'static str,
+    /// One line for people.
     pub about: &'static str,
-    /// As it prints: secrets hidden.
+    /// The value as text, secrets hidden.
     pub value: String,
+    /// Where the value comes from.
     pub layer: Layer,
 }
 
 macro_rules! settings {
     ($($(#[doc = $about:literal])+ $field:ident: $ty:ty = $default:literal, $env:literal;)*) => {
-        /// Every setting, validated.
+        /// All settings, each of its type.
         #[derive(Debug, Clone)]
         pub struct Settings {
             $($(#[doc = $about])+ pub $field: $ty,)*
@@ -84,7 +119,7 @@ macro_rules! settings {
                 })
             }
 
-            /// One row per setting, in the table's order.
+            /// Returns one row for each setting, in the order of the table.
             pub fn rows(&self) -> Vec<Row> {
                 vec![$(Row {
                     key: stringify!($field),
@@ -99,75 +134,89 @@ macro_rules! settings {
     };
 }
 
+/// The most tokens that `speculate` may draft per step.
+///
+/// The engine has the same limit, which the runtime checks when it is compiled.
+pub const MAX_DRAFT_TOKENS: u32 = 16;
+
 settings! {
-    /// Address to listen on. Anything but loopback puts an unprotected server on the network.
+    /// Address to listen on. Any address but loopback exposes an unprotected server to the network.
     host: IpAddr = "127.0.0.1", "HOST";
-    /// Port to listen on; empty: the gateway's 8000, or alone 8101 catalog, 8102 downloader, 8103 runtime.
+    /// Port to listen on. Empty: 8000 with the gateway; a service alone uses 8101 (catalog), 8102 (downloader) or 8103 (runtime).
     port: Option<u16> = "", "PORT";
-    /// `sqlite://path` or `postgres://…`.
+    /// Database of the catalog: `sqlite://path` or `postgres://…`.
     database_url: DatabaseUrl = "sqlite://./data/millm.db", "DATABASE_URL";
-    /// Where models are kept.
+    /// Folder where models are stored.
     model_cache_dir: PathBuf = "./data/models", "MODEL_CACHE_DIR";
-    /// Hugging Face token for gated repositories; kept in memory only.
+    /// Hugging Face token for gated repositories. It is kept in memory only.
     hf_token: Option<Secret> = "", "HF_TOKEN";
-    /// The hub.
+    /// Address of the Hugging Face hub.
     hf_endpoint: Url = "https://huggingface.co", "HF_ENDPOINT";
-    /// Where Hugging Face's own tools keep theirs; empty: `~/.cache/huggingface`.
+    /// Folder of Hugging Face's own tools. Empty: `~/.cache/huggingface`.
     hf_home: Option<PathBuf> = "", "HF_HOME";
-    /// What they have downloaded: used instead of downloading it again, never written; empty: `hub` in `hf_home`.
+    /// Download cache of Hugging Face's own tools: its files are reused, and it is never written. Empty: `hub` in `hf_home`.
     hf_hub_cache: Option<PathBuf> = "", "HF_HUB_CACHE";
-    /// Model to load at start, by handle or id.
+    /// Model to load at startup, by handle or id.
     auto_load_model: Option<String> = "", "AUTO_LOAD_MODEL";
-    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `millm_downloader=debug,info`.
+    /// Log level: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `millm_downloader=debug,info`.
     log_level: String = "info", "LOG_LEVEL";
-    /// `console` or `json`.
+    /// Log format: `console` or `json`.
     log_format: LogFormat = "console", "LOG_FORMAT";
-    /// The catalog, when it runs elsewhere.
+    /// Address of the catalog, if it runs in another process.
     catalog_url: Option<Url> = "", "MILLM_CATALOG_URL";
-    /// The downloader, when it runs elsewhere.
+    /// Address of the downloader, if it runs in another process.
     downloader_url: Option<Url> = "", "MILLM_DOWNLOADER_URL";
-    /// The runtime, when it runs elsewhere.
+    /// Address of the runtime, if it runs in another process.
     runtime_url: Option<Url> = "", "MILLM_RUNTIME_URL";
-    /// Host names besides loopback and HOST that requests may name, comma-separated; `*` allows all.
+    /// Host names that requests may use besides loopback and HOST, comma-separated. `*` allows all.
     allowed_hosts: Vec<String> = "", "MILLM_ALLOWED_HOSTS";
-    /// Web origins besides the own that may call, comma-separated; `*` allows all.
+    /// Web origins that may call besides the server's own, comma-separated. `*` allows all.
     allowed_origins: Vec<String> = "", "MILLM_ALLOWED_ORIGINS";
-    /// Tokens a request may hold, prompt and answer; at most what the model was made for.
+    /// Maximum tokens of a request, prompt and output together. The model's own limit applies too.
     context_length: u32 = "4096", "MILLM_CONTEXT_LENGTH";
-    /// Requests that run at once; more wait.
+    /// Maximum requests that run at the same time. Others wait in the queue.
     parallel_requests: u32 = "8", "MILLM_PARALLEL_REQUESTS";
-    /// Tokens the KV cache holds for all requests together; 0: a whole context for each that runs.
+    /// Tokens that the KV cache holds for all requests together. 0: a full context for each parallel request.
     kv_cache_tokens: u32 = "0", "MILLM_KV_CACHE_TOKENS";
-    /// Tokens guessed ahead from a text's own repetitions, at most 16; the text is the same, and comes sooner where it repeats itself.
+    /// Maximum draft tokens per step for prompt-lookup speculative decoding (0–16, 0 = off). Output is unchanged.
     speculate: u32 = "0", "MILLM_SPECULATE";
-    /// Requests that may wait.
+    /// Maximum requests that wait in the queue.
     queue_size: u32 = "64", "MILLM_QUEUE_SIZE";
-    /// Models in memory at once. The least recently used leaves for another, sooner when memory is short.
+    /// Models kept in memory. The least recently used is evicted when the limit or memory is reached.
     max_loaded_models: u32 = "1", "MILLM_MAX_LOADED_MODELS";
-    /// Load a finished model when a request names it; the request waits.
+    /// Load a downloaded model when a request names it. The request waits for the load.
     load_on_demand: bool = "false", "MILLM_LOAD_ON_DEMAND";
-    /// How long a request waits for its model to be loaded, in seconds or such as 5m.
+    /// Maximum time that a request waits for its model to load, in seconds or as in `5m`.
     load_timeout: Duration = "300", "MILLM_LOAD_TIMEOUT";
-    /// How long a model stays loaded that nobody uses, in seconds or such as 5m; -1: for ever.
+    /// Time after which an unused model is unloaded, in seconds or as in `5m`. -1: never.
     keep_alive: KeepAlive = "-1", "MILLM_KEEP_ALIVE";
-    /// Where models run: cpu, cuda, cuda:1 and so on; auto: the first GPU where this build can use one and there is one.
+    /// Device that models run on: `cpu`, `cuda`, `cuda:1` and so on. `auto`: the first GPU if this build supports it, else the CPU.
     device: DeviceChoice = "auto", "MILLM_DEVICE";
-    /// Threads for inference and quantizing; 0: one per core.
+    /// CPU kernels that models run with: `portable`, `avx2`, `avx512` or `amx`. `auto`: the fastest that the CPU supports.
+    kernels: KernelChoice = "auto", "MILLM_KERNELS";
+    /// Threads for inference and quantization. 0: one per core.
     threads: u32 = "0", "MILLM_THREADS";
-    /// How long unloading and shutting down wait for running requests, in seconds.
+    /// Maximum time that unloading and shutdown wait for running requests, in seconds or as in `5m`.
     drain_timeout: Duration = "30", "MILLM_DRAIN_TIMEOUT";
-    /// Downloads at once; more queue.
+    /// Maximum downloads that run at the same time. Others wait in the queue.
     max_concurrent_downloads: u32 = "1", "MILLM_MAX_CONCURRENT_DOWNLOADS";
-    /// Tries after a failed one, with growing pauses.
+    /// Retries of a failed request to the hub, with exponential backoff.
     download_retries: u32 = "3", "MILLM_DOWNLOAD_RETRIES";
-    /// A transfer without a byte for so many seconds is stalled and tried again.
+    /// Time without received data after which a transfer is retried, in seconds or as in `5m`.
     download_stall_timeout: Duration = "30", "MILLM_DOWNLOAD_STALL_TIMEOUT";
-    /// A hub that keeps failing is left alone for so many seconds before it is tried again.
+    /// Pause before a hub that keeps failing is asked again, in seconds or as in `5m`.
     hub_pause: Duration = "30", "MILLM_HUB_PAUSE";
 }
 
 impl Settings {
-    /// `file`: `millm.toml`'s text with its name, when there is one. `env`: the environment. `flags`: by key.
+    /// Reads all layers.
+    ///
+    /// `file` is the name and the text of `millm.toml`, if it exists. `env` returns the value of an environment
+    /// variable. `flags` are values by key.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file is invalid, a key is unknown or a value is not of its setting's type.
     pub fn load(
         file: Option<(&str, &str)>,
         env: impl Fn(&str) -> Option<String>,
@@ -185,7 +234,7 @@ impl Settings {
             }
         }
         for (flag, value) in flags {
-            let key = known(flag).ok_or_else(|| unknown("flag", flag))?;
+            let key = known_key(flag).ok_or_else(|| unknown_key("flag", flag))?;
             texts.insert(key, (value.clone(), Layer::Flag));
         }
         let mut settings = Self::resolve(&texts)?;
@@ -193,7 +242,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// As huggingface_hub finds it, so that both mean the same folder.
+    /// Finds the download cache as huggingface_hub does, so that both use the same folder.
     fn find_hub_cache(&mut self, env: &impl Fn(&str) -> Option<String>) {
         let folder = |name: &str| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
@@ -205,7 +254,11 @@ impl Settings {
         }
     }
 
-    /// The README's table.
+    /// Returns the README's table of settings, in Markdown.
+    ///
+    /// # Panics
+    ///
+    /// Never: the defaults are valid.
     pub fn markdown() -> String {
         use std::fmt::Write as _;
         let defaults = Self::load(None, |_| None, &[]).expect("defaults are valid");
@@ -218,11 +271,11 @@ impl Settings {
     }
 }
 
-fn known(key: &str) -> Option<&'static str> {
+fn known_key(key: &str) -> Option<&'static str> {
     Settings::KEYS.iter().map(|(known, _)| *known).find(|known| *known == key)
 }
 
-fn unknown(file: &str, key: &str) -> SettingsError {
+fn unknown_key(file: &str, key: &str) -> SettingsError {
     let known: Vec<_> = Settings::KEYS.iter().map(|(key, _)| *key).collect();
     SettingsError::Unknown { file: file.into(), key: key.into(), known: known.join(", ") }
 }
@@ -233,7 +286,7 @@ fn parse_file(name: &str, text: &str) -> Result<Vec<(&'static str, String)>, Set
     table
         .into_iter()
         .map(|(key, value)| {
-            let known = known(&key).ok_or_else(|| unknown(name, &key))?;
+            let known = known_key(&key).ok_or_else(|| unknown_key(name, &key))?;
             let scalar = |value: &toml::Value| match value {
                 toml::Value::String(s) => Ok(s.clone()),
                 toml::Value::Table(_) | toml::Value::Array(_) | toml::Value::Datetime(_) => {
@@ -261,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn later_layers_win() {
+    fn later_layers_override_earlier_ones() {
         let file = Some(("millm.toml", "port = 9000\nlog_level = 'debug'\nallowed_hosts = ['a', 'b']"));
         let flags = [("log_level", "warn".to_owned())];
         let settings = Settings::load(file, env(&[("PORT", "9001")]), &flags).unwrap();
@@ -275,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
+    fn invalid_settings_are_named() {
         let error = |file, pairs: &[_]| Settings::load(file, env(pairs), &[]).unwrap_err().to_string();
         assert_eq!(
             error(None, &[("PORT", "many")]),
@@ -287,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hub_cache_is_where_huggingface_hub_has_it() {
+    fn the_hub_cache_is_found_as_huggingface_hub_finds_it() {
         let check = |pairs: &[_], expected: Option<&str>| {
             let settings = Settings::load(None, env(pairs), &[]).unwrap();
             assert_eq!(settings.hf_hub_cache, expected.map(PathBuf::from), "{pairs:?}");

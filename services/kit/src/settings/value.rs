@@ -1,16 +1,23 @@
-//! The types a setting can have: how each is read from text and shown.
+//! The types of settings: how each is parsed from text and displayed.
 
 use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use jiff::SignedDuration;
 use url::Url;
 
-use crate::Secret;
+use crate::secret::Secret;
 
+/// A type of settings.
 pub trait SettingValue: Sized {
-    /// Never shown, not even in an error.
+    /// Whether the value is hidden, also in errors.
     const SECRET: bool = false;
-    /// The error continues "NAME = 'text': ".
+    /// Parses the text of a value.
+    ///
+    /// # Errors
+    ///
+    /// Returns what was expected, to follow "NAME = 'text': ".
     fn parse(text: &str) -> Result<Self, String>;
+    /// Returns the value as text that [`SettingValue::parse`] accepts, secrets hidden.
     fn show(&self) -> String;
 }
 
@@ -92,40 +99,33 @@ impl SettingValue for bool {
 
 impl SettingValue for Duration {
     fn parse(text: &str) -> Result<Self, String> {
-        span(text.trim()).ok_or_else(|| "expected seconds, 0 or more, or such as 5m".to_owned())
+        let span = time_span(text.trim()).and_then(|span| Duration::try_from(span).ok());
+        span.ok_or_else(|| {
+            "expected a time of 0 or more: seconds such as 30, or with units such as 5m".to_owned()
+        })
     }
     fn show(&self) -> String {
         self.as_secs_f64().to_string()
     }
 }
 
-/// `90`, `1.5`, `500ms`, `5m`, `1h30m`.
-fn span(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Duration::try_from_secs_f64(seconds).ok();
+/// Parses seconds (`90`, `1.5`) or numbers with units (`500ms`, `5m`, `1h30m`).
+fn time_span(text: &str) -> Option<SignedDuration> {
+    if text.contains(char::is_whitespace) {
+        return None;
     }
-    let (mut total, mut rest) = (Duration::ZERO, text);
-    while !rest.is_empty() {
-        let (number, unit) = rest.split_at(rest.find(|c: char| c.is_ascii_alphabetic())?);
-        let end = unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len());
-        let seconds = match &unit[..end] {
-            "ms" => 0.001,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = &unit[end..];
+    match text.parse::<f64>() {
+        Ok(seconds) => SignedDuration::try_from_secs_f64(seconds).ok(),
+        Err(_) => text.parse().ok(),
     }
-    (!text.is_empty()).then_some(total)
 }
 
-/// How long something is kept that nobody uses.
+/// How long an unused model stays loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAlive {
+    /// Until it is unloaded on request, or evicted.
     Forever,
+    /// For this time after its last use.
     For(Duration),
 }
 
@@ -133,9 +133,9 @@ impl SettingValue for KeepAlive {
     fn parse(text: &str) -> Result<Self, String> {
         match text.trim() {
             "" => Ok(Self::Forever),
-            // Any negative time, as people know it from other servers.
-            text if text.strip_prefix('-').is_some_and(|text| span(text).is_some()) => Ok(Self::Forever),
-            text => Duration::parse(text).map(Self::For).map_err(|why| why + ", or -1 for ever"),
+            // Any negative time means forever, as in Ollama.
+            text if text.starts_with('-') && time_span(text).is_some() => Ok(Self::Forever),
+            text => Duration::parse(text).map(Self::For).map_err(|why| why + ", or -1 for forever"),
         }
     }
     fn show(&self) -> String {
@@ -146,12 +146,14 @@ impl SettingValue for KeepAlive {
     }
 }
 
-/// Where models are to run.
+/// The device that models shall run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// A GPU where there is one to use.
+    /// The first GPU if this build supports it, else the CPU.
     Auto,
+    /// The CPU.
     Cpu,
+    /// The GPU with this number.
     Cuda(u32),
 }
 
@@ -183,6 +185,52 @@ impl SettingValue for DeviceChoice {
     }
 }
 
+/// The CPU kernels that models run with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The fastest that the CPU supports.
+    Auto,
+    /// Plain Rust, compiled for the build's target.
+    Portable,
+    /// AVX2 and FMA.
+    Avx2,
+    /// AVX-512 with VNNI.
+    Avx512,
+    /// AVX-512, and AMX for prefill.
+    Amx,
+}
+
+impl KernelChoice {
+    const NAMES: [(&'static str, Self); 5] = [
+        ("auto", Self::Auto),
+        ("portable", Self::Portable),
+        ("avx2", Self::Avx2),
+        ("avx512", Self::Avx512),
+        ("amx", Self::Amx),
+    ];
+}
+
+impl FromStr for KernelChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let choice = Self::NAMES.into_iter().find(|(name, _)| *name == text.trim());
+        choice
+            .map(|(_, choice)| choice)
+            .ok_or_else(|| "expected auto, portable, avx2, avx512 or amx".to_owned())
+    }
+}
+
+impl SettingValue for KernelChoice {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+    fn show(&self) -> String {
+        let name = Self::NAMES.into_iter().find(|(_, choice)| choice == self);
+        name.map_or_else(String::new, |(name, _)| name.to_owned())
+    }
+}
+
 impl SettingValue for Url {
     fn parse(text: &str) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|e| format!("expected a URL: {e}"))?;
@@ -207,15 +255,17 @@ impl SettingValue for Secret {
     }
 }
 
-/// `sqlite://path`, `sqlite::memory:` or `postgres://…`; shown without its password.
+/// The address of a database: `sqlite://path`, `sqlite::memory:` or `postgres://…`. It displays without its password.
 #[derive(Clone)]
 pub struct DatabaseUrl(Secret);
 
 impl DatabaseUrl {
+    /// Returns the address with its password. Only the code that connects may call this.
     pub fn expose(&self) -> &str {
         self.0.expose()
     }
 
+    /// Returns whether the database is PostgreSQL; otherwise it is SQLite.
     pub fn is_postgres(&self) -> bool {
         self.expose().starts_with("postgres")
     }
@@ -247,9 +297,12 @@ impl SettingValue for DatabaseUrl {
     }
 }
 
+/// The format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
+    /// Text for people.
     Console,
+    /// One JSON object a line.
     Json,
 }
 
@@ -276,12 +329,24 @@ mod tests {
     #[test]
     fn times_in_seconds_or_with_units() {
         let parse = |text| Duration::parse(text).ok().map(|time| time.as_secs_f64());
-        for (text, seconds) in [("30", 30.0), ("0", 0.0), ("1.5", 1.5), ("5m", 300.0), ("1h30m", 5400.0)] {
+        for (text, seconds) in
+            [("30", 30.0), ("0", 0.0), ("1.5", 1.5), ("5m", 300.0), ("1h30m", 5400.0), ("1.5h", 5400.0)]
+        {
             assert_eq!(parse(text), Some(seconds), "{text}");
         }
         assert_eq!(parse("500ms"), Some(0.5));
         for text in ["", "m", "-1", "5x", "5m3", "1e400", "99999999999999999999h", "5 m", "NaN", "5é"] {
             assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn kernels_by_name() {
+        for text in ["auto", "portable", "avx2", "avx512", "amx"] {
+            assert_eq!(KernelChoice::parse(text).map(|kernels| kernels.show()), Ok(text.to_owned()));
+        }
+        for text in ["", "AVX2", "avx", "sse"] {
+            assert!(KernelChoice::parse(text).is_err(), "{text}");
         }
     }
 
@@ -297,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn keeping_for_ever_or_not() {
+    fn keep_alive_is_a_time_or_forever() {
         assert_eq!(KeepAlive::parse(""), Ok(KeepAlive::Forever));
         assert_eq!(KeepAlive::parse("-1"), Ok(KeepAlive::Forever));
         assert_eq!(KeepAlive::parse("-1m"), Ok(KeepAlive::Forever));
@@ -308,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn yes_or_no() {
+    fn booleans_in_several_spellings() {
         assert_eq!((bool::parse("True"), bool::parse("0")), (Ok(true), Ok(false)));
         assert!(bool::parse("").is_err());
     }

@@ -1,33 +1,26 @@
-//! MXFP4 as safetensors hold it: the blocks' sixteen bytes in one tensor, neighbours in one byte, and their scales in
-//! another. The decoder reads blocks as ggml has them: the scale, then bytes of which the low nibbles are the first half.
+//! MXFP4 in safetensors files: one tensor holds the sixteen bytes of each block, with neighbouring elements in one byte,
+//! and another tensor holds the scales. The decoder reads ggml's blocks: the scale, then bytes whose low nibbles are the
+//! first half of the elements.
 
 use std::collections::HashMap;
-use std::ops::Range;
 
-use super::Found;
+use super::found::{BlockScales, FoundTensor};
 use crate::tensor::TensorType;
 
 const BLOCKS: &str = "_blocks";
 const SCALES: &str = "_scales";
-/// Both are bytes to the file.
+/// The element type of both tensors.
 const DTYPE: &str = "U8";
-/// Bytes of a block without its scale.
+/// The bytes of a block without its scale.
 pub(super) const BODY: usize = 16;
 
-/// Where the scales of a tensor of blocks are.
-#[derive(Debug, Clone)]
-pub(super) struct Scales {
-    pub map: usize,
-    pub range: Range<usize>,
-}
-
-/// Makes one tensor, under the blocks' name, of blocks `[.., columns / 32, 16]` and scales `[.., columns / 32]`. What has no
-/// partner stays what it was.
-pub(super) fn join(found: &mut [Found]) {
+/// Joins blocks `[.., columns / 32, 16]` and scales `[.., columns / 32]` into one tensor under the blocks' name. A tensor
+/// without a partner stays as it is.
+pub(super) fn join(found: &mut [FoundTensor]) {
     let scales = found.iter().filter(|tensor| tensor.dtype == DTYPE && tensor.name.ends_with(SCALES));
-    let scales: HashMap<String, (Vec<usize>, Scales)> = scales
+    let scales: HashMap<String, (Vec<usize>, BlockScales)> = scales
         .map(|tensor| {
-            let place = Scales { map: tensor.map, range: tensor.range.clone() };
+            let place = BlockScales { map: tensor.map, range: tensor.range.clone() };
             (tensor.name.clone(), (tensor.shape.clone(), place))
         })
         .collect();
@@ -45,21 +38,21 @@ pub(super) fn join(found: &mut [Found]) {
     }
 }
 
-/// Rows of `count` blocks each, put together.
+/// Returns these rows, of `count` blocks each, as ggml's blocks.
 pub(super) fn rows(blocks: &[u8], scales: &[u8], count: usize, rows: &[usize]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(rows.len() * count * (1 + BODY));
     for row in rows {
         let (blocks, _) = blocks[row * count * BODY..(row + 1) * count * BODY].as_chunks::<BODY>();
         for (block, scale) in blocks.iter().zip(&scales[row * count..(row + 1) * count]) {
             bytes.push(*scale);
-            bytes.extend_from_slice(&in_halves(block));
+            bytes.extend_from_slice(&reorder_nibbles(block));
         }
     }
     bytes
 }
 
-/// From neighbours in one byte to columns that are sixteen apart.
-fn in_halves(block: &[u8; BODY]) -> [u8; BODY] {
+/// Reorders nibbles: from two neighbours in one byte to two columns that are sixteen apart.
+fn reorder_nibbles(block: &[u8; BODY]) -> [u8; BODY] {
     let (first, second) = block.split_at(BODY / 2);
     let mut out = [0; BODY];
     for ((out, a), b) in out.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
@@ -76,7 +69,7 @@ mod tests {
     fn nibbles_change_places() {
         let nibble = |bytes: &[u8; BODY], index: usize| bytes[index / 2] >> (4 * (index % 2)) & 15;
         let block: [u8; BODY] = std::array::from_fn(|index| (index * 37 + 11) as u8);
-        let out = in_halves(&block);
+        let out = reorder_nibbles(&block);
         for (column, byte) in out.iter().enumerate() {
             assert_eq!((byte & 15, byte >> 4), (nibble(&block, column), nibble(&block, column + 16)));
         }
@@ -84,9 +77,9 @@ mod tests {
         assert_eq!(rows(&two, &[7, 9], 1, &[1, 0]), [&[9][..], &[0; BODY], &[7], &out].concat());
     }
 
-    fn found(name: &str, dtype: &'static str, shape: &[usize]) -> Found {
+    fn found(name: &str, dtype: &'static str, shape: &[usize]) -> FoundTensor {
         let (name, shape, file) = (name.to_owned(), shape.to_vec(), String::new());
-        Found { name, ty: None, dtype, shape, map: 0, range: 3..5, file: file.into(), scales: None }
+        FoundTensor { name, ty: None, dtype, shape, map: 0, range: 3..5, file: file.into(), scales: None }
     }
 
     #[test]

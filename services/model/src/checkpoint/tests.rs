@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::error::Error;
 
 fn fixtures() -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).to_owned()
@@ -51,8 +52,8 @@ fn gguf_says_the_same_as_safetensors() {
         let path = fixtures().join(format!("tiny-millm-gguf/tiny-{file}.gguf"));
         let gguf = Checkpoint::open(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
         let mut spec = gguf.spec().clone();
-        assert_eq!(spec.ropes[0].layout, crate::spec::RopeLayout::Interleaved);
-        spec.ropes[0].layout = crate::spec::RopeLayout::Half;
+        assert_eq!(spec.ropes[0].layout, crate::arch::kinds::RopeLayout::Interleaved);
+        spec.ropes[0].layout = crate::arch::kinds::RopeLayout::Half;
         assert!((spec.norm.eps - source.spec().norm.eps).abs() < 1e-10);
         spec.norm.eps = source.spec().norm.eps;
         spec.eos_token_ids.sort_unstable();
@@ -144,7 +145,7 @@ fn damage_is_named() {
 }
 
 #[test]
-fn a_gguf_file_in_a_folder_uses_what_lies_beside_it() {
+fn a_gguf_file_in_a_folder_uses_the_files_beside_it() {
     let folder = copy("tiny-millm");
     fs::remove_file(folder.path().join("model.safetensors")).expect("removable");
     fs::copy(fixtures().join("tiny-millm-gguf/tiny-Q4_0.gguf"), folder.path().join("model.gguf"))

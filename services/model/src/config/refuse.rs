@@ -1,14 +1,14 @@
-//! Keys that change what some model computes: refused by name where the family at hand does not read them, unless they
-//! hold the value under which they change nothing.
+//! Refuses config keys that change what some model computes and that the family at hand does not read, unless they hold
+//! the value under which they change nothing.
 
 use serde_json::Value;
 
 use super::fields::Fields;
 use crate::error::Result;
 
-/// Key and the value, beside absent and null, under which it is harmless.
+/// The value, beside absent and null, under which a key changes nothing.
 enum Harmless {
-    /// Only absent or null.
+    /// None: only absent or null.
     Absent,
     False,
     True,
@@ -16,6 +16,7 @@ enum Harmless {
     Zero,
 }
 
+/// The keys, with the value under which each changes nothing.
 const KEYS: &[(&str, Harmless)] = &[
     // Weights are stored packed by another library.
     ("quantization_config", Harmless::Absent),
@@ -66,7 +67,8 @@ const KEYS: &[(&str, Harmless)] = &[
     ("swiglu_limit", Harmless::Absent),
 ];
 
-pub(super) fn what_nobody_read(config: &Fields<'_>) -> Result<()> {
+/// Refuses the first such key that no reader has asked for.
+pub(super) fn unread_keys(config: &Fields<'_>) -> Result<()> {
     for (key, value) in config.unread() {
         let Some((_, harmless)) = KEYS.iter().find(|(known, _)| *known == key) else { continue };
         let number = |expected: f64| value.as_f64() == Some(expected);

@@ -1,20 +1,22 @@
-//! The rotary settings of config.json, in both styles: which frequencies there are, and which layers take which.
+//! The rotary embeddings, from config.json in both styles: the frequencies, and the layers that use them.
 
 use serde_json::{Map, Value};
 
-use super::cap;
 use super::dimensions::Dimensions;
 use super::fields::Fields;
+use super::limits;
+use crate::arch::family::{Family, Positions, Rotary, RotatedLayers};
+use crate::arch::rope::{RopeScaling, RopeSpec, long_magnitude, yarn_magnitude};
 use crate::error::{Error, Result};
-use crate::family::{Family, Positions, Rotary, TurnedLayers};
-use crate::rope::{RopeScaling, RopeSpec, long_magnitude, yarn_magnitude};
 
+/// The key of the newer style.
 const NEW: &str = "rope_parameters";
+/// The key of the older style.
 const OLD: &str = "rope_scaling";
-/// The kinds of layers that parameters may be given for.
+/// The kinds of layers that may have their own parameters.
 const GLOBAL: &str = "full_attention";
 const LOCAL: &str = "sliding_attention";
-/// What any kind of scaling may hold.
+/// The parameters of all kinds of scaling.
 const KNOWN: &[&str] = &[
     "rope_type",
     "type",
@@ -34,22 +36,24 @@ const KNOWN: &[&str] = &[
     "truncate",
 ];
 
-pub(super) struct Found {
+/// The rotary embeddings of a model.
+pub(super) struct RopeLayers {
     pub ropes: Vec<RopeSpec>,
-    /// Of each layer.
+    /// For each layer the index in `ropes`; `None` for layers that do not rotate.
     pub layers: Vec<Option<usize>>,
     pub context_length: usize,
 }
 
+/// Reads the rotary embeddings. `windows` has an entry for each layer.
 pub(super) fn read(
     config: &Fields<'_>,
     family: &Family,
     dimensions: &Dimensions,
     windows: &[Option<usize>],
-) -> Result<Found> {
+) -> Result<RopeLayers> {
     let context_length = dimensions.context_length;
     let Positions::Rotary(rotary) = family.positions else {
-        return Ok(Found { ropes: Vec::new(), layers: vec![None; dimensions.layers], context_length });
+        return Ok(RopeLayers { ropes: Vec::new(), layers: vec![None; dimensions.layers], context_length });
     };
     let reader = Reader { config, rotary, dimensions };
     let (key, parameters) = match (config.object(NEW)?, config.object(OLD)?) {
@@ -57,32 +61,33 @@ pub(super) fn read(
         (Some(new), _) => (NEW, Some(new)),
         (None, old) => (OLD, old),
     };
-    if let TurnedLayers::LocalAndGlobal { key: local_key, theta } = rotary.layers {
+    if let RotatedLayers::LocalAndGlobal { key: local_key, theta } = rotary.layers {
         let (global, local) = per_kind(config, key, parameters)?;
         let ropes = vec![
             reader.rope(key, global, rotary.theta_key, rotary.theta)?,
             reader.rope(key, local, local_key, theta)?,
         ];
         let layers = windows.iter().map(|window| Some(usize::from(window.is_some()))).collect();
-        return Ok(Found { ropes, layers, context_length });
+        return Ok(RopeLayers { ropes, layers, context_length });
     }
     if parameters.is_some_and(|parameters| parameters.values().any(Value::is_object)) {
         return Err(config.unsupported(key));
     }
     let rope = reader.rope(key, parameters, rotary.theta_key, rotary.theta)?;
     let context_length = match rope.scaling {
-        // Made to go on beyond what the model was trained for.
+        // Dynamic rope is made for sequences longer than those of the training.
         RopeScaling::Dynamic { factor, from } => (f64::from(factor) * from as f64) as usize,
         _ => context_length,
     };
-    let turned = turned(config, family, dimensions.layers, Some(windows))?;
-    let layers = turned.into_iter().map(|turned| turned.then_some(0)).collect();
-    Ok(Found { ropes: vec![rope], layers, context_length: context_length.min(cap::CONTEXT) })
+    let rotated = rotated_layers(config, family, dimensions.layers, Some(windows))?;
+    let layers = rotated.into_iter().map(|rotated| rotated.then_some(0)).collect();
+    Ok(RopeLayers { ropes: vec![rope], layers, context_length: context_length.min(limits::CONTEXT) })
 }
 
 type Parameters<'a> = Option<&'a Map<String, Value>>;
 
-/// Parameters of layers without and with a window: each its own, or (in the older style) those of the former only.
+/// Returns the parameters of layers without a window and of those with one. In the older style only the former have
+/// parameters.
 fn per_kind<'a>(
     config: &Fields<'_>,
     key: &str,
@@ -90,7 +95,7 @@ fn per_kind<'a>(
 ) -> Result<(Parameters<'a>, Parameters<'a>)> {
     let Some(parameters) = parameters else { return Ok((None, None)) };
     if key == OLD {
-        // Laid over a "default" by that other name, which wins in transformers: nobody can have meant that.
+        // transformers adds a default under `rope_type`, which overrides `type`: the file cannot have meant that.
         if parameters.contains_key("type") && !parameters.contains_key("rope_type") {
             return Err(config.unsupported(key));
         }
@@ -104,8 +109,8 @@ fn per_kind<'a>(
     Ok((of(GLOBAL), of(LOCAL)))
 }
 
-/// Of each layer, whether it turns queries and keys.
-pub(super) fn turned(
+/// Returns for each layer whether it rotates queries and keys.
+pub(super) fn rotated_layers(
     config: &Fields<'_>,
     family: &Family,
     layers: usize,
@@ -113,11 +118,11 @@ pub(super) fn turned(
 ) -> Result<Vec<bool>> {
     let Positions::Rotary(rotary) = family.positions else { return Ok(vec![false; layers]) };
     let interval = match (rotary.layers, windows) {
-        (TurnedLayers::Windowed, Some(windows)) => return Ok(windows.iter().map(Option::is_some).collect()),
-        (TurnedLayers::Listed { interval }, _) => interval,
+        (RotatedLayers::Windowed, Some(windows)) => return Ok(windows.iter().map(Option::is_some).collect()),
+        (RotatedLayers::Listed { interval }, _) => interval,
         _ => return Ok(vec![true; layers]),
     };
-    let interval = config.count("no_rope_layer_interval", cap::LAYERS)?.unwrap_or(interval);
+    let interval = config.count("no_rope_layer_interval", limits::LAYERS)?.unwrap_or(interval);
     let Some(list) = config.get("no_rope_layers") else {
         return Ok((0..layers).map(|layer| !(layer + 1).is_multiple_of(interval)).collect());
     };
@@ -129,6 +134,7 @@ pub(super) fn turned(
     list.iter().map(|value| flag(value).ok_or_else(wrong)).collect()
 }
 
+/// Reads the parameters of one rotary embedding.
 struct Reader<'a> {
     config: &'a Fields<'a>,
     rotary: Rotary,
@@ -136,7 +142,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// One set of parameters; what it leaves out is beside it in the config under `theta_key`, or usual.
+    /// Reads one set of parameters. An absent base is read from the outer config under `theta_key`, or is `theta`.
     fn rope(&self, key: &str, parameters: Parameters<'_>, theta_key: &str, theta: f64) -> Result<RopeSpec> {
         let file = format!("config.json {key}");
         let nothing = Map::new();
@@ -150,21 +156,21 @@ impl Reader<'_> {
         if theta <= 1.0 {
             return Err(fields.invalid("rope_theta", "expected a number above 1"));
         }
-        // Another family's name of it, which this one would pass over.
-        let stranger = self.config.positive("rope_theta")?;
-        if self.rotary.theta_key != "rope_theta" && stranger.is_some_and(|other| differ(other, theta)) {
+        // Another family's name of the key, which this family's config class would ignore.
+        let foreign = self.config.positive("rope_theta")?;
+        if self.rotary.theta_key != "rope_theta" && foreign.is_some_and(|other| differ(other, theta)) {
             return Err(self.config.unsupported("rope_theta"));
         }
-        let turned = self.turned_dimensions(&fields, key)?;
+        let rotated = self.rotated_dimensions(&fields, key)?;
         let scaling = match (parameters, self.rotary.scaling) {
-            (None, Some(usual)) => usual.into(),
-            _ => self.scaling(&fields, key, turned)?,
+            (None, Some(default)) => default.into(),
+            _ => self.scaling(&fields, key, rotated)?,
         };
-        Ok(RopeSpec::new(self.rotary.layout, turned, theta, scaling))
+        Ok(RopeSpec::new(self.rotary.layout, rotated, theta, scaling))
     }
 
-    /// How much of a head is turned.
-    fn turned_dimensions(&self, fields: &Fields<'_>, key: &str) -> Result<usize> {
+    /// Returns how many dimensions of a head are rotated.
+    fn rotated_dimensions(&self, fields: &Fields<'_>, key: &str) -> Result<usize> {
         const FIELD: &str = "partial_rotary_factor";
         let head_dim = self.dimensions.head_dim;
         let Some((outer, default)) = self.rotary.partial else {
@@ -177,37 +183,37 @@ impl Reader<'_> {
         if outer != FIELD && self.config.positive(FIELD)?.is_some_and(|other| differ(other, share)) {
             return Err(self.config.unsupported(FIELD));
         }
-        let turned = (head_dim as f64 * share) as usize;
-        if turned > head_dim || turned < 2 || !turned.is_multiple_of(2) {
-            let why = format!("turns {turned} of {head_dim} dimensions, expected an even number of them");
+        let rotated = (head_dim as f64 * share) as usize;
+        if rotated > head_dim || rotated < 2 || !rotated.is_multiple_of(2) {
+            let why = format!("rotates {rotated} of {head_dim} dimensions, expected an even number of them");
             let inner = fields.get(FIELD).is_some();
             return Err(if inner { fields.invalid(FIELD, &why) } else { self.config.invalid(outer, &why) });
         }
-        Ok(turned)
+        Ok(rotated)
     }
 
-    fn scaling(&self, fields: &Fields<'_>, key: &str, turned: usize) -> Result<RopeScaling> {
+    fn scaling(&self, fields: &Fields<'_>, key: &str, rotated: usize) -> Result<RopeScaling> {
         let kind = match fields.text("rope_type")? {
             Some(kind) => kind,
-            // The name of the key before transformers 4.43.
+            // The key's name before transformers 4.43.
             None => fields.text("type")?.unwrap_or("default"),
         };
         let kind = match kind {
             "su" | "yarn" if self.rotary.long_only => "longrope",
             "default" | "longrope" => kind,
-            _ if self.rotary.long_only => "unknown here",
+            _ if self.rotary.long_only => "unsupported",
             kind => kind,
         };
         match kind {
             "default" => Ok(RopeScaling::None),
             "linear" => Ok(RopeScaling::Linear { factor: number(fields, "factor")? }),
-            "dynamic" if turned > 2 => Ok(RopeScaling::Dynamic {
+            "dynamic" if rotated > 2 => Ok(RopeScaling::Dynamic {
                 factor: number(fields, "factor")?,
                 from: self.dimensions.context_length,
             }),
             "llama3" => self.llama3(fields),
             "yarn" => self.yarn(fields, key),
-            "longrope" => self.longrope(fields, turned),
+            "longrope" => self.longrope(fields, rotated),
             _ => {
                 let field = if fields.get("rope_type").is_some() { "rope_type" } else { "type" };
                 Err(unsupported(fields, key, field))
@@ -215,17 +221,17 @@ impl Reader<'_> {
         }
     }
 
-    /// Whether each kind of layer has parameters of its own.
+    /// Returns whether each kind of layer has its own parameters.
     fn by_kind(&self) -> bool {
-        matches!(self.rotary.layers, TurnedLayers::LocalAndGlobal { .. })
+        matches!(self.rotary.layers, RotatedLayers::LocalAndGlobal { .. })
     }
 
-    /// Beside the parameters (or what the family has there) where they are for all layers, within them, or as long as
-    /// the model goes.
+    /// Returns the tokens of the pretraining's context: from the outer config or the family where the parameters are for
+    /// all layers, or else from the parameters, or else the model's context.
     fn original_context(&self, fields: &Fields<'_>) -> Result<usize> {
         const FIELD: &str = "original_max_position_embeddings";
-        let inner = fields.count(FIELD, cap::CONTEXT)?;
-        let outer = self.config.count(FIELD, cap::CONTEXT)?.or(self.rotary.original_context);
+        let inner = fields.count(FIELD, limits::CONTEXT)?;
+        let outer = self.config.count(FIELD, limits::CONTEXT)?.or(self.rotary.original_context);
         let outer = outer.filter(|_| !self.by_kind());
         Ok(outer.or(inner).unwrap_or(self.dimensions.context_length))
     }
@@ -247,11 +253,11 @@ impl Reader<'_> {
             return Err(unsupported(fields, key, "truncate"));
         }
         let original_context = self.original_context(fields)? as f64;
-        let stretch = self.dimensions.context_length as f64 / original_context;
+        let growth = self.dimensions.context_length as f64 / original_context;
         let factor = match fields.positive("factor")? {
             Some(factor) => factor,
-            None if fields.is_null("factor") => stretch,
-            None => return Err(fields.invalid("factor", "is needed")),
+            None if fields.is_null("factor") => growth,
+            None => return Err(fields.invalid("factor", "is required")),
         };
         let magnitude = match (fields.positive("mscale")?, fields.positive("mscale_all_dim")?) {
             (Some(mscale), Some(all)) => yarn_magnitude(factor, mscale) / yarn_magnitude(factor, all),
@@ -267,14 +273,14 @@ impl Reader<'_> {
         })
     }
 
-    fn longrope(&self, fields: &Fields<'_>, turned: usize) -> Result<RopeScaling> {
+    fn longrope(&self, fields: &Fields<'_>, rotated: usize) -> Result<RopeScaling> {
         let original_context = self.original_context(fields)?;
-        let stretch = self.dimensions.context_length as f64 / original_context as f64;
-        let factor = fields.positive("factor")?.unwrap_or(stretch);
+        let growth = self.dimensions.context_length as f64 / original_context as f64;
+        let factor = fields.positive("factor")?.unwrap_or(growth);
         let magnitude = long_magnitude(factor, original_context as f64);
         Ok(RopeScaling::LongRope {
-            short: fields.factors("short_factor", turned / 2)?,
-            long: fields.factors("long_factor", turned / 2)?,
+            short: fields.factors("short_factor", rotated / 2)?,
+            long: fields.factors("long_factor", rotated / 2)?,
             original_context,
             attention_factor: fields.positive("attention_factor")?.unwrap_or(magnitude) as f32,
         })
@@ -285,7 +291,7 @@ fn number(fields: &Fields<'_>, field: &str) -> Result<f32> {
     fields.required_positive(field).map(|value| value as f32)
 }
 
-/// Named with the key that it is within.
+/// Makes an [`Error::UnsupportedField`] that names the object too.
 fn unsupported(fields: &Fields<'_>, key: &str, field: &str) -> Error {
     match fields.unsupported(field) {
         Error::UnsupportedField { field, value } => {

@@ -1,6 +1,12 @@
-//! config.json: fixtures, both styles, and what must be refused.
+//! config.json: fixtures, both styles, and configs that must be refused.
 
+use serde_json::{Map, Value};
+
+use super::fields::{CONFIG_FILE, GENERATION_FILE};
 use super::*;
+use crate::arch::spec::ModelSpec;
+use crate::error::Error;
+use crate::formats::json::parse_object;
 use crate::tensor::TensorType;
 
 fn fixture(model: &str, file: &str) -> String {
@@ -9,16 +15,16 @@ fn fixture(model: &str, file: &str) -> String {
 }
 
 fn spec(model: &str) -> ModelSpec {
-    ModelSpec::from_config_json(&fixture(model, FILE), Some(&fixture(model, GENERATION_FILE)))
+    ModelSpec::from_config_json(&fixture(model, CONFIG_FILE), Some(&fixture(model, GENERATION_FILE)))
         .expect("a good config")
 }
 
 fn windows(spec: &ModelSpec) -> Vec<Option<usize>> {
-    spec.blocks.iter().map(|block| block.window).collect()
+    spec.layer_specs.iter().map(|layer| layer.window).collect()
 }
 
 fn base() -> Map<String, Value> {
-    parse_object(FILE, &fixture("tiny-millm", FILE)).expect("a JSON object")
+    parse_object(CONFIG_FILE, &fixture("tiny-millm", CONFIG_FILE)).expect("a JSON object")
 }
 
 fn with(changes: &[(&str, &str)]) -> String {
@@ -47,9 +53,9 @@ fn fixtures_are_read() {
     let qwen = spec("families/qwen2");
     assert!(qwen.qkv_bias && !qwen.output_bias);
     assert_eq!(windows(&qwen), vec![None; 3]);
-    let stretched = spec("families/llama3-rope").ropes.remove(0).inverse_frequencies;
+    let scaled = spec("families/llama3-rope").ropes.remove(0).inverse_frequencies;
     let plain = spec("families/llama").ropes.remove(0).inverse_frequencies;
-    assert!(stretched[7] < plain[7] / 7.9 && (stretched[0] - plain[0]).abs() < 1e-9);
+    assert!(scaled[7] < plain[7] / 7.9 && (scaled[0] - plain[0]).abs() < 1e-9);
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn gpt_oss_is_read_packed_or_not() {
     });
     let unpacked = read(&least).expect("good");
     assert_eq!(unpacked.experts.expect("there").packed, None);
-    assert_eq!(unpacked.blocks, published.blocks);
+    assert_eq!(unpacked.layer_specs, published.layer_specs);
     assert_eq!(unpacked.ropes, published.ropes);
     assert_eq!(unpacked.activation, published.activation);
     assert_eq!(unpacked.expected_tensors(), published.expected_tensors());
@@ -188,7 +194,10 @@ fn bad_values_name_the_field() {
         };
         match ModelSpec::from_config_json(&text, None) {
             Err(Error::InvalidFile { file, why }) => {
-                assert!(file.starts_with(FILE) && why.contains(field), "{field} = {value}: {file}: {why}");
+                assert!(
+                    file.starts_with(CONFIG_FILE) && why.contains(field),
+                    "{field} = {value}: {file}: {why}"
+                );
             }
             other => panic!("{field} = {value}: {other:?}"),
         }
@@ -196,7 +205,7 @@ fn bad_values_name_the_field() {
 }
 
 #[test]
-fn what_is_not_implemented_is_refused_by_name() {
+fn unsupported_settings_are_refused_by_name() {
     for (field, value, named) in [
         ("quantization_config", r#"{"quant_method": "gptq"}"#, "quantization_config"),
         ("rope_parameters", r#"{"rope_type": "ntk", "factor": 4}"#, "rope_parameters.rope_type"),
@@ -239,7 +248,7 @@ fn unknown_architectures_list_the_supported() {
 }
 
 #[test]
-fn what_is_not_json_is_said_with_its_place() {
+fn invalid_json_is_refused_with_its_place() {
     for text in [
         "",
         "{",
@@ -251,7 +260,7 @@ fn what_is_not_json_is_said_with_its_place() {
         &"[".repeat(100_000),
     ] {
         match ModelSpec::from_config_json(text, None) {
-            Err(Error::InvalidFile { file, .. }) => assert_eq!(file, FILE),
+            Err(Error::InvalidFile { file, .. }) => assert_eq!(file, CONFIG_FILE),
             other => panic!("{other:?}"),
         }
     }
@@ -277,12 +286,12 @@ fn generation_defaults() {
 
 proptest::proptest! {
     #[test]
-    fn any_text_is_survived(text in "\\PC*") {
+    fn no_text_panics(text in "\\PC*") {
         let _ = ModelSpec::from_config_json(&text, Some(&text));
     }
 
     #[test]
-    fn any_number_anywhere_is_survived(index in 0_usize..24, number in proptest::num::f64::ANY) {
+    fn no_number_anywhere_panics(index in 0_usize..24, number in proptest::num::f64::ANY) {
         let mut config = base();
         let key = config.keys().nth(index % config.len()).expect("there are keys").clone();
         config.insert(key, serde_json::json!(number));

@@ -1,15 +1,14 @@
-//! Which layers see a sliding window, from `sliding_window`, `use_sliding_window`, `max_window_layers` and
-//! `layer_types`.
+//! The layers with a sliding window, from `sliding_window`, `use_sliding_window`, `max_window_layers` and `layer_types`.
 
 use serde_json::Value;
 
-use super::cap;
 use super::fields::Fields;
-use super::rope::turned;
+use super::limits;
+use super::rope::rotated_layers;
+use crate::arch::family::{Family, Window};
 use crate::error::Result;
-use crate::family::{Family, Window};
 
-/// One entry for each layer.
+/// Reads the window of each layer; `None` for layers that see the whole context.
 pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Result<Vec<Option<usize>>> {
     let types = layer_types(config, layers)?;
     let windows = match family.window {
@@ -21,22 +20,22 @@ pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Resul
             let first = match config.get("max_window_layers") {
                 None => first,
                 Some(value) if value.as_u64() == Some(0) => 0,
-                Some(_) => config.required_count("max_window_layers", cap::LAYERS)?,
+                Some(_) => config.required_count("max_window_layers", limits::LAYERS)?,
             };
             return by_type(config, window, types, |layer| layer >= first, layers);
         }
-        Window::Unturned => {
+        Window::LayersWithoutRope => {
             let window = switched(config, family)?;
-            let turned = turned(config, family, layers, None)?;
-            return by_type(config, window, types, |layer| !turned[layer], layers);
+            let rotated = rotated_layers(config, family, layers, None)?;
+            return by_type(config, window, types, |layer| !rotated[layer], layers);
         }
         Window::Alternating { full_every, key } => {
-            let every = key.map_or(Ok(None), |key| config.count(key, cap::LAYERS))?.unwrap_or(full_every);
+            let every = key.map_or(Ok(None), |key| config.count(key, limits::LAYERS))?.unwrap_or(full_every);
             let window = size(config, family)?;
             return by_type(config, window, types, |layer| !(layer + 1).is_multiple_of(every), layers);
         }
     };
-    // These families do not read the list; one that says otherwise would be a model nobody has run.
+    // transformers does not read the list for these families; a list that differs belongs to a model that it cannot run.
     if types
         .is_some_and(|types| types.iter().zip(&windows).any(|(&slides, window)| slides != window.is_some()))
     {
@@ -45,7 +44,7 @@ pub(super) fn read(config: &Fields<'_>, family: &Family, layers: usize) -> Resul
     Ok(windows)
 }
 
-/// The layers that `types` names, else those of the rule.
+/// Gives a window to the layers that `types` names, or to those of the rule where there is no list.
 fn by_type(
     config: &Fields<'_>,
     window: Option<usize>,
@@ -63,6 +62,7 @@ fn by_type(
     Ok(slides.into_iter().map(|slides| window.filter(|_| slides)).collect())
 }
 
+/// Reads the window if `use_sliding_window` is true.
 fn switched(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
     match config.flag("use_sliding_window")? {
         Some(true) => size(config, family),
@@ -70,14 +70,15 @@ fn switched(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
     }
 }
 
+/// Reads the window's size in tokens.
 fn size(config: &Fields<'_>, family: &Family) -> Result<Option<usize>> {
     if config.is_null("sliding_window") {
         return Ok(None);
     }
-    Ok(config.count("sliding_window", cap::CONTEXT)?.or(family.defaults.sliding_window))
+    Ok(config.count("sliding_window", limits::CONTEXT)?.or(family.defaults.sliding_window))
 }
 
-/// For each layer whether it slides.
+/// Reads for each layer whether it has a window.
 fn layer_types(config: &Fields<'_>, layers: usize) -> Result<Option<Vec<bool>>> {
     let Some(value) = config.get("layer_types") else { return Ok(None) };
     let Some(types) = value.as_array().filter(|types| types.len() == layers) else {

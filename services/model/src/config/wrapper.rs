@@ -1,19 +1,20 @@
-//! Configs of models of several media: the text model's own config is within, and some of its keys are beside.
+//! Configs of multimodal models: the text model's config is within, and some of its keys are in the outer object.
 
 use serde_json::{Map, Value};
 
-use super::fields::Fields;
+use super::fields::{CONFIG_FILE, Fields};
+use crate::arch::family::{Family, Wrapper};
 use crate::error::Result;
-use crate::family::{Family, Wrapper};
 
+/// The text model's config, for messages.
 pub(super) const FILE: &str = "config.json text_config";
 
-/// What the outer config may say of the text model.
+/// The text model's keys that the outer config may hold.
 const SHARED: [&str; 4] = ["bos_token_id", "eos_token_id", "tie_word_embeddings", "quantization_config"];
 
-/// The config of the text model within, taken out of `config`; `None` where there is no other medium.
+/// Takes the config of the text model out of `config`. Returns `None` where the model is not multimodal.
 pub(super) fn text_model(config: &mut Map<String, Value>) -> Result<Option<(Map<String, Value>, Wrapper)>> {
-    let outer = Fields::new(super::FILE, config);
+    let outer = Fields::new(CONFIG_FILE, config);
     let architecture = config.get("architectures").and_then(Value::as_array).and_then(|names| names.first());
     let architecture = architecture.and_then(Value::as_str);
     let model_type = config.get("model_type").and_then(Value::as_str);
@@ -22,14 +23,14 @@ pub(super) fn text_model(config: &mut Map<String, Value>) -> Result<Option<(Map<
         return Err(outer.unsupported("model_type"));
     }
     if outer.object("text_config")?.is_none() {
-        return Err(outer.invalid("text_config", "is needed"));
+        return Err(outer.invalid("text_config", "is required"));
     }
     let Some(Value::Object(mut text)) = config.swap_remove("text_config") else { return Ok(None) };
-    let outer = Fields::new(super::FILE, config);
+    let outer = Fields::new(CONFIG_FILE, config);
     text.insert("architectures".to_owned(), Value::from(vec![family.architecture]));
     for key in SHARED {
         match (outer.get(key), text.get(key)) {
-            // Only one of the two can be meant.
+            // The two contradict each other.
             (Some(Value::Bool(shared)), Some(Value::Bool(own))) if shared != own => {
                 return Err(outer.unsupported(key));
             }

@@ -1,4 +1,5 @@
-//! One tensor from its mapped bytes to those of the plan, a few megabytes at a time, rows on all cores.
+//! Converts one tensor from its mapped bytes to the planned type, a few megabytes at a time, with rows spread over all
+//! cores.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,22 +10,21 @@ use super::encode::{Unencodable, encode_row};
 use crate::error::{Error, Result};
 use crate::tensor::{TensorData, TensorInfo};
 
-/// Encoded bytes made between two looks at the cancel flag: a fraction of a second, and all that is held.
+/// Encoded bytes between two checks of the cancel flag. They take a fraction of a second, and are all that is held.
 const CHUNK_BYTES: usize = 2 << 20;
 
 /// The order in which the target's rows are taken from the source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rows {
+pub(super) enum RowOrder {
+    /// The order of the source.
     AsStored,
-    /// Per head of `head_dim` rows, the two halves interleaved: row `2i` is row `i`, row `2i + 1` is row
-    /// `head_dim / 2 + i`. This turns Hugging Face's rotary pairs into GGUF's (`permute` in llama.cpp's
-    /// converter).
-    Interleaved {
-        head_dim: usize,
-    },
+    /// The two halves of each head of `head_dim` rows interleaved: row `2i` is row `i`, row `2i + 1` is row
+    /// `head_dim / 2 + i`. This makes GGUF's rotary pairs of Hugging Face's (`permute` in llama.cpp's converter).
+    Interleaved { head_dim: usize },
 }
 
-impl Rows {
+impl RowOrder {
+    /// Returns the source's row of a target's row.
     fn source(self, row: usize) -> usize {
         match self {
             Self::AsStored => row,
@@ -36,28 +36,26 @@ impl Rows {
     }
 }
 
-/// Why a tensor was not written.
+/// The reason why a tensor was not written.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// The scheme does not hold its values: a higher one might.
-    Unencodable {
-        row: usize,
-        why: Unencodable,
-    },
+    /// The type cannot hold the tensor's values. A higher scheme might.
+    Unencodable { row: usize, why: Unencodable },
+    /// Any other error.
     Stopped(Error),
 }
 
-/// A tensor to be converted. What is quantized already is only copied: its target is of the same type.
+/// A tensor to be converted. A tensor that is quantized already is copied: its target is of the same type.
 pub(super) struct Conversion<'a> {
     pub source: TensorData<'a>,
     pub target: &'a TensorInfo,
-    pub rows: Rows,
+    pub rows: RowOrder,
     /// Added to every value.
     pub offset: f32,
 }
 
 impl Conversion<'_> {
-    /// Hands the encoded bytes to `write`, in order, in pieces.
+    /// Passes the encoded bytes to `write` in order, in pieces.
     pub fn run(
         &self,
         cancel: &AtomicBool,
@@ -78,11 +76,11 @@ impl Conversion<'_> {
         Ok(())
     }
 
-    /// Rows and columns. A vector is one row, or a column where its elements change places.
+    /// Returns the number of rows and columns. A vector is one row, or one column where its elements are reordered.
     fn layout(&self) -> (usize, usize) {
         match (self.target.shape.as_slice(), self.rows) {
-            ([.., columns], Rows::AsStored) if self.target.shape.len() == 1 => (1, *columns),
-            ([elements], Rows::Interleaved { .. }) => (*elements, 1),
+            ([.., columns], RowOrder::AsStored) if self.target.shape.len() == 1 => (1, *columns),
+            ([elements], RowOrder::Interleaved { .. }) => (*elements, 1),
             (shape, _) => {
                 let columns = shape.last().copied().unwrap_or(1);
                 (shape[..shape.len().saturating_sub(1)].iter().product(), columns)
@@ -129,12 +127,12 @@ mod tests {
     /// llama.cpp's `permute`: reshape to [heads, 2, half, …], swap the middle axes.
     #[test]
     fn rows_interleave_within_heads() {
-        let rows = Rows::Interleaved { head_dim: 6 };
+        let rows = RowOrder::Interleaved { head_dim: 6 };
         let order: Vec<_> = (0..12).map(|row| rows.source(row)).collect();
         assert_eq!(order, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
     }
 
-    fn convert(shape: &[usize], values: &[f32], rows: Rows) -> Vec<f32> {
+    fn convert(shape: &[usize], values: &[f32], rows: RowOrder) -> Vec<f32> {
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let info = TensorInfo {
             name: "t".into(),
@@ -160,11 +158,11 @@ mod tests {
 
     #[test]
     fn matrices_and_biases_are_permuted_alike() {
-        let rows = Rows::Interleaved { head_dim: 4 };
+        let rows = RowOrder::Interleaved { head_dim: 4 };
         assert_eq!(convert(&[4], &[0.0, 1.0, 2.0, 3.0], rows), [0.0, 2.0, 1.0, 3.0]);
         let matrix = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
         assert_eq!(convert(&[4, 2], &matrix, rows), [0.0, 0.5, 2.0, 2.5, 1.0, 1.5, 3.0, 3.5]);
-        assert_eq!(convert(&[4, 2], &matrix, Rows::AsStored), matrix);
+        assert_eq!(convert(&[4, 2], &matrix, RowOrder::AsStored), matrix);
     }
 
     #[test]
@@ -173,7 +171,7 @@ mod tests {
         let conversion = Conversion {
             source: TensorData { info: &info, bytes: &[0; 8] },
             target: &info,
-            rows: Rows::AsStored,
+            rows: RowOrder::AsStored,
             offset: 0.0,
         };
         let end = conversion.run(&AtomicBool::new(true), |_| panic!("nothing may be written"));
@@ -189,7 +187,7 @@ mod tests {
         let conversion = Conversion {
             source: TensorData { info: &source, bytes: &bytes },
             target: &target,
-            rows: Rows::AsStored,
+            rows: RowOrder::AsStored,
             offset: 0.0,
         };
         let end = conversion.run(&AtomicBool::new(false), |_| Ok(()));

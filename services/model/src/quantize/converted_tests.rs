@@ -1,4 +1,4 @@
-//! Files of ours against what llama.cpp's converter makes of the same weights (`tests/tools/converted.py`).
+//! Compares written files with those that llama.cpp's converter makes of the same weights (`tests/tools/converted.py`).
 
 use std::path::PathBuf;
 
@@ -6,15 +6,15 @@ use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::gguf::{GgufFile, StoredTensor};
+use crate::formats::gguf::{GgufFile, GgufTensor};
 
-/// What ours say otherwise, because the converter's word would not bring the model back.
-const OTHERWISE: &[(&str, &str)] = &[
-    // It writes four times the residual's width, whatever the model has.
+/// Keys whose values differ, because the converter's values would not describe the model.
+const DIFFERING: &[(&str, &str)] = &[
+    // The converter writes four times the hidden size, whatever the model has.
     ("phi", "phi2.feed_forward_length"),
-    // 0 for none.
+    // The converter writes 0 for no window.
     ("phi3", "phi3.attention.sliding_window"),
-    // Without scaling these say nothing.
+    // The converter writes these without any scaling.
     ("phi3", "phi3.rope.scaling.original_context_length"),
     ("cohere", "command-r.rope.scaling.type"),
     ("cohere2", "cohere2.rope.scaling.type"),
@@ -36,7 +36,7 @@ fn equal(ours: &Value, theirs: &Json) -> bool {
     }
 }
 
-fn digest(file: &GgufFile, tensor: &StoredTensor) -> String {
+fn digest(file: &GgufFile, tensor: &GgufTensor) -> String {
     Sha256::digest(file.bytes(tensor)).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
@@ -54,14 +54,14 @@ fn every_family_is_written_as_the_converter_writes_it() {
         let header = ours.header();
         for (key, value) in theirs["metadata"].as_object().unwrap() {
             let as_ours = header.metadata.get(key).is_some_and(|ours| equal(ours, value));
-            let otherwise = OTHERWISE.contains(&(family, key.as_str()));
-            assert!(as_ours || otherwise, "{family}: {key} = {:?}, theirs {value}", header.metadata.get(key));
+            let differs = DIFFERING.contains(&(family, key.as_str()));
+            assert!(as_ours || differs, "{family}: {key} = {:?}, theirs {value}", header.metadata.get(key));
         }
         let tensors = theirs["tensors"].as_object().unwrap();
         for tensor in &header.tensors {
             let theirs = tensors.get(&tensor.name).unwrap_or_else(|| panic!("{family}: {}", tensor.name));
             let as_ours = serde_json::json!([tensor.shape, digest(&ours, tensor)]);
-            // Divisors are computed there in f32 and here from the frequencies: the last bit differs.
+            // The converter computes divisors in f32, this crate from the frequencies: the last bit differs.
             let close = tensor.name.starts_with("rope_");
             assert!(*theirs == as_ours || close, "{family}: {}: {as_ours}, theirs {theirs}", tensor.name);
         }

@@ -1,10 +1,10 @@
-//! Stored rows of plain types into `f32`. Quantized sources are not decoded: quantizing twice adds both errors.
+//! Decodes rows of plain types into `f32`. Quantized sources are not decoded: quantizing twice adds both errors.
 
 use half::f16;
 
 use crate::tensor::TensorType;
 
-/// Types that a row can be read from.
+/// Returns whether rows of a type can be decoded.
 pub(super) const fn is_plain(ty: TensorType) -> bool {
     matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
 }
@@ -12,12 +12,12 @@ pub(super) const fn is_plain(ty: TensorType) -> bool {
 /// Decodes one row. `bytes` holds exactly `row.len()` elements of a plain type, at any alignment.
 ///
 /// # Panics
-/// For other types: the run refuses them before it starts.
+/// For other types, which the run refuses before it starts, and for lengths that do not match.
 pub(super) fn decode_row(ty: TensorType, bytes: &[u8], row: &mut [f32]) {
     match ty {
         TensorType::F32 => fill(bytes, row, f32::from_le_bytes),
         TensorType::F16 => fill(bytes, row, |b| f16::from_le_bytes(b).to_f32()),
-        // The upper half of an f32: shifting vectorizes where `to_f32` looks for NaN.
+        // The upper half of an f32. Shifting is vectorized; `to_f32` is not, since it checks for NaN.
         TensorType::BF16 => fill(bytes, row, |b| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16)),
         other => unreachable!("{other} is not a plain type"),
     }
@@ -38,8 +38,8 @@ mod tests {
     use crate::quantize::encode::encode_row;
     use half::bf16;
 
-    /// Every half-precision number that is finite survives decoding and encoding; bf16's NaN check is skipped
-    /// only for what encoding refuses anyway.
+    /// Every finite half-precision number is the same after decoding and encoding. NaN, which decoding bf16 does not check
+    /// for, is refused by encoding.
     #[test]
     fn plain_types_round_trip_bit_for_bit() {
         for ty in [TensorType::F16, TensorType::BF16] {

@@ -1,4 +1,4 @@
-//! The file under way: given to the disk while it grows, so that whoever syncs it at its end does not wait for all of it.
+//! The output file, whose data is sent to the disk while it grows, so that the final sync does not wait for all of it.
 
 use std::{
     fs::File,
@@ -6,42 +6,44 @@ use std::{
     path::Path,
 };
 
-/// What the page cache gathers before the disk is told to begin.
-const PORTION: u64 = 16 << 20;
+/// The bytes that the page cache collects before writeback starts.
+const WRITEBACK_BYTES: u64 = 16 << 20;
 
+/// A file that starts writeback as it grows.
 #[derive(Debug)]
-pub struct Output {
+pub(super) struct Output {
     file: File,
     written: u64,
-    /// Up to where the disk was told to write.
-    begun: u64,
+    /// The bytes for which writeback has started.
+    started: u64,
 }
 
 impl Output {
-    pub fn create(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::create(path)?, written: 0, begun: 0 })
+    /// Creates the file, or truncates it.
+    pub(super) fn create(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::create(path)?, written: 0, started: 0 })
     }
 
-    /// Starts writing without waiting; that this worked only a sync can tell.
+    /// Starts writeback without waiting. Only a later sync tells whether it succeeded.
     #[cfg(target_os = "linux")]
-    fn begin_writing(&self) {
+    fn start_writeback(&self) {
         use std::os::fd::AsRawFd as _;
-        let (from, bytes) = (self.begun as libc::off64_t, (self.written - self.begun) as libc::off64_t);
-        // SAFETY: the descriptor is open as long as `file`; the call touches no memory of ours.
+        let (from, bytes) = (self.started as libc::off64_t, (self.written - self.started) as libc::off64_t);
+        // SAFETY: the descriptor is open as long as `file` is, and the call accesses no memory of the process.
         unsafe { libc::sync_file_range(self.file.as_raw_fd(), from, bytes, libc::SYNC_FILE_RANGE_WRITE) };
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn begin_writing(&self) {}
+    fn start_writeback(&self) {}
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = self.file.write(bytes)?;
         self.written += taken as u64;
-        if self.written - self.begun >= PORTION {
-            self.begin_writing();
-            self.begun = self.written;
+        if self.written - self.started >= WRITEBACK_BYTES {
+            self.start_writeback();
+            self.started = self.written;
         }
         Ok(taken)
     }

@@ -1,48 +1,49 @@
-//! Which type each tensor gets: llama.cpp's mixes (`llama-quantize`'s Q2_K, Q4_K_M and Q8_0), and what stands in
-//! where rows are not whole blocks.
+//! The type of each tensor: llama.cpp's mixes (`llama-quantize`'s Q2_K, Q4_K_M and Q8_0), and its replacements where
+//! rows are not whole blocks.
 
-use super::written::written;
-use crate::spec::ModelSpec;
+use super::gguf_layout::gguf_tensors;
+use crate::arch::spec::ModelSpec;
 use crate::tensor::{TensorInfo, TensorType};
 
-/// What a person asks for.
+/// A quantization that people can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scheme {
-    /// The Q2_K mix, about 3 bits a weight.
+    /// The Q2_K mix, about 3 bits per weight.
     Q2,
-    /// Q4_K_M, about 4.9 bits a weight.
+    /// The Q4_K_M mix, about 4.9 bits per weight.
     Q4,
-    /// Q8_0, 8.5 bits a weight.
+    /// Q8_0, 8.5 bits per weight.
     Q8,
     /// F16 and BF16 stay as published, F32 matrices become F16.
     Fp16,
-    /// All F32: nothing is lost, for comparisons.
+    /// All F32, without loss: for comparisons.
     Fp32,
 }
 
 /// One tensor of the file to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedTensor {
-    /// As it will be written.
+    /// The tensor as it will be written.
     pub info: TensorInfo,
-    /// The source's tensors that it is made of, one after the other.
+    /// The source's tensors that it is made of, in order.
     pub parts: Vec<String>,
-    /// Why it is not the type that the scheme prefers.
+    /// The reason why it does not have the type that the scheme prefers.
     pub reason: Option<String>,
 }
 
-/// The whole file.
+/// The plan of a whole file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What can be applied; above what was asked for where that cannot.
+    /// The scheme that can be applied, which is higher than the requested one where that cannot be.
     pub scheme: Scheme,
-    /// Why it is not what was asked for.
+    /// The reason why it is not the requested scheme.
     pub reason: Option<String>,
+    /// The tensors, in the order in which they are written.
     pub tensors: Vec<PlannedTensor>,
 }
 
 impl Scheme {
-    /// As people write it.
+    /// Returns the name that people write.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Q2 => "Q2",
@@ -53,7 +54,7 @@ impl Scheme {
         }
     }
 
-    /// The next higher one that people ask for; `None` above FP16.
+    /// Returns the next higher scheme; `None` from FP16 on.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::Q2 => Some(Self::Q4),
@@ -63,7 +64,7 @@ impl Scheme {
         }
     }
 
-    /// Whether a matrix of this type is what the scheme promises (FP16 promises nothing smaller).
+    /// Returns whether a matrix of this type is as small as the scheme promises.
     const fn promises(self, ty: TensorType) -> bool {
         use TensorType::{Q2K, Q3K, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0};
         match self {
@@ -81,17 +82,17 @@ impl std::fmt::Display for Scheme {
     }
 }
 
-/// Plans every tensor. Goes to the next higher scheme while no matrix could have a type that the one at hand
-/// promises (rows too short or odd).
+/// Plans every tensor. Takes the next higher scheme while no matrix can have a type that the current one promises, which
+/// happens where rows are not whole blocks.
 pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo>, spec: &ModelSpec) -> Plan {
-    let tensors = written(tensors, spec);
+    let tensors = gguf_tensors(tensors, spec);
     let mut actual = scheme;
     loop {
         let planned: Vec<_> =
             tensors.iter().map(|(tensor, parts)| plan_tensor(actual, tensor, parts.clone(), spec)).collect();
-        let kept = planned.iter().any(|t| t.info.shape.len() > 1 && actual.promises(t.info.ty));
+        let applies = planned.iter().any(|t| t.info.shape.len() > 1 && actual.promises(t.info.ty));
         match actual.next() {
-            Some(next) if !kept => actual = next,
+            Some(next) if !applies => actual = next,
             _ => {
                 let reason = (actual != scheme).then(|| {
                     format!("no matrix has rows that {scheme} can be applied to; {actual} was used")
@@ -102,7 +103,7 @@ pub fn plan<'a>(scheme: Scheme, tensors: impl IntoIterator<Item = &'a TensorInfo
     }
 }
 
-/// Bytes of all tensor data under a scheme: what estimates and disk checks ask before anything is read.
+/// Returns the bytes of all tensor data under a scheme, for estimates and disk checks before anything is read.
 pub fn planned_bytes<'a>(
     scheme: Scheme,
     tensors: impl IntoIterator<Item = &'a TensorInfo>,
@@ -111,14 +112,14 @@ pub fn planned_bytes<'a>(
     plan(scheme, tensors, spec).tensors.iter().map(|tensor| tensor.info.bytes).sum()
 }
 
-/// The type of one tensor under a scheme.
+/// Returns the type of one tensor under a scheme.
 pub fn tensor_type_for(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorType {
     plan_tensor(scheme, tensor, Vec::new(), spec).info.ty
 }
 
 fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &ModelSpec) -> PlannedTensor {
-    if kept(tensor.ty) {
-        let reason = format!("published as {}, and kept so", tensor.ty);
+    if is_native(tensor.ty) {
+        let reason = format!("published as {}, which is kept", tensor.ty);
         return PlannedTensor { info: tensor.clone(), parts, reason: Some(reason) };
     }
     let wanted = preferred(scheme, tensor, spec);
@@ -126,7 +127,7 @@ fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &M
     let bytes = loop {
         match ty.bytes_for(&tensor.shape) {
             Some(bytes) => break bytes,
-            None => ty = stand_in(ty),
+            None => ty = replacement(ty),
         }
     };
     let columns = tensor.shape.last().copied().unwrap_or(1);
@@ -139,13 +140,14 @@ fn plan_tensor(scheme: Scheme, tensor: &TensorInfo, parts: Vec<String>, spec: &M
     }
 }
 
-/// What models are made in stays as it is: there is nothing finer to be quantized from, and little smaller.
-pub(super) const fn kept(ty: TensorType) -> bool {
+/// Returns whether models are trained in this quantized type. Such tensors keep it: there is no finer version to quantize
+/// from, and little to gain.
+pub(super) const fn is_native(ty: TensorType) -> bool {
     matches!(ty, TensorType::MXFP4)
 }
 
-/// What llama.cpp takes for rows that are not whole blocks; F16 has no blocks.
-const fn stand_in(ty: TensorType) -> TensorType {
+/// Returns the type that llama.cpp takes where rows are not whole blocks. F16 has no blocks.
+const fn replacement(ty: TensorType) -> TensorType {
     match ty {
         TensorType::Q2K | TensorType::Q3K => TensorType::Q4_0,
         TensorType::Q4K => TensorType::Q5_0,
@@ -154,10 +156,11 @@ const fn stand_in(ty: TensorType) -> TensorType {
     }
 }
 
+/// Returns the type that the scheme prefers.
 fn preferred(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorType {
-    // Norms and biases are small and delicate; what chooses experts or says where a token stands is no less.
-    let delicate = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", ".bias"];
-    if tensor.shape.len() < 2 || delicate.iter().any(|name| tensor.name.ends_with(name)) {
+    // Norms, biases, routers and positions are small, and errors in them cost much.
+    let sensitive = ["_norm.weight", "ffn_gate_inp.weight", "position_embd.weight", ".bias"];
+    if tensor.shape.len() < 2 || sensitive.iter().any(|name| tensor.name.ends_with(name)) {
         return TensorType::F32;
     }
     match scheme {
@@ -170,16 +173,16 @@ fn preferred(scheme: Scheme, tensor: &TensorInfo, spec: &ModelSpec) -> TensorTyp
     }
 }
 
-/// What the mixes tell apart.
+/// The kinds of tensors that the mixes distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
-    /// Makes the logits: the output matrix, or the embedding where the two are one.
+    /// The matrix that computes the logits: the output matrix, or the embedding where the two are tied.
     Output,
     Embedding,
     Value {
         layer: usize,
     },
-    /// Queries, keys and values in one.
+    /// Queries, keys and values in one tensor.
     Fused,
     AttentionOutput,
     Down {
@@ -214,7 +217,7 @@ fn q4(role: Role, spec: &ModelSpec) -> TensorType {
     match role {
         Role::Output => TensorType::Q6K,
         Role::Value { layer } | Role::Down { layer } if use_more_bits(layer, spec.layers) => TensorType::Q6K,
-        // Llama 70B shares each value head among eight: a little more costs nothing.
+        // Llama 70B shares each value head among eight query heads, so more bits cost little.
         Role::Value { .. } if spec.layers == 80 && shared_by(spec) >= 8 => TensorType::Q5K,
         Role::Fused => TensorType::Q5K,
         _ => TensorType::Q4K,
@@ -231,12 +234,12 @@ fn q2(role: Role, spec: &ModelSpec) -> TensorType {
     }
 }
 
-/// Query heads to each key-value head.
+/// Returns the number of query heads for each key-value head.
 const fn shared_by(spec: &ModelSpec) -> usize {
     spec.heads / spec.kv_heads
 }
 
-/// The first and last eighth of the layers, and every third between.
+/// Returns whether a layer gets more bits: the first and last eighth of the layers, and every third between.
 const fn use_more_bits(layer: usize, layers: usize) -> bool {
     let eighth = layers / 8;
     layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2

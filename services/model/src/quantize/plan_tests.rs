@@ -1,7 +1,7 @@
-//! Which type each tensor gets, held against tables.
+//! The type of each tensor, compared with tables.
 
 use super::*;
-use crate::spec::ModelSpec;
+use crate::arch::spec::ModelSpec;
 use TensorType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4K, Q5_0, Q5K, Q6K, Q8_0};
 
 fn spec(layers: usize, hidden: usize, heads: usize, kv_heads: usize, tied: bool) -> ModelSpec {
@@ -29,7 +29,7 @@ fn types(scheme: Scheme, spec: &ModelSpec, part: &str) -> Vec<TensorType> {
     plan.tensors.iter().filter(|t| of_part(&t.info.name)).map(|t| t.info.ty).collect()
 }
 
-/// What llama-quantize made of a model of these dimensions (tests/fixtures/tiny-millm-gguf).
+/// The types that llama-quantize gave a model of these dimensions (tests/fixtures/tiny-millm-gguf).
 #[test]
 fn mixes_are_llama_cpps() {
     let tiny = spec(4, 256, 8, 4, true);
@@ -71,7 +71,7 @@ fn untied_embeddings_and_shared_values() {
 
 #[test]
 fn odd_rows_get_a_stand_in_and_say_why() {
-    // Rows of 896 (3.5 super-blocks), as in Qwen2 0.5B; the down projection's have 2688, likewise no multiple.
+    // Rows of 896 (3.5 super-blocks), as in Qwen2 0.5B; the down projection's rows have 2688, which is no multiple either.
     let odd = spec(24, 896, 14, 2, true);
     let planned = plan(Scheme::Q4, &tensors(&odd, BF16), &odd);
     assert_eq!((planned.scheme, planned.reason.as_deref()), (Scheme::Q4, None));
@@ -112,5 +112,5 @@ fn sizes_are_those_of_the_plan() {
     let sizes = [Scheme::Q2, Scheme::Q4, Scheme::Q8, Scheme::Fp16].map(|s| planned_bytes(s, &infos, &tiny));
     assert!(sizes.is_sorted());
     assert_eq!(tensor_type_for(Scheme::Q8, &infos[0], &tiny), Q8_0);
-    assert_eq!(stand_in(Q3K), Q4_0);
+    assert_eq!(replacement(Q3K), Q4_0);
 }

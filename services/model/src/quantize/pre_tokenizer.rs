@@ -1,14 +1,14 @@
-//! How tokenizer.json splits text before merging, said as one of the names that llama.cpp knows.
+//! The pre-tokenizer of tokenizer.json under the name that llama.cpp has for it.
 
 use serde_json::Value as Json;
 
 use crate::pre_tokenizers::{GPT4O, LLAMA3, QWEN2, TEKKEN};
 
-/// Split patterns that have a name of their own, as they are written in tokenizer.json.
+/// Split patterns with a name, as tokenizer.json has them.
 const KNOWN: [(&str, &str); 4] =
     [(LLAMA3, "llama-bpe"), (QWEN2, "qwen2"), (TEKKEN, "tekken"), (GPT4O, "gpt-4o")];
 
-/// The steps of the pre-tokenizer, a sequence opened.
+/// Returns the steps of the pre-tokenizer.
 fn steps(tokenizer: &Json) -> Vec<&Json> {
     let pre = &tokenizer["pre_tokenizer"];
     match pre["pretokenizers"].as_array() {
@@ -18,12 +18,12 @@ fn steps(tokenizer: &Json) -> Vec<&Json> {
     }
 }
 
-/// Whether text becomes GPT-2's visible bytes.
+/// Returns whether text becomes GPT-2's visible bytes.
 pub(super) fn is_byte_level(tokenizer: &Json) -> bool {
     steps(tokenizer).iter().any(|step| step["type"] == "ByteLevel")
 }
 
-/// llama.cpp's name of the pre-tokenizer; `default` where it knows none that splits so.
+/// Returns llama.cpp's name of the pre-tokenizer, or `default` where llama.cpp has none that splits alike.
 pub(super) fn name(tokenizer: &Json) -> &'static str {
     let steps = steps(tokenizer);
     let has = |kind: &str| steps.iter().any(|step| step["type"] == kind);
@@ -46,7 +46,7 @@ pub(super) fn name(tokenizer: &Json) -> &'static str {
     }
 }
 
-/// Whether SentencePiece's leading space is added.
+/// Returns whether SentencePiece's leading space is added.
 pub(super) fn adds_space_prefix(tokenizer: &Json) -> bool {
     let normalizer = &tokenizer["normalizer"];
     let normalizers = normalizer["normalizers"].as_array();
@@ -57,7 +57,7 @@ pub(super) fn adds_space_prefix(tokenizer: &Json) -> bool {
     parts.any(|part| part["type"] == "Prepend") || steps(tokenizer).iter().any(metaspace)
 }
 
-/// Whether the post-processor puts this token first.
+/// Returns whether the post-processor puts this token first.
 pub(super) fn begins_with(tokenizer: &Json, bos: u32) -> bool {
     let post = &tokenizer["post_processor"];
     let steps = post["processors"].as_array();

@@ -1,76 +1,83 @@
-//! The run itself: plan, write the tables, convert tensor after tensor; start again one scheme higher where the
-//! values do not fit.
+//! One run: plans, writes the tables, converts tensor after tensor, and starts again one scheme higher where the type
+//! cannot hold the values.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use super::convert::{Conversion, Failure, Rows};
+use super::convert::{Conversion, Failure, RowOrder};
 use super::decode::is_plain;
-use super::describe;
 use super::encode::Unencodable;
+use super::metadata;
 use super::output::Output;
-use super::plan::{Plan, PlannedTensor, Scheme, kept, plan};
+use super::plan::{Plan, PlannedTensor, Scheme, is_native, plan};
 use super::vocabulary::{self, Published};
+use crate::arch::kinds::RopeLayout;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
-use crate::gguf::writer::{Pairs, Writer};
-use crate::gguf::{CONFIG_JSON_KEY, Value};
-use crate::mapped;
-use crate::spec::RopeLayout;
+use crate::formats::gguf::writer::{Pairs, Writer};
+use crate::formats::gguf::{CONFIG_JSON_KEY, Value};
+use crate::formats::mmap;
 use crate::tensor::{TensorInfo, TensorType};
 
-/// Of the source's tokenizer files; the checkpoint bounds them likewise when it opens them.
+/// The largest tokenizer file that is read. Opening the checkpoint has the same limit.
 const MAX_SIDECAR_BYTES: u64 = 256 << 20;
 
-/// What to make, and where.
+/// The file to make.
 #[derive(Debug)]
 pub struct Request<'a> {
+    /// The requested scheme.
     pub scheme: Scheme,
-    /// Written from its beginning, and removed when the run fails or is cancelled.
+    /// The file to write. An existing file is replaced; it is removed when the run fails or is cancelled.
     pub destination: &'a Path,
-    /// `general.name`.
+    /// The value of `general.name`.
     pub name: &'a str,
-    /// Keys to be added (`millm.source.*`); one that the file has anyway is replaced.
+    /// Metadata to add (`millm.source.*`). It replaces keys that the file has anyway.
     pub extra: &'a [(String, Value)],
 }
 
-/// How far a run is, told before each tensor and after each piece. After a fallback to a higher scheme
-/// `done_bytes` begins at 0 again.
+/// The progress of a run, reported before each tensor and after each piece. After a fallback to a higher scheme
+/// `done_bytes` starts at 0 again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress<'a> {
+    /// The name of the current tensor.
     pub tensor: &'a str,
-    /// Of the tensors' bytes as they are written.
+    /// Bytes of tensor data written so far.
     pub done_bytes: u64,
+    /// Bytes of all tensor data in the file.
     pub total_bytes: u64,
 }
 
 /// A tensor of the finished file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenTensor {
+    /// The tensor's name in the file.
     pub name: String,
+    /// The type that it was written in.
     pub ty: TensorType,
-    /// Why it is not the type that the scheme prefers.
+    /// The reason why it does not have the type that the scheme prefers.
     pub reason: Option<String>,
 }
 
 /// A finished file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
+    /// All tensors, in the file's order.
     pub tensors: Vec<WrittenTensor>,
-    /// Of the whole file.
+    /// The size of the whole file in bytes.
     pub bytes: u64,
-    /// What was applied; above what was asked for where that could not be.
+    /// The scheme that was applied, which is higher than the requested one where that could not be.
     pub actual: Scheme,
-    /// Why `actual` is not what was asked for, or why some tensors are not what the scheme prefers.
+    /// The reason why `actual` is not the requested scheme, or why tensors do not have the type that it prefers.
     pub reason: Option<String>,
 }
 
-/// Quantizes on rayon's current pool. Blocks; call it from a thread that may.
+/// Quantizes a checkpoint on rayon's current pool. Blocks until the file is complete; the file is flushed, and not synced
+/// to disk. `progress` is called on the calling thread.
 ///
-/// The file is complete and flushed when this returns, but not synced to disk.
-///
-/// Errors: `InvalidFile` naming the tensor for values that are not finite (or beyond F16 under FP16) and for
-/// sources that are quantized already, `Cancelled`, `Io`.
+/// # Errors
+/// [`Error::InvalidFile`] naming the tensor for values that are not finite (or beyond F16 under FP16), and for sources
+/// that are quantized already; [`Error::InvalidPath`] where the destination is a file of the source;
+/// [`Error::Cancelled`] after `cancel` is set; [`Error::Io`] where a file cannot be read or written.
 pub fn quantize(
     source: &Checkpoint,
     request: &Request<'_>,
@@ -83,41 +90,45 @@ pub fn quantize(
     let run = Run::new(source, request)?;
     let end = run.with_fallback(cancel, progress);
     if end.is_err() {
-        // What is left is of no use; that it may not exist is no second error.
+        // An unfinished file is useless. It may not exist, which is no further error.
         let _ = std::fs::remove_file(request.destination);
     }
     end
 }
 
-/// Truncating a file while it is read would leave nothing of it.
+/// Returns whether two paths are one file: truncating the source would destroy it.
 fn same_file(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
 
+/// A run under way.
 struct Run<'a> {
     source: &'a Checkpoint,
     request: &'a Request<'a>,
-    /// Divisors of rotary frequencies, where the model has them.
+    /// The tensors of divisors of rotary frequencies, with their bytes.
     factors: Vec<(TensorInfo, Vec<u8>)>,
     tokenizer: Pairs,
 }
 
-/// Why one attempt ended.
+/// The end of one attempt.
 enum Attempt {
     Done(Outcome),
-    TooLarge { why: String },
+    /// A value is too large for the scheme.
+    TooLarge {
+        why: String,
+    },
 }
 
 impl<'a> Run<'a> {
     fn new(source: &'a Checkpoint, request: &'a Request<'a>) -> Result<Self> {
-        if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty) && !kept(tensor.ty)) {
+        if let Some(tensor) = source.tensors().find(|tensor| !is_plain(tensor.ty) && !is_native(tensor.ty)) {
             let why = format!(
                 "tensor '{}' is {} already: only F32, F16 and BF16 are quantized",
                 tensor.name, tensor.ty
             );
             return Err(Error::invalid("model", why));
         }
-        let factors = describe::rope_factors(source.spec()).into_iter().map(|(name, factors)| {
+        let factors = metadata::rope_factors(source.spec()).into_iter().map(|(name, factors)| {
             let bytes: Vec<u8> = factors.iter().flat_map(|factor| factor.to_le_bytes()).collect();
             let info = TensorInfo {
                 name: name.into(),
@@ -132,16 +143,16 @@ impl<'a> Run<'a> {
 
     fn with_fallback(&self, cancel: &AtomicBool, progress: &mut dyn FnMut(Progress<'_>)) -> Result<Outcome> {
         let spec = self.source.spec();
-        let mut plan_at_hand = plan(self.request.scheme, self.source.tensors(), spec);
+        let mut current = plan(self.request.scheme, self.source.tensors(), spec);
         loop {
-            match self.attempt(&plan_at_hand, cancel, progress)? {
+            match self.attempt(&current, cancel, progress)? {
                 Attempt::Done(outcome) => return Ok(outcome),
                 Attempt::TooLarge { why } => {
-                    let failed = plan_at_hand.scheme;
+                    let failed = current.scheme;
                     let Some(next) = failed.next() else { return Err(Error::invalid("model", why)) };
                     tracing::warn!(%failed, %next, why, "quantizing again, one scheme higher");
-                    plan_at_hand = plan(next, self.source.tensors(), spec);
-                    plan_at_hand.reason = Some(format!("{failed} cannot be applied: {why}"));
+                    current = plan(next, self.source.tensors(), spec);
+                    current.reason = Some(format!("{failed} cannot be applied: {why}"));
                 }
             }
         }
@@ -175,7 +186,7 @@ impl<'a> Run<'a> {
                 Ok(())
             });
             match end {
-                Ok(()) => self.source.check_whole()?,
+                Ok(()) => self.source.check_intact()?,
                 Err(Failure::Stopped(error)) => return Err(error),
                 Err(Failure::Unencodable { row, why }) => {
                     let text = format!("tensor '{name}', row {row}: {why}");
@@ -190,7 +201,7 @@ impl<'a> Run<'a> {
         Ok(Attempt::Done(outcome(plan, bytes)))
     }
 
-    /// One tensor, part after part.
+    /// Converts one tensor, part after part.
     fn convert(
         &self,
         planned: &PlannedTensor,
@@ -202,7 +213,7 @@ impl<'a> Run<'a> {
             let source = self.source.tensor(part).map_err(Failure::Stopped)?;
             let (ty, shape) = (planned.info.ty, &source.info.shape);
             let bytes = ty.bytes_for(shape).expect("parts have the rows of the whole");
-            if kept(source.info.ty) && source.info.ty != ty {
+            if is_native(source.info.ty) && source.info.ty != ty {
                 let why = format!("tensor '{part}' is {}, others of its kind are not", source.info.ty);
                 return Err(Failure::Stopped(Error::invalid("model", why)));
             }
@@ -224,26 +235,28 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Hugging Face's q and k rows into the order of the family's GGUF files; a GGUF source has it.
-    fn rows(&self, tensor: &str) -> Rows {
+    /// Returns the order of a tensor's rows. Rows of q and k in Hugging Face's order are brought into that of the family's
+    /// GGUF files.
+    fn rows(&self, tensor: &str) -> RowOrder {
         let spec = self.source.spec();
-        let Some(rope) = spec.ropes.first() else { return Rows::AsStored };
-        let turned = rope.layout != spec.family.gguf.rope && spec.family.gguf.rope == RopeLayout::Interleaved;
+        let Some(rope) = spec.ropes.first() else { return RowOrder::AsStored };
+        let interleaves =
+            rope.layout != spec.family.gguf.rope && spec.family.gguf.rope == RopeLayout::Interleaved;
         let part = tensor.rsplit_once('.').map_or("", |(head, _)| head);
-        if turned && (part.ends_with(".attn_q") || part.ends_with(".attn_k")) {
-            Rows::Interleaved { head_dim: spec.head_dim }
+        if interleaves && (part.ends_with(".attn_q") || part.ends_with(".attn_k")) {
+            RowOrder::Interleaved { head_dim: spec.head_dim }
         } else {
-            Rows::AsStored
+            RowOrder::AsStored
         }
     }
 
-    /// Norms are written as they are applied.
+    /// Returns the offset to add to a tensor: norms are written with it.
     fn offset(&self, tensor: &str) -> f32 {
         if tensor.ends_with("norm.weight") { self.source.spec().norm.offset } else { 0.0 }
     }
 
     fn metadata(&self, plan: &Plan) -> Pairs {
-        let mut pairs = describe::describe(self.source.spec(), plan, self.request.name);
+        let mut pairs = metadata::describe(self.source.spec(), plan, self.request.name);
         pairs.extend(self.tokenizer.iter().cloned());
         if let Some(config) = self.source.config_json() {
             pairs.push((CONFIG_JSON_KEY.into(), Value::String(config.into())));
@@ -254,17 +267,17 @@ impl<'a> Run<'a> {
     }
 }
 
-/// The keys of a GGUF source as they are, else those that its published files say.
+/// Returns the tokenizer's keys: those of a GGUF source, or those made from the published files.
 fn tokenizer(source: &Checkpoint) -> Result<Pairs> {
     if let Some(metadata) = source.gguf_metadata()
         && metadata.get("tokenizer.ggml.tokens").is_some()
     {
-        let own = metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
-        return Ok(own.map(|(key, value)| (key.to_owned(), value.clone())).collect());
+        let keys = metadata.iter().filter(|(key, _)| key.starts_with("tokenizer."));
+        return Ok(keys.map(|(key, value)| (key.to_owned(), value.clone())).collect());
     }
     let text = |name: &str| -> Result<Option<String>> {
-        let file = source.files().iter().find(|file| mapped::file_name(&file.path) == name);
-        file.map_or(Ok(None), |file| mapped::read_text(&file.path, MAX_SIDECAR_BYTES))
+        let file = source.files().iter().find(|file| mmap::file_name(&file.path) == name);
+        file.map_or(Ok(None), |file| mmap::read_text(&file.path, MAX_SIDECAR_BYTES))
     };
     let (json, config, template) =
         (text("tokenizer.json")?, text("tokenizer_config.json")?, text("chat_template.jinja")?);

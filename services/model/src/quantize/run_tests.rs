@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::Tensor;
-use crate::gguf::Array;
+use crate::formats::gguf::Array;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures")).join(name)
@@ -29,7 +29,7 @@ fn run(source: &Path, scheme: Scheme, folder: &tempfile::TempDir) -> (Outcome, C
     (outcome, Checkpoint::open(&destination).unwrap())
 }
 
-/// Any stored tensor as f32, quantized ones by candle's decoders.
+/// Returns a stored tensor as f32; candle decodes quantized ones.
 fn values(tensor: &Tensor<'_>) -> Vec<f32> {
     let dtype = match tensor.info.ty {
         TensorType::F32 => GgmlDType::F32,
@@ -55,18 +55,19 @@ fn values(tensor: &Tensor<'_>) -> Vec<f32> {
     tensor.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Root mean square error as a share of the root mean square value, q and k turned back.
+/// Returns the root mean square error relative to the root mean square value, with the rows of q and k in the source's
+/// order.
 fn error(source: &Checkpoint, made: &Checkpoint, name: &str) -> f64 {
     let (a, b) = (source.tensor(name).unwrap(), made.tensor(name).unwrap());
     let (head_dim, columns) = (source.spec().head_dim, a.info.shape.get(1).copied().unwrap_or(1));
     let (a, b) = (values(&a), values(&b));
-    let turned = source.spec().ropes[0].layout != made.spec().ropes[0].layout
+    let interleaved = source.spec().ropes[0].layout != made.spec().ropes[0].layout
         && (name.contains("attn_q.") || name.contains("attn_k."));
     let (mut wrong, mut size) = (0.0, 0.0);
     for (at, b) in b.iter().enumerate() {
         let (row, column) = (at / columns, at % columns);
         let (head, within) = (row / head_dim, row % head_dim);
-        let from = if turned { head * head_dim + within % 2 * (head_dim / 2) + within / 2 } else { row };
+        let from = if interleaved { head * head_dim + within % 2 * (head_dim / 2) + within / 2 } else { row };
         let a = a[from * columns + column];
         wrong += f64::from(a - b).powi(2);
         size += f64::from(a).powi(2);
@@ -97,14 +98,14 @@ fn every_scheme_reopens_and_stays_near_its_source() {
 }
 
 #[test]
-fn the_file_alone_says_what_the_model_is() {
+fn the_file_alone_describes_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let (_, made) = run(&fixture("tiny-millm"), Scheme::Q4, &folder);
     let source = Checkpoint::open(&fixture("tiny-millm")).unwrap();
     let llama_cpp = Checkpoint::open(&fixture("tiny-millm-gguf").join("tiny-Q4_K_M.gguf")).unwrap();
     let (ours, theirs) = (made.gguf_metadata().unwrap(), llama_cpp.gguf_metadata().unwrap());
     for (key, value) in theirs.iter() {
-        // The name is the caller's; the label is derived from it and the size.
+        // The caller gives the name; the label is derived from it and the size.
         if !matches!(key, "general.name" | "general.size_label") {
             assert_eq!(ours.get(key), Some(value), "{key}");
         }
@@ -133,7 +134,7 @@ fn a_gguf_source_gives_the_same_tensors() {
         assert_eq!(a.info, b.info);
         equal += a.bytes.iter().zip(b.bytes.iter()).filter(|(a, b)| a == b).count();
     }
-    // F16 rounds what bf16 holds below 2^-14: a few bytes may differ.
+    // F16 rounds bf16 values below 2^-14: a few bytes may differ.
     assert!(equal as f64 > 0.999 * from_safetensors.weights_bytes() as f64, "{equal}");
     let metadata = from_gguf.gguf_metadata().unwrap();
     assert_eq!(metadata.text("tokenizer.ggml.pre").unwrap(), Some("gpt-2"));
@@ -141,7 +142,7 @@ fn a_gguf_source_gives_the_same_tensors() {
 }
 
 #[test]
-fn families_keep_what_is_theirs() {
+fn families_keep_their_dimensions() {
     let check = |name: &str, architecture: &str, layout: RopeLayout| {
         let folder = tempfile::tempdir().unwrap();
         let source = Checkpoint::open(&fixture("families").join(name)).unwrap();
@@ -152,7 +153,7 @@ fn families_keep_what_is_theirs() {
         let metadata = made.gguf_metadata().unwrap();
         assert_eq!(metadata.text("general.architecture").unwrap(), Some(architecture));
         assert_eq!(made.spec().ropes[0].layout, layout);
-        assert_eq!(made.spec().blocks, source.spec().blocks);
+        assert_eq!(made.spec().layer_specs, source.spec().layer_specs);
         assert_eq!(made.spec().qkv_bias, source.spec().qkv_bias);
         for tensor in made.tensors() {
             let error = error(&source, &made, &tensor.name);
@@ -199,13 +200,13 @@ fn packed_experts_stay_as_they_are() {
     }
 }
 
-/// Without the carried config.json, as llama.cpp reads it, the scaling is in `rope_freqs.weight`.
+/// Without the embedded config.json, as llama.cpp reads the file, the scaling is in `rope_freqs.weight`.
 #[test]
 fn llama3_scaling_survives_in_ggufs_own_terms() {
     let source = Checkpoint::open(&fixture("families/llama3-rope")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let (_, made) = run(&fixture("families/llama3-rope"), Scheme::Fp16, &folder);
-    let file = crate::gguf::GgufFile::open(&folder.path().join("model.gguf")).unwrap();
+    let file = crate::formats::gguf::GgufFile::open(&folder.path().join("model.gguf")).unwrap();
     let stored = file.header().tensors.iter().find(|tensor| tensor.name == "rope_freqs.weight").unwrap();
     let factors: Vec<f32> =
         file.bytes(stored).chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
@@ -223,7 +224,7 @@ fn llama3_scaling_survives_in_ggufs_own_terms() {
     assert_eq!(made.tensor("blk.0.attn_v.weight").unwrap().info.ty, TensorType::F16);
 }
 
-/// A copy of the llama family fixture with one element of a matrix replaced.
+/// Copies the llama fixture with one element of a matrix replaced.
 fn tampered(element: f32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for name in ["config.json", "model.safetensors"] {

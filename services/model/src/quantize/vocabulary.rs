@@ -1,25 +1,26 @@
-//! tokenizer.json and tokenizer_config.json as GGUF's `tokenizer.*` keys, so that the file alone is a whole model.
+//! tokenizer.json and tokenizer_config.json as GGUF's `tokenizer.*` keys, so that the file alone is a complete model.
 //!
-//! Byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`) can be said in GGUF; for any other kind the file says
-//! that it has no vocabulary, and tokenizer.json beside it stays the only one.
+//! GGUF can describe byte-level BPE (`gpt2`) and SentencePiece's BPE (`llama`). For any other kind the file states that
+//! it has no vocabulary, and tokenizer.json beside it remains the only one.
 
 use std::collections::HashMap;
 
 use serde_json::Value as Json;
 
 use super::pre_tokenizer;
+use crate::arch::spec::ModelSpec;
+use crate::config::limits;
 use crate::error::{Error, Result};
-use crate::gguf::writer::Pairs;
-use crate::gguf::{Array, Value};
-use crate::json;
-use crate::spec::ModelSpec;
+use crate::formats::gguf::writer::Pairs;
+use crate::formats::gguf::{Array, Value};
+use crate::formats::json;
 
-/// The published texts, as far as there are any.
+/// The published texts, as far as they exist.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Published<'a> {
     pub tokenizer: Option<&'a str>,
     pub tokenizer_config: Option<&'a str>,
-    /// The template's own file, which wins over the one in tokenizer_config.json.
+    /// The template's own file, which overrides the template in tokenizer_config.json.
     pub chat_template: Option<&'a str>,
 }
 
@@ -34,7 +35,7 @@ enum Kind {
     Byte = 6,
 }
 
-/// All `tokenizer.*` keys.
+/// Returns all `tokenizer.*` keys.
 pub(super) fn describe(published: &Published<'_>, spec: &ModelSpec) -> Result<Pairs> {
     let config =
         published.tokenizer_config.map(|text| json::parse("tokenizer_config.json", text)).transpose()?;
@@ -53,6 +54,7 @@ fn parse(file: &str, text: &str) -> Result<Json> {
     serde_json::from_str(text).map_err(|error| Error::invalid(file, format!("is not JSON: {error}")))
 }
 
+/// Returns the keys of a file without a vocabulary.
 fn none() -> Pairs {
     vec![("tokenizer.ggml.model".into(), Value::String("none".into()))]
 }
@@ -82,7 +84,7 @@ fn tokens(tokenizer: &Json, config: &Json, spec: &ModelSpec) -> Pairs {
     if sentence_piece == byte_level {
         return none();
     }
-    let Some(mut table) = Table::new(spec.vocabulary_size) else { return none() };
+    let Some(mut table) = TokenTable::new(spec.vocabulary_size) else { return none() };
     for (token, id) in vocabulary {
         let kind = if model["unk_token"].as_str() == Some(token) {
             Kind::Unknown
@@ -126,23 +128,24 @@ fn tokens(tokenizer: &Json, config: &Json, spec: &ModelSpec) -> Pairs {
     pairs
 }
 
-/// Texts and kinds by id.
-struct Table {
+/// The texts and kinds of all tokens, by id.
+struct TokenTable {
     texts: Vec<String>,
     kinds: Vec<i32>,
 }
 
-impl Table {
-    /// As many tokens as the embedding has rows; those that the tokenizer does not name are padding. `None` for
-    /// a size that no vocabulary has.
+impl TokenTable {
+    /// Makes a table with a token for each row of the embedding; tokens that the tokenizer does not name stay padding.
+    /// Returns `None` for a size beyond the limit.
     fn new(size: usize) -> Option<Self> {
-        (size <= crate::config::cap::VOCABULARY).then(|| Self {
+        (size <= limits::VOCABULARY).then(|| Self {
             texts: (0..size).map(|id| format!("[PAD{id}]")).collect(),
             kinds: vec![Kind::Unused as i32; size],
         })
     }
 
-    /// False where the id is none or beyond the embedding: such a tokenizer belongs to another model.
+    /// Enters a token. Returns false where the id is missing or beyond the embedding: such a tokenizer belongs to another
+    /// model.
     fn put(&mut self, id: &Json, text: &str, kind: Kind) -> bool {
         let Some(id) = id.as_u64().map(|id| id as usize).filter(|id| *id < self.texts.len()) else {
             return false;
@@ -157,7 +160,7 @@ impl Table {
     }
 }
 
-/// Both styles of tokenizer.json: `"a b"` and `["a", "b"]`.
+/// Returns the merges, from both styles of tokenizer.json: `"a b"` and `["a", "b"]`.
 fn merges(model: &Json) -> Vec<(&str, &str)> {
     model["merges"]
         .as_array()
@@ -171,8 +174,9 @@ fn merges(model: &Json) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// SentencePiece merges the pair whose joined piece scores best; the order of merges says the same.
-fn scores(table: &Table, merges: &[(&str, &str)]) -> Vec<f32> {
+/// Returns the scores of all tokens. SentencePiece merges the pair whose joined piece has the highest score, which the
+/// order of merges determines.
+fn scores(table: &TokenTable, merges: &[(&str, &str)]) -> Vec<f32> {
     let mut rank: HashMap<String, usize> = HashMap::with_capacity(merges.len());
     for (at, (left, right)) in merges.iter().enumerate() {
         rank.entry(format!("{left}{right}")).or_insert(at);
@@ -184,7 +188,7 @@ fn scores(table: &Table, merges: &[(&str, &str)]) -> Vec<f32> {
     table.texts.iter().zip(&table.kinds).map(scored).collect()
 }
 
-/// `<0x0A>`
+/// Returns whether a token stands for a byte, as `<0x0A>` does.
 fn is_byte(token: &str) -> bool {
     token.len() == 6
         && token
@@ -193,7 +197,7 @@ fn is_byte(token: &str) -> bool {
             .is_some_and(|digits| u8::from_str_radix(digits, 16).is_ok())
 }
 
-/// Ids of the tokens with a role, and whether a first one is added.
+/// Adds the ids of the tokens with a role, and whether a first token is added.
 fn special(
     add: &mut impl FnMut(&str, Value),
     tokenizer: &Json,

@@ -1,4 +1,4 @@
-//! Vocabularies as GGUF has them.
+//! Vocabularies as GGUF metadata.
 
 use super::*;
 use serde_json::json;
@@ -77,7 +77,7 @@ fn sentence_piece_bpe_scores_by_merge_order() {
 }
 
 #[test]
-fn what_gguf_cannot_say_is_left_to_tokenizer_json() {
+fn other_tokenizers_are_left_to_tokenizer_json() {
     let none = Value::String("none".into());
     let check = |tokenizer: &Json| {
         let keys = described(tokenizer, &json!({}), 4);

@@ -1,7 +1,7 @@
-//! Memory and time for a parser under test, which runs on a thread of its own.
+//! Limits memory and time of a parser under test, which runs on its own thread.
 //!
-//! [`Budgeted`] is the allocator of the whole test. A thread that asks for more than its budget gets no answer: an
-//! allocator must not unwind, and to refuse is to abort. It sleeps for ever instead, and the test is told.
+//! [`Budgeted`] is the allocator of the whole test. An allocator must not unwind, and a refused allocation aborts the
+//! process. So a thread that exceeds its budget sleeps for ever, and the test that waits for it is woken.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::any::Any;
@@ -13,17 +13,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// What a piece of work may use.
+/// The limits of a piece of work.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
-    /// Beyond what it was given. Counts only where [`Budgeted`] is the allocator.
+    /// Bytes beyond the work's input. Counts only where [`Budgeted`] is the allocator.
     pub memory: usize,
     pub time: Duration,
-    /// Address space; only what is used becomes memory.
+    /// Bytes of address space for the stack.
     pub stack: usize,
 }
 
-/// Why there is no result.
+/// The reason why there is no result.
 #[derive(Debug)]
 pub enum Stopped {
     Memory,
@@ -33,7 +33,7 @@ pub enum Stopped {
     Thread(std::io::Error),
 }
 
-/// The allocator that keeps accounts.
+/// An allocator that counts the bytes of threads with a budget.
 pub struct Budgeted<A>(pub A);
 
 struct Account {
@@ -46,7 +46,7 @@ thread_local! {
     static ACCOUNT: Cell<*const Account> = const { Cell::new(null()) };
 }
 
-/// Runs `work` on a thread of its own, waits for it, and leaves it behind when it wants more than its budget.
+/// Runs `work` on its own thread and waits for it. Work that exceeds its budget is abandoned.
 pub fn run<T: Send + 'static>(
     budget: Budget,
     name: &str,
@@ -78,7 +78,7 @@ pub fn run<T: Send + 'static>(
         }
         let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         if left.is_zero() {
-            // Its next allocation is its last.
+            // The thread stops at its next allocation.
             account.left.store(isize::MIN / 2, Ordering::Relaxed);
             return Err(Stopped::Time);
         }
@@ -88,14 +88,14 @@ pub fn run<T: Send + 'static>(
 
 fn account() -> Option<&'static Account> {
     let account = ACCOUNT.try_with(Cell::get).unwrap_or(null());
-    // SAFETY: set for the duration of the work only, by the thread that holds the account for as long.
+    // SAFETY: the pointer is set only during the work, by the thread that holds the account that long.
     unsafe { account.as_ref() }
 }
 
 fn charge(bytes: usize) {
     let Some(account) = account() else { return };
     let bytes = isize::try_from(bytes).unwrap_or(isize::MAX / 2);
-    // A panic ends the work anyway, and the hook that reports it holds locks that others need.
+    // A panic ends the work anyway, and the hook that reports it holds locks that other threads need.
     if account.left.fetch_sub(bytes, Ordering::Relaxed) >= bytes || thread::panicking() {
         return;
     }
@@ -112,11 +112,11 @@ fn refund(bytes: usize) {
     }
 }
 
-// SAFETY: each call goes to `A`, which keeps the contract; keeping accounts allocates nothing and does not unwind.
+// SAFETY: each call is forwarded to `A`, which keeps the contract; counting does not allocate or unwind.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Budgeted<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         charge(layout.size());
-        // SAFETY: the caller's promises are A's.
+        // SAFETY: the caller keeps the contract of `A`.
         unsafe { self.0.alloc(layout) }
     }
 
@@ -147,7 +147,7 @@ const SMALL: Budget = Budget { memory: 1 << 20, time: Duration::from_secs(60), s
 #[test]
 fn work_within_its_budget_gives_its_result() {
     let result = run(SMALL, "within", || {
-        // Given back, memory can be used again.
+        // Freed memory can be used again.
         (0..100).map(|n| vec![n; 100_000].len()).sum::<usize>()
     });
     assert_eq!(result.expect("within"), 10_000_000);

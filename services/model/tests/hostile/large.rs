@@ -1,13 +1,13 @@
-//! Files that are large where nothing should be: as many tensors, names and values as fit into what is read at most.
+//! Files that are large in the wrong place: as many tensors, names and values as fit into the largest file that is read.
 
 use std::fmt::Write as _;
 
 const MB: usize = 1_000_000;
 
-/// What is wrong with a file, in the words of its refusal, and the file.
+/// A part of the expected error, and the file.
 pub type Case = (&'static str, Vec<u8>);
 
-/// A header in which everything is `json`, of a file without data.
+/// Returns a file with the header `json` and no data.
 fn safetensors_of(json: &str) -> Vec<u8> {
     [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat()
 }
@@ -70,7 +70,7 @@ pub fn indices() -> Vec<Case> {
     cases.map(|(why, json)| (why, json.into_bytes())).to_vec()
 }
 
-/// Of any file that is a JSON object.
+/// Cases for any file that is a JSON object.
 pub fn objects() -> Vec<Case> {
     let wide = |part: &str| format!("{{\"x\":[{}0]}}", part.repeat(16 * MB / part.len()));
     let over = "more than 128 MiB";
@@ -124,7 +124,7 @@ impl Gguf {
         self.list(key, 8, count as u64, &one.repeat(count))
     }
 
-    /// Of one F32 at this place.
+    /// Adds a tensor of one F32 at this place.
     fn tensor(mut self, name: &str, place: u64) -> Self {
         self.string(name.as_bytes());
         self.bytes.extend(1_u32.to_le_bytes());
@@ -182,7 +182,7 @@ pub fn gguf() -> Vec<Case> {
     ]
 }
 
-/// Headers that are good as far as they go, of which no model can be made: the end of the file is missing.
+/// Valid headers that no model can be made of.
 pub fn gguf_models() -> Vec<Case> {
     let model = || {
         let number = |of: Gguf, key: &str, value: u32| of.pair(key, 4, &value.to_le_bytes());
@@ -229,7 +229,7 @@ pub fn gguf_models() -> Vec<Case> {
     ]
 }
 
-/// As many tensors as a GGUF file may have, with names that look alike, for as many layers as there may be.
+/// Returns a file with the most tensors and the most layers, and with similar names.
 pub fn gguf_of_many_tensors() -> Vec<u8> {
     let mut model = Gguf::new().text("general.architecture", "qwen3moe");
     for (key, value) in [

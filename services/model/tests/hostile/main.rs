@@ -1,6 +1,6 @@
-//! Hostile files: what strangers publish is read within bounds of memory and time, and never panics.
+//! Hostile files: parsing any file stays within limits of memory and time, and never panics.
 //!
-//! `MILLM_FUZZ_UNTIL` (seconds of the Unix clock) lets the mutations go on until then (`make fuzz`);
+//! `MILLM_FUZZ_UNTIL` (seconds of the Unix clock) runs mutations until then (`make fuzz`);
 //! `MILLM_FUZZ_CASE` runs the one case that a failure named.
 
 mod budget;

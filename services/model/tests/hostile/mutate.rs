@@ -1,6 +1,6 @@
 //! Damages a good file, the same way for the same seed.
 
-/// Numbers at which sizes and counts go wrong.
+/// Numbers at the limits of sizes and counts.
 const NUMBERS: [u64; 14] = [
     0,
     1,
@@ -17,7 +17,7 @@ const NUMBERS: [u64; 14] = [
     u64::MAX - 7,
     u64::MAX,
 ];
-/// What stands where a JSON value, a name or a number is expected.
+/// Replacements for a JSON value, a name or a number.
 const WORDS: [&str; 24] = [
     "0",
     "-1",
@@ -45,15 +45,17 @@ const WORDS: [&str; 24] = [
     "a{999999999}",
 ];
 
-/// Equal seeds give equal throws (splitmix64).
-pub struct Dice(u64);
+/// A SplitMix64 generator: equal seeds give equal numbers.
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
+    /// Makes a generator.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub fn throw(&mut self) -> u64 {
+    /// Returns the next number.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -61,66 +63,66 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// Below `end`, which is at least 1.
+    /// Returns a number below `end`, which is at least 1.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.throw() % end as u64) as usize
+        (self.next_u64() % end as u64) as usize
     }
 }
 
-/// `good` with one to four damages.
-pub fn mutated(good: &[u8], dice: &mut Dice) -> Vec<u8> {
+/// Returns a copy of `good` with one to four damages.
+pub fn mutated(good: &[u8], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = good.to_vec();
-    for _ in 0..=dice.below(4) {
-        damage(&mut bytes, dice);
+    for _ in 0..=rng.below(4) {
+        damage(&mut bytes, rng);
     }
     bytes
 }
 
-fn damage(bytes: &mut Vec<u8>, dice: &mut Dice) {
+fn damage(bytes: &mut Vec<u8>, rng: &mut Rng) {
     if bytes.is_empty() {
-        bytes.extend(dice.throw().to_le_bytes());
+        bytes.extend(rng.next_u64().to_le_bytes());
         return;
     }
-    let at = dice.below(bytes.len());
-    let end = (at + 1 + dice.below(64)).min(bytes.len());
-    match dice.below(10) {
-        0 => bytes[at] ^= 1 << dice.below(8),
-        1 => bytes[at] = dice.throw() as u8,
+    let at = rng.below(bytes.len());
+    let end = (at + 1 + rng.below(64)).min(bytes.len());
+    match rng.below(10) {
+        0 => bytes[at] ^= 1 << rng.below(8),
+        1 => bytes[at] = rng.next_u64() as u8,
         2 => bytes.truncate(at),
         3 => drop(bytes.drain(at..end)),
         4 => {
-            let inserted = dice.throw().to_le_bytes();
-            bytes.splice(at..at, inserted[..=dice.below(8)].iter().copied());
+            let inserted = rng.next_u64().to_le_bytes();
+            bytes.splice(at..at, inserted[..=rng.below(8)].iter().copied());
         }
         5 => {
             let copied = bytes[at..end].to_vec();
-            let to = dice.below(bytes.len());
+            let to = rng.below(bytes.len());
             bytes.splice(to..to, copied);
         }
-        6 => overwrite(bytes, at, dice),
-        7 => replace_token(bytes, at, dice),
+        6 => overwrite(bytes, at, rng),
+        7 => replace_token(bytes, at, rng),
         8 => {
-            let again = [b'[', b'{', b'(', b'"', b' ', b'9', bytes[at]][dice.below(7)];
-            let times = [10, 200, 5_000][dice.below(3)];
+            let again = [b'[', b'{', b'(', b'"', b' ', b'9', bytes[at]][rng.below(7)];
+            let times = [10, 200, 5_000][rng.below(3)];
             bytes.splice(at..at, std::iter::repeat_n(again, times));
         }
         _ => bytes.rotate_left(at),
     }
 }
 
-/// A number of the file becomes another, near an edge.
-fn overwrite(bytes: &mut [u8], at: usize, dice: &mut Dice) {
-    let near = dice.below(3) as u64;
-    let number = NUMBERS[dice.below(NUMBERS.len())].wrapping_add(near).wrapping_sub(1);
-    let width = [1, 2, 4, 8][dice.below(4)].min(bytes.len() - at);
+/// Overwrites a number of the file with one near a limit.
+fn overwrite(bytes: &mut [u8], at: usize, rng: &mut Rng) {
+    let near = rng.below(3) as u64;
+    let number = NUMBERS[rng.below(NUMBERS.len())].wrapping_add(near).wrapping_sub(1);
+    let width = [1, 2, 4, 8][rng.below(4)].min(bytes.len() - at);
     bytes[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]);
 }
 
-/// The word or number around `at` becomes another.
-fn replace_token(bytes: &mut Vec<u8>, at: usize, dice: &mut Dice) {
+/// Replaces the word or number around `at`.
+fn replace_token(bytes: &mut Vec<u8>, at: usize, rng: &mut Rng) {
     let within = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'"');
     let start = bytes[..at].iter().rposition(|byte| !within(byte)).map_or(0, |place| place + 1);
     let end = bytes[at..].iter().position(|byte| !within(byte)).map_or(bytes.len(), |length| at + length);
-    let word = WORDS[dice.below(WORDS.len())];
+    let word = WORDS[rng.below(WORDS.len())];
     bytes.splice(start..end.max(start), word.bytes());
 }

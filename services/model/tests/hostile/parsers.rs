@@ -1,11 +1,13 @@
-//! Each parser of the crate, over damaged copies of the fixtures.
+//! Runs each parser of the crate over damaged copies of the fixtures.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use millm_model::gguf::{GgufHeader, RopeFactors};
+use millm_model::gguf::GgufHeader;
 use millm_model::safetensors::{SafetensorsHeader, ShardIndex};
-use millm_model::{Checkpoint, GenerationDefaults, ModelSpec, requires_custom_code};
+use millm_model::{
+    Checkpoint, GenerationDefaults, HeaderPrefix, ModelSpec, RopeFactors, requires_custom_code,
+};
 
 use crate::survive::survives;
 
@@ -17,7 +19,7 @@ fn read(path: &Path) -> Vec<u8> {
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// This file of every model that has it.
+/// Reads this file of every model that has it.
 fn all(file: &str) -> Vec<Vec<u8>> {
     let families = fs::read_dir(fixtures().join("families")).expect("fixtures are in tests/fixtures");
     let mut folders: Vec<PathBuf> = families.map(|entry| entry.expect("readable").path()).collect();
@@ -31,7 +33,7 @@ fn all(file: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// The head of the smallest GGUF file.
+/// Returns the header of the smallest GGUF file.
 fn gguf_head() -> Vec<u8> {
     let mut file = read(&fixtures().join("tiny-millm-gguf/tiny-Q2_K.gguf"));
     let header =
@@ -40,7 +42,7 @@ fn gguf_head() -> Vec<u8> {
     file
 }
 
-/// As long as the file was, so that what is said of its tensors can be true.
+/// The length of the original file, so that tensors can lie within the damaged one.
 const GGUF_LENGTH: u64 = 1_650_240;
 
 #[test]
@@ -54,7 +56,7 @@ fn gguf_headers() {
 fn gguf_models() {
     survives(150, vec![gguf_head()], |bytes| {
         let parsed = GgufHeader::parse("bad.gguf", bytes, GGUF_LENGTH.max(bytes.len() as u64));
-        let Some(header) = parsed.ok().and_then(millm_model::headers::Prefix::complete) else { return };
+        let Some(header) = parsed.ok().and_then(HeaderPrefix::complete) else { return };
         let _ = ModelSpec::from_gguf(&header, &RopeFactors::unread(&header));
     });
 }
@@ -93,7 +95,7 @@ fn configs() {
         let text = String::from_utf8_lossy(bytes);
         let _ = requires_custom_code(&text);
         if let Ok(spec) = ModelSpec::from_config_json(&text, Some(&text)) {
-            // What is accepted can be counted.
+            // The size of an accepted model can be computed.
             let _ = spec.parameter_count();
         }
     });
@@ -106,13 +108,13 @@ fn generation_configs() {
     });
 }
 
-/// A whole folder with a damaged head of the weights: opened, read and thrown away.
+/// Opens a folder whose weights have a damaged header, and reads all tensors.
 fn open(family: &str, head: &[u8]) {
     let source = fixtures().join("families").join(family);
     let length = fs::metadata(source.join("model.safetensors")).expect("a fixture").len() as usize;
     let folder = tempfile::tempdir().expect("a temporary folder");
     fs::copy(source.join("config.json"), folder.path().join("config.json")).expect("copyable");
-    // As long as the file was, so that what is said of its tensors can be true.
+    // The file keeps its length, so that tensors can lie within it.
     let mut file = head.to_vec();
     file.resize(file.len().max(length), 0);
     fs::write(folder.path().join("model.safetensors"), file).expect("writable");
@@ -134,12 +136,12 @@ macro_rules! checkpoints {
     )* };
 }
 
-// Families that keep their tensors apart, turned, in one, stacked, both of that, and blocks apart from their scales.
+// Families that store tensors alone, transposed, fused, stacked, stacked and transposed, and with separate scales.
 checkpoints! {
     checkpoints "llama"
-    turned_checkpoints "gpt2"
+    transposed_checkpoints "gpt2"
     fused_checkpoints "gpt_neox"
     stacked_checkpoints "qwen3_moe"
-    turned_stacks "gpt_oss"
+    transposed_stacks "gpt_oss"
     packed_checkpoints "gpt_oss-mxfp4"
 }

@@ -1,17 +1,17 @@
-//! Each large file is refused within its budget, in words that say what was found.
+//! Each large file is refused within its budget, with an error that names what was found.
 
 use std::time::Duration;
 
 use crate::budget::{self, Budget};
-use millm_model::config::parse_object;
-use millm_model::gguf::{GgufHeader, RopeFactors};
-use millm_model::headers::Prefix;
+use millm_model::HeaderPrefix;
+use millm_model::gguf::GgufHeader;
+use millm_model::parse_object;
 use millm_model::safetensors::{SafetensorsHeader, ShardIndex};
-use millm_model::{GenerationDefaults, ModelSpec};
+use millm_model::{GenerationDefaults, ModelSpec, RopeFactors};
 
 use crate::large::{self, Case};
 
-/// Beyond the file itself.
+/// Bytes beyond the file itself.
 const MEMORY: usize = 288 << 20;
 
 fn refused(cases: Vec<Case>, parse: fn(&[u8]) -> Result<(), String>) {
@@ -33,8 +33,8 @@ fn text(bytes: &[u8]) -> &str {
 
 fn gguf(bytes: &[u8]) -> Result<GgufHeader, String> {
     match GgufHeader::parse("x.gguf", bytes, bytes.len() as u64) {
-        Ok(Prefix::Complete(header)) => Ok(header),
-        Ok(Prefix::NeedMore(more)) => panic!("{more} bytes of {}", bytes.len()),
+        Ok(HeaderPrefix::Complete(header)) => Ok(header),
+        Ok(HeaderPrefix::NeedMore(more)) => panic!("{more} bytes of {}", bytes.len()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -91,10 +91,10 @@ fn a_gguf_file_of_many_tensors_is_read_in_one_pass() {
     let file = large::gguf_of_many_tensors();
     let budget = Budget { memory: MEMORY, time: Duration::from_secs(120), stack: 8 << 20 };
     let spec = budget::run(budget, "large", move || gguf_spec(&file)).expect("within");
-    assert_eq!(spec.expect("good").blocks.len(), 4096);
+    assert_eq!(spec.expect("good").layer_specs.len(), 4096);
 }
 
-/// Sizes that a config claims are judged before anything is made of them.
+/// Sizes that a config claims are checked before anything is allocated for them.
 #[test]
 fn absurd_sizes() {
     let good = r#""architectures":["Qwen3MoeForCausalLM"],"model_type":"qwen3_moe","hidden_size":64,
@@ -116,7 +116,7 @@ fn absurd_sizes() {
         let why = spec(&format!("{{{good},\"{field}\":{value}}}")).expect_err(field).to_string();
         assert!(why.contains(field) && why.contains("from 1 to"), "{why}");
     }
-    // Many of them, each within what one may have.
+    // Two sizes, each within its own limit.
     let why =
         spec(&format!("{{{good},\"num_hidden_layers\":4096,\"num_experts\":4096}}")).expect_err("too many");
     assert!(why.to_string().contains("over 65536"), "{why}");

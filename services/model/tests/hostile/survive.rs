@@ -1,18 +1,18 @@
-//! Runs a parser over thousands of damaged files, within a budget of memory and time.
+//! Runs a parser over thousands of damaged files, within limits of memory and time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::budget::{self, Budget, Stopped};
-use crate::mutate::{Dice, mutated};
+use crate::mutate::{Rng, mutated};
 
-/// What any parser may hold at once beyond its input: far more than a good file of this size takes.
+/// Bytes that a parser may hold at once beyond its input: far more than a valid file of this size takes.
 const MEMORY: usize = 96 << 20;
-/// Cases between two looks at the clock.
+/// Cases between two checks of the clock.
 const ROUND: u64 = 50;
 
-/// Which cases to run.
+/// The cases to run.
 enum Plan {
     These(std::ops::Range<u64>),
     Until(SystemTime),
@@ -31,14 +31,14 @@ impl Plan {
     }
 }
 
-/// `parse` may refuse what it is given, and must come back: from each of `cases` damaged copies of `good` files.
+/// Checks that `parse` returns, with whatever result, for each of `cases` damaged copies of `good` files.
 pub fn survives(cases: u64, good: Vec<Vec<u8>>, parse: fn(&[u8])) {
     assert!(!good.is_empty(), "something to damage");
     let good = Arc::new(good);
     match Plan::of_environment(cases) {
         Plan::These(range) => round(&good, range, parse),
         Plan::Until(end) => {
-            // Others each time, named by the failure.
+            // Different cases each time; a failure names its case.
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
             let mut next = now.as_nanos() as u64;
             while SystemTime::now() < end {
@@ -56,9 +56,9 @@ fn round(good: &Arc<Vec<Vec<u8>>>, cases: std::ops::Range<u64>, parse: fn(&[u8])
     let done = budget::run(budget, "hostile", move || {
         for case in cases {
             own.store(case, Ordering::Relaxed);
-            let mut dice = Dice::new(case);
-            let file = &files[dice.below(files.len())];
-            parse(&mutated(file, &mut dice));
+            let mut rng = Rng::new(case);
+            let file = &files[rng.below(files.len())];
+            parse(&mutated(file, &mut rng));
         }
     });
     let case = present.load(Ordering::Relaxed);

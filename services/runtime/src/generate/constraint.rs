@@ -1,24 +1,28 @@
-//! What an answer must look like, from the wire to the engine.
+//! Constraints of a request: from the API's schema, regex or grammar to the engine's constraint.
 
 use millm_engine::Constraint;
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{self as proto, constraint::Kind};
 use millm_sandbox::Grammar;
 
-use crate::language::Language;
+use crate::tokenizer_bundle::TokenizerBundle;
 
-/// How errors call it unless the caller has a name for it.
-const FIELD: &str = "constraint";
+/// The name of the constraint in errors, unless the caller gives one.
+const DEFAULT_FIELD: &str = "constraint";
 
-/// What the caller calls it.
-pub fn field(asked: Option<&proto::Constraint>) -> String {
+/// Returns the name of the constraint in errors.
+pub(crate) fn field(asked: Option<&proto::Constraint>) -> String {
     let named = asked.map(|constraint| constraint.field.as_str()).filter(|field| !field.is_empty());
-    named.unwrap_or(FIELD).to_owned()
+    named.unwrap_or(DEFAULT_FIELD).to_owned()
 }
 
-/// Errors: as [`Language::constraint`].
-pub async fn read(
-    language: &Language,
+/// Compiles a request's constraint, if it has one. `field` names it in errors.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for a constraint without a kind, and the errors of [`TokenizerBundle::constraint`].
+pub(crate) async fn compile(
+    tokenizer: &TokenizerBundle,
     asked: Option<proto::Constraint>,
     field: &str,
 ) -> Result<Option<Box<dyn Constraint>>, ServiceError> {
@@ -29,5 +33,5 @@ pub async fn read(
         Some(Kind::Grammar(grammar)) => Grammar::Lark(grammar),
         None => return Err(ServiceError::invalid_argument(field, "must be a schema, a regex or a grammar")),
     };
-    Ok(Some(Box::new(language.constraint(field, grammar).await?)))
+    Ok(Some(Box::new(tokenizer.constraint(field, grammar).await?)))
 }

@@ -1,9 +1,9 @@
-//! Generating: from a request to a stream of its answer.
+//! Text generation: from a request to the stream of its response.
 
-mod answer;
-mod channel;
 mod constraint;
+mod event_queue;
 mod prompt;
+mod response;
 mod sampling;
 mod stop;
 
@@ -16,86 +16,95 @@ use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse, GenerateStart, generate_request::Prompt};
 use tonic::Status;
 
-use self::answer::Answer;
+use self::{event_queue::event_queue, response::ResponseBuilder};
 use crate::{
-    failure,
-    loader::{Resident, Turn},
+    error,
+    loader::{LoadedModel, RequestGuard},
 };
 
-/// As OpenAI has it.
+/// The limit of OpenAI's API.
 const MAX_LOGPROBS: u32 = 20;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 1024;
 const MAX_MESSAGES: usize = 10_000;
-const MAX_BIASED: usize = 16_384;
-/// A prompt's log probabilities are one message: each takes some hundred bytes with the token's text.
+const MAX_BIASED_TOKENS: usize = 16_384;
+/// The log probabilities of a prompt are sent in one message, and each takes about a hundred bytes with its text.
 const MAX_PROMPT_LOGPROBS: usize = 1 << 18;
 
-/// Takes a request on, with its turn; `handle` is what the model is called now. Errors before anything runs:
-/// INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL, MODEL_NOT_LOADED when it was made to leave.
-/// Dropping the stream stops the generation.
-pub async fn generate(
-    resident: Arc<Resident>,
-    turn: Turn,
+/// Submits a request to the engine and returns the stream of its response. Dropping the stream cancels the generation.
+///
+/// `guard` keeps the model in use, and `handle` is its handle now.
+///
+/// # Errors
+///
+/// Errors before the generation starts: INVALID_ARGUMENT with the field, CONTEXT_LENGTH_EXCEEDED, QUEUE_FULL, or
+/// MODEL_NOT_LOADED if the model has been unloaded.
+pub(crate) async fn generate(
+    model: Arc<LoadedModel>,
+    guard: RequestGuard,
     handle: String,
     request: GenerateRequest,
 ) -> Result<impl Stream<Item = Result<GenerateResponse, Status>> + Send, ServiceError> {
-    let asked = Instant::now();
+    let requested = Instant::now();
     check(&request)?;
-    let language = Arc::clone(&resident.language);
-    let sampling =
-        sampling::merge(request.sampling.unwrap_or_default(), &language.defaults, language.vocabulary)?;
+    let tokenizer = Arc::clone(&model.tokenizer);
+    let sampling = sampling::merge(
+        request.sampling.unwrap_or_default(),
+        &tokenizer.defaults,
+        tokenizer.vocabulary_size,
+    )?;
     let field = constraint::field(request.constraint.as_ref());
-    let constraint = constraint::read(&language, request.constraint, &field).await?;
-    let context = resident.context_length as usize;
-    let prompt = prompt::tokens(&language, request.prompt, context).await?;
+    let constraint = constraint::compile(&tokenizer, request.constraint, &field).await?;
+    let context = model.context_length as usize;
+    let prompt = prompt::tokens(&tokenizer, request.prompt, context).await?;
 
     if request.prompt_logprobs {
         check_prompt_logprobs(prompt.len(), request.logprobs)?;
     }
     let mut stop_token_ids = request.stop_token_ids;
     if !request.ignore_eos {
-        stop_token_ids.extend(&language.eos_token_ids);
+        stop_token_ids.extend(&tokenizer.eos_token_ids);
     }
     let start = GenerateStart {
-        model_id: resident.id,
+        model_id: model.id,
         handle: handle.clone(),
         prompt_tokens: prompt.len() as u32,
         prompt_token_ids: prompt.clone(),
         prompt_logprobs: Vec::new(),
     };
-    let (sink, mut events) = channel::channel(turn);
+    let (sink, mut events) = event_queue(guard);
     let submission = Request {
         prompt,
         sampling,
-        max_tokens: request.max_tokens.map(|most| most as usize),
+        max_tokens: request.max_tokens.map(|limit| limit as usize),
         stop_token_ids,
-        // The model's own were left out above; the caller's hold all the same.
+        // `ignore_eos` leaves out the model's stop tokens above, but not the caller's.
         ignore_eos: false,
         logprobs: request.logprobs.map(|top| top as usize),
         prompt_logprobs: request.prompt_logprobs,
         constraint,
-        speculate: request.speculate.unwrap_or(resident.speculate) as usize,
+        max_draft_tokens: request.speculate.unwrap_or(model.max_draft_tokens) as usize,
     };
-    resident.engine.submit(submission, sink).map_err(|error| failure::of_submit(&error, &handle))?;
-    // From here on the stream must not keep the model in memory.
-    drop(resident);
+    model.engine.submit(submission, sink).map_err(|error| error::from_submit(&error, &handle))?;
+    // The stream must not keep the model in memory.
+    drop(model);
 
-    let mut answer = Answer::new(language, (request.stop, field), start, asked);
+    let mut response = ResponseBuilder::new(tokenizer, request.stop, field, start, requested);
     Ok(try_stream! {
-        while !answer.ended() {
+        while !response.ended() {
             let Some(event) = events.recv().await.map_err(Status::from)? else {
-                Err(ServiceError::internal("the engine ended without an answer"))?;
+                Err(ServiceError::internal("the engine dropped the request without an end"))?;
                 return;
             };
-            for message in answer.absorb(event).map_err(Status::from)? {
+            for message in response.push(event).map_err(Status::from)? {
                 yield message;
             }
         }
     })
 }
 
+/// Checks the sizes of the request's lists.
 fn check(request: &GenerateRequest) -> Result<(), ServiceError> {
     let invalid = |field, why: String| Err(ServiceError::invalid_argument(field, why));
     if request.logprobs.is_some_and(|top| top > MAX_LOGPROBS) {
@@ -113,19 +122,21 @@ fn check(request: &GenerateRequest) -> Result<(), ServiceError> {
             format!("must hold strings of 1 to {MAX_STOP_BYTES} bytes, not of {}", stop.len()),
         );
     }
-    let few = |field, things, found: usize, most: usize| match found {
-        found if found > most => invalid(field, format!("has {found} {things}, the most allowed are {most}")),
+    let check_len = |field, items, found: usize, limit: usize| match found {
+        found if found > limit => {
+            invalid(field, format!("has {found} {items}, the most allowed are {limit}"))
+        }
         _ => Ok(()),
     };
-    few("stop_token_ids", "tokens", request.stop_token_ids.len(), MAX_STOP_TOKENS)?;
+    check_len("stop_token_ids", "tokens", request.stop_token_ids.len(), MAX_STOP_TOKENS)?;
     if let Some(Prompt::Messages(messages)) = &request.prompt {
-        few("messages", "messages", messages.messages.len(), MAX_MESSAGES)?;
+        check_len("messages", "messages", messages.messages.len(), MAX_MESSAGES)?;
     }
     let biased = request.sampling.as_ref().map_or(0, |sampling| sampling.logit_bias.len());
-    few("logit_bias", "tokens", biased, MAX_BIASED)
+    check_len("logit_bias", "tokens", biased, MAX_BIASED_TOKENS)
 }
 
-/// `logprobs` most likely ones beside each token's own.
+/// Checks the number of log probabilities of a prompt: each token's own, and its `logprobs` most likely alternatives.
 fn check_prompt_logprobs(tokens: usize, logprobs: Option<u32>) -> Result<(), ServiceError> {
     let each = 1 + logprobs.unwrap_or(0) as usize;
     let found = tokens.saturating_mul(each);
@@ -146,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_bounded_with_what_was_found_and_is_allowed() {
+    fn errors_of_long_lists_name_the_size_and_the_limit() {
         let default = GenerateRequest::default;
         let messages = Messages { messages: vec![Message::default(); 10_001], ..Messages::default() };
         let logit_bias = (0..20_000).map(|id| (id, 1.0)).collect();
@@ -186,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_has_so_many_log_probabilities() {
+    fn the_log_probabilities_of_a_prompt_are_limited() {
         assert!(
             check_prompt_logprobs(1 << 18, None).is_ok() && check_prompt_logprobs(12_000, Some(20)).is_ok()
         );

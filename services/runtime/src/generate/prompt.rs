@@ -1,15 +1,20 @@
-//! A request's prompt as token ids: messages through the chat template, text as it stands, or ids.
+//! The prompt of a request as token ids: messages rendered with the chat template, plain text, or ids.
 
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{Message, Messages, generate_request::Prompt};
 use millm_sandbox::Chat;
 use serde_json::{Map, Value, json};
 
-use crate::language::Language;
+use crate::tokenizer_bundle::TokenizerBundle;
 
-/// A request's prompt, at most `context` tokens long as far as that can be told before it is tokenized.
-pub async fn tokens(
-    language: &Language,
+/// Returns the token ids of a request's prompt. Refuses some prompts that cannot fit `context` tokens before it
+/// tokenizes them.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, CONTEXT_LENGTH_EXCEEDED, and the errors of the tokenizer.
+pub(crate) async fn tokens(
+    tokenizer: &TokenizerBundle,
     prompt: Option<Prompt>,
     context: usize,
 ) -> Result<Vec<u32>, ServiceError> {
@@ -18,17 +23,17 @@ pub async fn tokens(
     };
     let ids = match prompt {
         Prompt::TokenIds(asked) => {
-            language.check_ids("token_ids", &asked.ids)?;
+            tokenizer.check_ids("token_ids", &asked.ids)?;
             asked.ids
         }
         Prompt::Text(text) => {
-            check_length(text.len(), language, context)?;
-            language.encode("prompt", text, true).await?
+            check_length(text.len(), tokenizer, context)?;
+            tokenizer.encode("prompt", text, true).await?
         }
         Prompt::Messages(messages) => {
             let contents = messages.messages.iter().map(|message| message.content.len()).sum();
-            check_length(contents, language, context)?;
-            language.chat(chat(messages)?, context).await?
+            check_length(contents, tokenizer, context)?;
+            tokenizer.chat(chat(messages)?, context).await?
         }
     };
     if ids.is_empty() {
@@ -37,10 +42,10 @@ pub async fn tokens(
     Ok(ids)
 }
 
-/// A text that would not fit if all of it were the longest token is not worth tokenizing.
-fn check_length(bytes: usize, language: &Language, context: usize) -> Result<(), ServiceError> {
-    if bytes > language.most_bytes(context) {
-        return Err(language.too_long(bytes, context));
+/// Refuses a text that would not fit even if it consisted of the longest token alone.
+fn check_length(bytes: usize, tokenizer: &TokenizerBundle, context: usize) -> Result<(), ServiceError> {
+    if bytes > tokenizer.max_prompt_bytes(context) {
+        return Err(tokenizer.prompt_too_long(bytes, context));
     }
     Ok(())
 }
@@ -58,14 +63,14 @@ fn chat(messages: Messages) -> Result<Chat, ServiceError> {
             _ => return Err(ServiceError::invalid_argument("tools_json", "must be a JSON array")),
         },
     };
-    let messages = messages.into_iter().enumerate().map(|(index, message)| entry(index, message));
+    let messages = messages.into_iter().enumerate().map(|(index, message)| template_message(index, message));
     let messages = messages.collect::<Result<Vec<_>, _>>()?;
     let messages = Value::Array(messages).to_string();
     Ok(Chat { messages, tools, variables: None, add_generation_prompt: true, most_bytes: usize::MAX })
 }
 
-/// A message as templates know it.
-fn entry(index: usize, message: Message) -> Result<Value, ServiceError> {
+/// Returns a message as chat templates expect it.
+fn template_message(index: usize, message: Message) -> Result<Value, ServiceError> {
     let Message { role, content, tool_calls_json, tool_call_id, name } = message;
     let field = |name: &str| format!("messages[{index}].{name}");
     if !matches!(role.as_str(), "system" | "user" | "assistant" | "tool") {
@@ -76,7 +81,7 @@ fn entry(index: usize, message: Message) -> Result<Value, ServiceError> {
     entry.insert("role".to_owned(), role.into());
     entry.insert("content".to_owned(), content.into());
     if !tool_calls_json.is_empty() {
-        let calls = calls(&tool_calls_json).ok_or_else(|| {
+        let calls = tool_calls(&tool_calls_json).ok_or_else(|| {
             let why = "must be a JSON array of {id, type, function: {name, arguments}}";
             ServiceError::invalid_argument(&field("tool_calls_json"), why)
         })?;
@@ -90,8 +95,8 @@ fn entry(index: usize, message: Message) -> Result<Value, ServiceError> {
     Ok(Value::Object(entry))
 }
 
-/// OpenAI's calls carry their arguments as JSON text; templates are written for the object itself.
-fn calls(text: &str) -> Option<Value> {
+/// Parses tool calls. Arguments in JSON text, as in OpenAI's API, become objects, which chat templates expect.
+fn tool_calls(text: &str) -> Option<Value> {
     let Ok(Value::Array(mut calls)) = serde_json::from_str(text) else { return None };
     for call in &mut calls {
         let function = call.get_mut("function")?.as_object_mut()?;
@@ -109,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_become_what_templates_know() {
+    fn messages_are_converted_for_templates() {
         let message = Message {
             role: "assistant".into(),
             tool_calls_json:
@@ -121,18 +126,18 @@ mod tests {
             "content": "",
             "tool_calls": [{"id": "1", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
         });
-        assert_eq!(entry(0, message).unwrap(), expected);
-        // Arguments that are no object stay as they came.
+        assert_eq!(template_message(0, message).unwrap(), expected);
+        // Arguments that are not an object are unchanged.
         assert_eq!(
-            calls(r#"[{"function":{"name":"f","arguments":"{"}}]"#).unwrap()[0]["function"]["arguments"],
+            tool_calls(r#"[{"function":{"name":"f","arguments":"{"}}]"#).unwrap()[0]["function"]["arguments"],
             "{"
         );
     }
 
     #[test]
-    fn mistakes_name_the_message() {
+    fn errors_name_the_message() {
         let check = |message: Message, field: &str| {
-            let error = entry(3, message).unwrap_err();
+            let error = template_message(3, message).unwrap_err();
             assert_eq!(error.details["field"], field);
         };
         check(Message { role: "robot".into(), ..Message::default() }, "messages[3].role");

@@ -1,29 +1,34 @@
-//! How tokens are chosen: what the request says, else what the model's publisher recommends, else neutral.
+//! Sampling parameters: the request's values, else the model publisher's, else neutral ones.
 
-use millm_engine::Sampling;
+use millm_engine::SamplingParams;
 use millm_kit::ServiceError;
 use millm_model::GenerationDefaults;
 use millm_proto::runtime::v1 as proto;
 
-use crate::failure;
+use crate::error;
 
-/// INVALID_ARGUMENT names the field that is out of range.
-pub fn merge(
+/// Merges the request's sampling parameters with the publisher's.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, which names the field that is out of range.
+pub(crate) fn merge(
     asked: proto::Sampling,
     defaults: &GenerationDefaults,
     vocabulary: usize,
-) -> Result<Sampling, ServiceError> {
-    let neutral = Sampling::default();
-    // Published files say 0 for "off" where that is not the neutral value.
+) -> Result<SamplingParams, ServiceError> {
+    let neutral =
+        if asked.chat_defaults && !publishes_sampling(defaults) { chat() } else { SamplingParams::default() };
+    // Some published files use 0 for "off" where the neutral value is 1.
     let on = |value: Option<f32>| value.filter(|value| *value > 0.0);
-    // A publisher's `do_sample: false` means greedy whatever the temperature beside it.
+    // A publisher's `do_sample: false` means greedy decoding, whatever the temperature.
     let recommended = if defaults.do_sample == Some(false) { Some(0.0) } else { defaults.temperature };
     let mut logit_bias: Vec<_> = asked.logit_bias.into_iter().collect();
     logit_bias.sort_unstable_by_key(|(id, _)| *id);
     if let Some((id, _)) = logit_bias.iter().find(|(id, _)| *id as usize >= vocabulary) {
-        return Err(failure::unknown_token("logit_bias", *id, vocabulary));
+        return Err(error::unknown_token("logit_bias", *id, vocabulary));
     }
-    let sampling = Sampling {
+    let sampling = SamplingParams {
         temperature: asked.temperature.or(recommended).unwrap_or(neutral.temperature),
         top_k: asked.top_k.or(defaults.top_k).map_or(neutral.top_k, |k| k as usize),
         top_p: asked.top_p.or(on(defaults.top_p)).unwrap_or(neutral.top_p),
@@ -37,8 +42,19 @@ pub fn merge(
         logit_bias,
         seed: asked.seed,
     };
-    sampling.check().map_err(|error| failure::of_submit(&error, ""))?;
+    sampling.check().map_err(|error| ServiceError::invalid_argument(error.field, error.why))?;
     Ok(sampling)
+}
+
+/// Returns whether the publisher recommends a way of sampling.
+fn publishes_sampling(defaults: &GenerationDefaults) -> bool {
+    let GenerationDefaults { do_sample, temperature, top_k, top_p, min_p, repetition_penalty: _ } = defaults;
+    do_sample.is_some() || temperature.is_some() || top_k.is_some() || top_p.is_some() || min_p.is_some()
+}
+
+/// Returns the sampling parameters for a chat with a person, if the publisher recommends none.
+fn chat() -> SamplingParams {
+    SamplingParams { temperature: 0.7, top_p: 0.95, min_p: 0.05, ..SamplingParams::default() }
 }
 
 #[cfg(test)]
@@ -58,35 +74,52 @@ mod tests {
     }
 
     #[test]
-    fn the_request_wins_then_the_publisher_then_neutral() {
+    fn the_request_overrides_the_publisher() {
         let asked = proto::Sampling { temperature: Some(0.0), seed: Some(7), ..proto::Sampling::default() };
         let merged = merge(asked, &defaults(), 10).unwrap();
-        let expected = Sampling {
+        let expected = SamplingParams {
             temperature: 0.0,
             top_k: 20,
             repetition_penalty: 1.1,
             seed: Some(7),
-            ..Sampling::default()
+            ..SamplingParams::default()
         };
         assert_eq!(merged, expected);
         let nothing = merge(proto::Sampling::default(), &GenerationDefaults::default(), 10).unwrap();
-        assert_eq!(nothing, Sampling::default());
+        assert_eq!(nothing, SamplingParams::default());
     }
 
     #[test]
-    fn a_publisher_may_ask_for_greedy() {
-        let plain = || Sampling { top_k: 20, repetition_penalty: 1.1, ..Sampling::default() };
+    fn a_publisher_may_recommend_greedy_decoding() {
+        let plain = || SamplingParams { top_k: 20, repetition_penalty: 1.1, ..SamplingParams::default() };
         let greedy = GenerationDefaults { do_sample: Some(false), ..defaults() };
         assert_eq!(
             merge(proto::Sampling::default(), &greedy, 10).unwrap(),
-            Sampling { temperature: 0.0, ..plain() }
+            SamplingParams { temperature: 0.0, ..plain() }
         );
         let asked = proto::Sampling { temperature: Some(1.5), ..proto::Sampling::default() };
-        assert_eq!(merge(asked, &greedy, 10).unwrap(), Sampling { temperature: 1.5, ..plain() });
+        assert_eq!(merge(asked, &greedy, 10).unwrap(), SamplingParams { temperature: 1.5, ..plain() });
     }
 
     #[test]
-    fn mistakes_name_their_field() {
+    fn a_chat_has_defaults_where_the_publisher_recommends_nothing() {
+        let asked = |temperature| proto::Sampling { temperature, chat_defaults: true, ..Default::default() };
+        let nothing = GenerationDefaults { repetition_penalty: Some(1.1), ..GenerationDefaults::default() };
+        let expected = SamplingParams { repetition_penalty: 1.1, ..chat() };
+        assert_eq!(merge(asked(None), &nothing, 10).unwrap(), expected);
+        let greedy = SamplingParams { temperature: 0.0, ..expected };
+        assert_eq!(merge(asked(Some(0.0)), &nothing, 10).unwrap(), greedy);
+        let published = SamplingParams {
+            temperature: 0.6,
+            top_k: 20,
+            repetition_penalty: 1.1,
+            ..SamplingParams::default()
+        };
+        assert_eq!(merge(asked(None), &defaults(), 10).unwrap(), published);
+    }
+
+    #[test]
+    fn errors_name_their_field() {
         let default = proto::Sampling::default;
         let cases = [
             ("temperature", proto::Sampling { temperature: Some(f32::NAN), ..default() }),

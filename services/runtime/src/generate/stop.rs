@@ -1,53 +1,54 @@
-//! Finds stop strings in text that comes in pieces. Text that may be the beginning of one is held back, so that
-//! nothing of a stop string is ever sent.
+//! Finds stop strings in streamed text. Text that may be the beginning of a stop string is held back, so that no part
+//! of a stop string is sent.
 
-/// What a piece of text leads to.
+/// The result of a piece of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// This much is certain not to belong to a stop string.
+pub(crate) enum Scan {
+    /// Text that does not belong to a stop string.
     Text(String),
-    /// A stop string is complete: the last text before it, and which it was.
+    /// A stop string is complete: the text before it, and the stop string.
     Stop { text: String, stop: String },
 }
 
-/// The match that ends first wins; of those that end together, the longest. How the text was cut into pieces
-/// makes no difference.
+/// Matches stop strings. The match that ends first wins; of several that end together, the longest. The result does not
+/// depend on how the text is split into pieces.
 #[derive(Debug, Clone)]
-pub struct StopMatcher {
+pub(crate) struct StopMatcher {
     stops: Vec<String>,
-    /// The longest end of the text so far that begins a stop string.
+    /// The longest suffix of the text that is a prefix of a stop string.
     held: String,
 }
 
 impl StopMatcher {
-    /// `stops` without empty strings.
+    /// Returns a matcher of `stops`, which must not be empty strings.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.sort_by_key(|stop| std::cmp::Reverse(stop.len()));
         Self { stops, held: String::new() }
     }
 
-    pub fn push(&mut self, piece: &str) -> Step {
+    /// Appends a piece of text.
+    pub fn push(&mut self, piece: &str) -> Scan {
         if self.stops.is_empty() {
-            return Step::Text(piece.to_owned());
+            return Scan::Text(piece.to_owned());
         }
-        let known = self.held.len();
+        let scanned = self.held.len();
         let mut text = std::mem::take(&mut self.held);
         text.push_str(piece);
-        for end in known + 1..=text.len() {
+        for end in scanned + 1..=text.len() {
             let matched = self.stops.iter().find(|stop| text.as_bytes()[..end].ends_with(stop.as_bytes()));
             if let Some(stop) = matched {
                 text.truncate(end - stop.len());
-                return Step::Stop { text, stop: stop.clone() };
+                return Scan::Stop { text, stop: stop.clone() };
             }
         }
         let begins = |tail: &str| self.stops.iter().any(|stop| stop.starts_with(tail));
         let hold =
             text.char_indices().map(|(at, _)| at).find(|at| begins(&text[*at..])).unwrap_or(text.len());
         self.held = text.split_off(hold);
-        Step::Text(text)
+        Scan::Text(text)
     }
 
-    /// What is still held when the text ends without a stop string.
+    /// Returns the text that is still held, when the text ends without a stop string.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
@@ -64,14 +65,14 @@ mod tests {
         let mut out = String::new();
         for piece in pieces {
             match matcher.push(piece) {
-                Step::Text(text) => out.push_str(&text),
-                Step::Stop { text, stop } => return (out + &text, Some(stop)),
+                Scan::Text(text) => out.push_str(&text),
+                Scan::Stop { text, stop } => return (out + &text, Some(stop)),
             }
         }
         (out + &matcher.finish(), None)
     }
 
-    /// The definition: the shortest beginning of the text that ends in a stop string.
+    /// The definition: the shortest prefix of the text that ends in a stop string.
     fn naive(stops: &[String], text: &str) -> (String, Option<String>) {
         for (end, _) in text.char_indices().chain([(text.len(), ' ')]) {
             let found =
@@ -86,15 +87,15 @@ mod tests {
     #[test]
     fn partial_matches_are_held_back() {
         let mut matcher = StopMatcher::new(vec!["\n\nUser".into()]);
-        assert_eq!(matcher.push("Yes.\n"), Step::Text("Yes.".into()));
-        assert_eq!(matcher.push("\nUs"), Step::Text(String::new()));
-        assert_eq!(matcher.push("e it"), Step::Text("\n\nUse it".into()));
-        assert_eq!(matcher.push("\n\n\nUser: x"), Step::Stop { text: "\n".into(), stop: "\n\nUser".into() });
+        assert_eq!(matcher.push("Yes.\n"), Scan::Text("Yes.".into()));
+        assert_eq!(matcher.push("\nUs"), Scan::Text(String::new()));
+        assert_eq!(matcher.push("e it"), Scan::Text("\n\nUse it".into()));
+        assert_eq!(matcher.push("\n\n\nUser: x"), Scan::Stop { text: "\n".into(), stop: "\n\nUser".into() });
     }
 
     proptest! {
         #[test]
-        fn any_cut_gives_the_naive_answer(
+        fn any_split_gives_the_naive_result(
             stops in prop::collection::vec("[aé☃]{1,4}", 0..4),
             pieces in prop::collection::vec("[aé☃b]{0,5}", 0..8),
         ) {

@@ -1,4 +1,5 @@
-//! The owner of what is loaded: the only writer of [`Models`]. It decides at once and never waits; jobs wait.
+//! The actor: the owner and only writer of the list of models. It answers each command at once; jobs do what takes
+//! time.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -9,13 +10,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Admitted, Loader, Order, Outcome, Plan,
     admission::{Admission, admit},
-    entry::{Active, Entry, Models, Phase, Requests, Resident, seats},
-    gone, idle, load, unload,
+    command::{Command, LoadReply, LoadRequest, Outcome},
+    handle::{Loader, stopped},
+    idle,
+    load::LoadJob,
+    loaded_model::{Entry, LoadedModel, Models, Phase, candidates},
+    requests::{Activity, RequestCounter},
+    unload::UnloadJob,
 };
 
-pub struct Actor {
+/// The owner of the list of models.
+pub(super) struct Actor {
     models: watch::Sender<Models>,
     loader: Loader,
     tasks: TaskTracker,
@@ -23,6 +29,7 @@ pub struct Actor {
 }
 
 impl Actor {
+    /// Returns an actor that publishes the list to `models` and runs jobs in `tasks`.
     pub fn new(
         models: watch::Sender<Models>,
         loader: Loader,
@@ -32,44 +39,45 @@ impl Actor {
         Self { models, loader, tasks, shutdown }
     }
 
-    pub async fn run(self, mut orders: mpsc::Receiver<Order>) {
+    /// Carries out commands until shutdown, then unloads all models.
+    pub async fn run(self, mut commands: mpsc::Receiver<Command>) {
         let stopping = self.shutdown.stopping.clone();
         loop {
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.obey(order),
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command),
                     None => return,
                 },
                 () = stopping.cancelled() => break,
             }
         }
-        // Everything leaves, also what a load hands over only now.
+        // Each round also unloads what a load has handed over in the meantime.
         loop {
-            let loaded: Vec<i64> = self.models.borrow().keys().copied().collect();
-            for id in loaded {
-                // What is loading or has failed needs no unloading; what is unloading goes on.
-                let _ = self.unload(id, "", self.loader.ground.drain);
+            let ids: Vec<i64> = self.models.borrow().keys().copied().collect();
+            for id in ids {
+                // Fails for models that are loading or have failed, which need no unloading.
+                let _ = self.unload(id, "", self.loader.options.drain);
             }
-            if !self.models.borrow().values().any(|entry| entry.resident().is_some()) {
+            if !self.models.borrow().values().any(|entry| entry.loaded_model().is_some()) {
                 return;
             }
-            match orders.recv().await {
-                Some(Order::Load { answer, .. }) => drop(answer.send(Err(gone()))),
-                Some(order) => self.obey(order),
+            match commands.recv().await {
+                Some(Command::Load { reply, .. }) => drop(reply.send(Err(stopped()))),
+                Some(command) => self.handle(command),
                 None => return,
             }
         }
     }
 
-    fn obey(&self, order: Order) {
-        // Whoever asked may have left: the order is carried out all the same.
-        match order {
-            Order::Load { plan, answer } => drop(answer.send(self.load(*plan))),
-            Order::Unload { id, handle, drain, answer } => {
-                drop(answer.send(self.unload(id, &handle, drain)));
+    /// Carries out a command, also if its caller does not wait for the reply any more.
+    fn handle(&self, command: Command) {
+        match command {
+            Command::Load { request, reply } => drop(reply.send(self.load(*request))),
+            Command::Unload { id, handle, drain, reply } => {
+                drop(reply.send(self.unload(id, &handle, drain)));
             }
-            Order::Retire { id, seen, answer } => drop(answer.send(Ok(self.retire(id, seen)))),
-            Order::Rename { id, handle } => {
+            Command::UnloadIdle { id, seen, reply } => drop(reply.send(Ok(self.unload_idle(id, seen)))),
+            Command::Rename { id, handle } => {
                 self.models.send_if_modified(|models| match models.get_mut(&id) {
                     Some(entry) if entry.handle != handle => {
                         entry.handle = handle;
@@ -78,17 +86,17 @@ impl Actor {
                     _ => false,
                 });
             }
-            Order::Commit { id, outcome, done } => {
+            Command::Commit { id, outcome, done } => {
                 self.commit(id, outcome);
                 let _ = done.send(());
             }
         }
     }
 
-    fn load(&self, plan: Plan) -> Result<Admitted, ServiceError> {
-        let (id, handle) = (plan.model.id, plan.model.handle.clone());
-        if admit(&seats(&self.models.borrow()), id)? == Admission::Wait {
-            return Ok(Admitted::Leaving);
+    fn load(&self, request: LoadRequest) -> Result<LoadReply, ServiceError> {
+        let (id, handle) = (request.model.id, request.model.handle.clone());
+        if admit(&candidates(&self.models.borrow()), id)? == Admission::Unloading {
+            return Ok(LoadReply::Unloading);
         }
         let (progress, seen) = watch::channel(LoadProgress {
             model_id: id,
@@ -96,29 +104,29 @@ impl Actor {
             state: LoadState::Loading.into(),
             ..LoadProgress::default()
         });
-        let requests = Requests::new();
+        let requests = RequestCounter::new();
         self.models.send_modify(|models| {
             models.retain(|_, entry| !matches!(entry.phase, Phase::Failed(_)));
             models.insert(id, Entry { handle, phase: Phase::Loading(seen, requests.clone()) });
         });
-        let (accepted, first) = oneshot::channel();
-        let job = load::Job {
+        let (started, first) = oneshot::channel();
+        let job = LoadJob {
             loader: self.loader.clone(),
-            plan,
+            request,
             requests,
             progress,
             shutdown: self.shutdown.clone(),
         };
-        self.spawn(id, job.run(accepted));
-        Ok(Admitted::Begun(first))
+        self.spawn(id, job.run(started));
+        Ok(LoadReply::Started(first))
     }
 
-    /// A job that panics leaves nothing behind: others would wait for it without end.
+    /// Runs a job. If it panics, its entry is removed, so that nobody waits for it forever.
     fn spawn(&self, id: i64, job: impl Future<Output = ()> + Send + 'static) {
         let loader = self.loader.clone();
         self.tasks.spawn(async move {
             if let Err(panic) = AssertUnwindSafe(job).catch_unwind().await {
-                tracing::error!(model_id = id, "a job panicked: {}", panics::said(&*panic));
+                tracing::error!(model_id = id, "a load or unload panicked: {}", panics::message(&*panic));
                 loader.commit(id, Outcome::Refused).await;
             }
         });
@@ -130,11 +138,11 @@ impl Actor {
         handle: &str,
         drain: Duration,
     ) -> Result<watch::Receiver<UnloadProgress>, ServiceError> {
-        let resident: Arc<Resident> = match self.models.borrow().get(&id) {
-            Some(Entry { phase: Phase::Loaded(resident), .. }) => Arc::clone(resident),
-            Some(Entry { phase: Phase::Unloading(_, departure), .. }) => {
-                departure.hasten(drain);
-                return Ok(departure.progress.clone());
+        let model: Arc<LoadedModel> = match self.models.borrow().get(&id) {
+            Some(Entry { phase: Phase::Loaded(model), .. }) => Arc::clone(model),
+            Some(Entry { phase: Phase::Unloading(_, unload), .. }) => {
+                unload.shorten(drain);
+                return Ok(unload.progress.clone());
             }
             Some(Entry { phase: Phase::Loading(..), handle }) => return Err(ServiceError::loading(handle)),
             Some(Entry { phase: Phase::Failed(_), .. }) | None => {
@@ -142,24 +150,23 @@ impl Actor {
             }
         };
         let forced = self.shutdown.forced.clone();
-        let (job, departure) = unload::begin(self.loader.clone(), Arc::clone(&resident), drain, forced);
-        let seen = departure.progress.clone();
+        let (job, unload) = UnloadJob::new(self.loader.clone(), Arc::clone(&model), drain, forced);
+        let progress = unload.progress.clone();
         self.models.send_modify(|models| {
-            let handle =
-                models.get(&id).map_or_else(|| resident.handle.clone(), |entry| entry.handle.clone());
-            models.insert(id, Entry { handle, phase: Phase::Unloading(resident, departure) });
+            let handle = models.get(&id).map_or_else(|| model.handle.clone(), |entry| entry.handle.clone());
+            models.insert(id, Entry { handle, phase: Phase::Unloading(model, unload) });
         });
         self.spawn(id, job.run());
-        Ok(seen)
+        Ok(progress)
     }
 
-    /// Unloads a model that nobody has used since it was `seen` idle; whether it leaves or is gone.
-    fn retire(&self, id: i64, seen: Active) -> bool {
+    /// Unloads a model unless it was used since `seen`. Returns whether it unloads or is gone.
+    fn unload_idle(&self, id: i64, seen: Activity) -> bool {
         let used = match self.models.borrow().get(&id) {
-            Some(Entry { phase: Phase::Loaded(resident), .. }) => resident.requests.now() != seen,
+            Some(Entry { phase: Phase::Loaded(model), .. }) => model.requests.activity() != seen,
             _ => return true,
         };
-        // A request that comes at this very moment is waited for.
+        // A request that comes at this moment is waited for without a limit.
         !used && self.unload(id, "", Duration::MAX).is_ok()
     }
 
@@ -167,10 +174,10 @@ impl Actor {
         self.models.send_modify(|models| {
             let Some(entry) = models.get_mut(&id) else { return };
             match outcome {
-                Outcome::Loaded(resident) => {
-                    let idle = idle::watch(self.loader.clone(), &resident);
+                Outcome::Loaded(model) => {
+                    let idle = idle::unload_when_idle(self.loader.clone(), &model);
                     self.tasks.spawn(self.shutdown.stopping.clone().run_until_cancelled_owned(idle));
-                    entry.phase = Phase::Loaded(resident);
+                    entry.phase = Phase::Loaded(model);
                 }
                 Outcome::Failed(progress) => entry.phase = Phase::Failed(progress),
                 Outcome::Refused | Outcome::Unloaded => drop(models.remove(&id)),

@@ -1,83 +1,99 @@
-//! Who may be loaded now, and who must leave for it: decided from the present state alone.
+//! Admission and eviction: which model may be loaded now, and which models are evicted for it.
 
 use std::time::SystemTime;
 
 use millm_kit::ServiceError;
 use millm_proto::runtime::v1::LoadState;
 
-/// What matters of an entry here.
+/// The facts of an entry that admission and eviction depend on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Seat {
+pub(crate) struct EvictionCandidate {
     pub id: i64,
     pub handle: String,
     pub state: LoadState,
-    /// What it gives back when it leaves; 0 when it is not in memory.
+    /// Bytes that unloading the model frees; 0 if it is not in memory.
     pub bytes: u64,
-    /// What it was promised beyond that and has not taken yet.
-    pub promised: u64,
-    /// Requests wait or run.
+    /// Bytes that the model may still allocate.
+    pub reserved: u64,
+    /// Whether requests wait or run.
     pub in_use: bool,
     pub last_used: SystemTime,
 }
 
-/// What a load finds.
+/// The answer to a load.
 #[derive(Debug, PartialEq)]
-pub enum Admission {
-    Go,
-    /// The model itself is being unloaded.
-    Wait,
+pub(crate) enum Admission {
+    /// The load may begin.
+    Admitted,
+    /// The model is being unloaded: the load must wait.
+    Unloading,
 }
 
-/// What a load needs, and what there is.
+/// The memory that a load needs, and the memory that is free.
 #[derive(Debug, Clone, Copy)]
-pub struct Need {
-    /// Models in memory at once.
-    pub capacity: usize,
+pub(crate) struct MemoryDemand {
+    /// Models in memory at the same time.
+    pub max_models: usize,
+    /// Bytes that the model needs.
     pub bytes: u64,
-    /// Free now.
+    /// Bytes that are free now.
     pub free: u64,
 }
 
-/// Who leaves for a load, and what it has then.
+/// The models that are evicted for a load.
 #[derive(Debug)]
-pub struct Room {
-    pub leaving: Vec<Seat>,
+pub(crate) struct Eviction {
+    /// The models, in the order of their eviction.
+    pub evicted: Vec<EvictionCandidate>,
+    /// Bytes that are available to the load afterwards.
     pub available: u64,
 }
 
-/// MODEL_ALREADY_LOADED; MODEL_LOADING for whatever is loading, since loads come one at a time.
-pub fn admit(seats: &[Seat], id: i64) -> Result<Admission, ServiceError> {
-    for Seat { handle, state, .. } in seats.iter().filter(|seat| seat.id == id) {
+/// Decides whether model `id` may be loaded now. Only one model loads at a time.
+///
+/// # Errors
+///
+/// MODEL_ALREADY_LOADED, or MODEL_LOADING while any model loads.
+pub(crate) fn admit(candidates: &[EvictionCandidate], id: i64) -> Result<Admission, ServiceError> {
+    for EvictionCandidate { handle, state, .. } in candidates.iter().filter(|candidate| candidate.id == id) {
         match state {
             LoadState::Loaded => return Err(ServiceError::already_loaded(handle)),
-            LoadState::Unloading => return Ok(Admission::Wait),
+            LoadState::Unloading => return Ok(Admission::Unloading),
             _ => {}
         }
     }
-    match seats.iter().find(|seat| seat.state == LoadState::Loading) {
-        Some(seat) => Err(ServiceError::loading(&seat.handle)),
-        None => Ok(Admission::Go),
+    match candidates.iter().find(|candidate| candidate.state == LoadState::Loading) {
+        Some(candidate) => Err(ServiceError::loading(&candidate.handle)),
+        None => Ok(Admission::Admitted),
     }
 }
 
-/// Makes room for model `id`: first what is on its way out leaves, then the least recently used, idle ones before
-/// those in use, until both their number and the memory allow it. A model that is loaded would be loaded anew.
-pub fn room(mut seats: Vec<Seat>, id: i64, need: Need) -> Room {
-    seats.retain(|seat| matches!(seat.state, LoadState::Loaded | LoadState::Unloading));
-    seats.sort_by_key(|seat| (seat.id != id, seat.state == LoadState::Loaded, seat.in_use, seat.last_used));
-    let again = usize::from(seats.first().is_some_and(|seat| seat.id == id));
-    let too_many = (seats.len() + 1).saturating_sub(need.capacity).max(again);
-    let available = |leaving: usize| {
-        let back: u64 = seats[..leaving].iter().map(|seat| seat.bytes).sum();
-        let promised: u64 = seats[leaving..].iter().map(|seat| seat.promised).sum();
-        need.free.saturating_add(back).saturating_sub(promised)
+/// Chooses the models to evict for model `id`, until both their number and the free memory allow the load.
+///
+/// The order is: the model itself if it is loaded, models that are unloading, then the least recently used, idle models
+/// before models in use.
+pub(crate) fn choose_evictions(
+    mut candidates: Vec<EvictionCandidate>,
+    id: i64,
+    demand: MemoryDemand,
+) -> Eviction {
+    candidates.retain(|candidate| matches!(candidate.state, LoadState::Loaded | LoadState::Unloading));
+    candidates.sort_by_key(|candidate| {
+        (candidate.id != id, candidate.state == LoadState::Loaded, candidate.in_use, candidate.last_used)
+    });
+    let reloaded = usize::from(candidates.first().is_some_and(|candidate| candidate.id == id));
+    let too_many = (candidates.len() + 1).saturating_sub(demand.max_models).max(reloaded);
+    let available = |evicted: usize| {
+        let freed: u64 = candidates[..evicted].iter().map(|candidate| candidate.bytes).sum();
+        let reserved: u64 = candidates[evicted..].iter().map(|candidate| candidate.reserved).sum();
+        demand.free.saturating_add(freed).saturating_sub(reserved)
     };
-    // If even all of them are too few, all leave: only who insists is loaded then.
-    let leaving = (too_many..seats.len()).find(|leaving| available(*leaving) >= need.bytes);
-    let leaving = leaving.unwrap_or(seats.len());
-    let available = available(leaving);
-    seats.truncate(leaving);
-    Room { leaving: seats, available }
+    // If evicting all of them is not enough, all are evicted: the load goes on only if its caller allows it.
+    let evicted = (too_many..candidates.len()).find(|evicted| available(*evicted) >= demand.bytes);
+    let evicted = evicted.unwrap_or(candidates.len());
+    let available = available(evicted);
+    candidates.truncate(evicted);
+    Eviction { evicted: candidates, available }
 }
 
 #[cfg(test)]
@@ -89,33 +105,34 @@ mod tests {
 
     use super::*;
 
-    /// In the order given, the first used longest ago; ids from 1.
-    fn seats(states: &[LoadState]) -> Vec<Seat> {
-        let seat = |(id, state): (i64, &LoadState)| Seat {
+    /// Returns candidates with ids from 1, the first one used longest ago.
+    fn candidates(states: &[LoadState]) -> Vec<EvictionCandidate> {
+        let candidate = |(id, state): (i64, &LoadState)| EvictionCandidate {
             id,
             handle: format!("model-{id}"),
             state: *state,
             bytes: 10,
-            promised: 0,
+            reserved: 0,
             in_use: false,
             last_used: SystemTime::UNIX_EPOCH + Duration::from_secs(id as u64),
         };
-        (1..).zip(states).map(seat).collect()
+        (1..).zip(states).map(candidate).collect()
     }
 
-    fn ids(room: &Room) -> Vec<i64> {
-        room.leaving.iter().map(|seat| seat.id).collect()
+    fn ids(eviction: &Eviction) -> Vec<i64> {
+        eviction.evicted.iter().map(|candidate| candidate.id).collect()
     }
 
-    fn check(states: &[LoadState], id: i64, capacity: usize, expected: &[i64]) {
-        assert_eq!(admit(&seats(states), id).unwrap(), Admission::Go, "{states:?}");
-        let room = room(seats(states), id, Need { capacity, bytes: 5, free: 5 });
-        assert_eq!(ids(&room), expected, "{states:?}");
-        assert_eq!(room.available, 5 + 10 * expected.len() as u64);
+    fn check(states: &[LoadState], id: i64, max_models: usize, expected: &[i64]) {
+        assert_eq!(admit(&candidates(states), id).unwrap(), Admission::Admitted, "{states:?}");
+        let eviction =
+            choose_evictions(candidates(states), id, MemoryDemand { max_models, bytes: 5, free: 5 });
+        assert_eq!(ids(&eviction), expected, "{states:?}");
+        assert_eq!(eviction.available, 5 + 10 * expected.len() as u64);
     }
 
     #[test]
-    fn the_least_recently_used_makes_room() {
+    fn the_least_recently_used_model_is_evicted() {
         check(&[], 9, 1, &[]);
         check(&[Loaded], 9, 1, &[1]);
         check(&[Failed], 9, 1, &[]);
@@ -127,42 +144,51 @@ mod tests {
     }
 
     #[test]
-    fn memory_decides_where_their_number_does_not() {
-        let leaving = |bytes| room(seats(&[Loaded, Loaded, Loaded]), 9, Need { capacity: 9, bytes, free: 5 });
-        assert_eq!(ids(&leaving(5)), Vec::<i64>::new());
-        assert_eq!(ids(&leaving(6)), [1]);
-        assert_eq!(ids(&leaving(16)), [1, 2]);
-        assert_eq!((ids(&leaving(99)), leaving(99).available), (vec![1, 2, 3], 35));
-        // Those who stay may still take what they were promised.
-        let mut promised = seats(&[Loaded, Loaded]);
-        promised[1].promised = 4;
-        let need = Need { capacity: 9, bytes: 12, free: 6 };
-        let room = room(promised, 9, need);
-        assert_eq!((ids(&room), room.available), (vec![1], 12));
+    fn models_are_evicted_when_memory_is_short() {
+        let evicted = |bytes| {
+            choose_evictions(
+                candidates(&[Loaded, Loaded, Loaded]),
+                9,
+                MemoryDemand { max_models: 9, bytes, free: 5 },
+            )
+        };
+        assert_eq!(ids(&evicted(5)), Vec::<i64>::new());
+        assert_eq!(ids(&evicted(6)), [1]);
+        assert_eq!(ids(&evicted(16)), [1, 2]);
+        assert_eq!((ids(&evicted(99)), evicted(99).available), (vec![1, 2, 3], 35));
+        // Models that stay may still allocate what is reserved for them.
+        let mut reserved = candidates(&[Loaded, Loaded]);
+        reserved[1].reserved = 4;
+        let demand = MemoryDemand { max_models: 9, bytes: 12, free: 6 };
+        let eviction = choose_evictions(reserved, 9, demand);
+        assert_eq!((ids(&eviction), eviction.available), (vec![1], 12));
     }
 
     #[test]
-    fn idle_ones_leave_before_those_in_use() {
-        let mut seats = seats(&[Loaded, Loaded]);
-        seats[0].in_use = true;
-        assert_eq!(ids(&room(seats, 9, Need { capacity: 2, bytes: 0, free: 0 })), [2]);
+    fn idle_models_are_evicted_before_models_in_use() {
+        let mut candidates = candidates(&[Loaded, Loaded]);
+        candidates[0].in_use = true;
+        assert_eq!(
+            ids(&choose_evictions(candidates, 9, MemoryDemand { max_models: 2, bytes: 0, free: 0 })),
+            [2]
+        );
     }
 
     #[test]
     fn one_load_at_a_time_and_no_model_twice() {
-        let refused = |states: &[LoadState], id| admit(&seats(states), id).unwrap_err();
+        let refused = |states: &[LoadState], id| admit(&candidates(states), id).unwrap_err();
         assert_eq!(refused(&[Loaded], 1).reason, Reason::ModelAlreadyLoaded);
         assert_eq!(refused(&[Loading], 1).reason, Reason::ModelLoading);
         assert_eq!(refused(&[Loaded, Loading], 9).message, "'model-2' is loading.");
-        assert_eq!(admit(&seats(&[Unloading]), 1).unwrap(), Admission::Wait);
+        assert_eq!(admit(&candidates(&[Unloading]), 1).unwrap(), Admission::Unloading);
     }
 
     #[test]
-    fn an_estimate_counts_what_loading_anew_gives_back() {
-        let leaving = |states: &[LoadState], id, capacity| {
-            ids(&room(seats(states), id, Need { capacity, bytes: 0, free: 0 }))
+    fn reloading_evicts_the_model_itself() {
+        let evicted = |states: &[LoadState], id, max_models| {
+            ids(&choose_evictions(candidates(states), id, MemoryDemand { max_models, bytes: 0, free: 0 }))
         };
-        assert_eq!(leaving(&[Loaded], 1, 1), [1]);
-        assert_eq!(leaving(&[Loaded, Loaded], 2, 3), [2]);
+        assert_eq!(evicted(&[Loaded], 1, 1), [1]);
+        assert_eq!(evicted(&[Loaded, Loaded], 2, 3), [2]);
     }
 }

@@ -1,5 +1,7 @@
-//! Loading on demand: a request waits until its model is loaded. Requests for one model share its load; models
-//! take their turns in the order in which they were asked for, and nobody's running request is cancelled for it.
+//! Loading on demand: a request waits until its model is loaded.
+//!
+//! Requests for the same model share one load. Models load in the order of their requests, and no running request is
+//! cancelled for a load.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,97 +13,115 @@ use millm_proto::{
 use tokio::sync::watch;
 
 use super::{
-    Loader, Plan,
-    entry::{Models, Phase, Resident, Turn},
-    gone,
+    command::LoadRequest,
+    handle::{Loader, stopped},
+    loaded_model::{LoadedModel, Models, Phase},
+    requests::RequestGuard,
 };
 
-/// Where a model is for a request. With a turn it counts as in use.
-pub enum Place {
-    Here(Arc<Resident>, Turn),
-    Coming(watch::Receiver<LoadProgress>, Turn),
-    Leaving,
-    Absent,
+/// The state of a model for a request. With a guard the model counts as in use.
+pub(crate) enum Lookup {
+    Loaded(Arc<LoadedModel>, RequestGuard),
+    Loading(watch::Receiver<LoadProgress>, RequestGuard),
+    Unloading,
+    NotLoaded,
 }
 
 impl Loader {
-    /// The turn is taken while nothing can change: an unloading that begins now waits for it.
-    pub fn place(&self, id: i64) -> Place {
-        match self.state.borrow().get(&id).map(|entry| &entry.phase) {
-            Some(Phase::Loaded(resident)) => Place::Here(Arc::clone(resident), resident.requests.begin()),
-            Some(Phase::Loading(progress, requests)) => Place::Coming(progress.clone(), requests.begin()),
-            Some(Phase::Unloading(..)) => Place::Leaving,
-            Some(Phase::Failed(_)) | None => Place::Absent,
+    /// Looks a model up for a request.
+    ///
+    /// The guard is taken while the list is locked, so an unload that begins later waits for the request.
+    pub fn lookup(&self, id: i64) -> Lookup {
+        match self.models.borrow().get(&id).map(|entry| &entry.phase) {
+            Some(Phase::Loaded(model)) => Lookup::Loaded(Arc::clone(model), model.requests.begin()),
+            Some(Phase::Loading(progress, requests)) => Lookup::Loading(progress.clone(), requests.begin()),
+            Some(Phase::Unloading(..)) => Lookup::Unloading,
+            Some(Phase::Failed(_)) | None => Lookup::NotLoaded,
         }
     }
 
-    /// The model, loaded first where it is not. QUEUE_FULL when too many wait for models, MODEL_LOADING when it
-    /// takes too long, or why it cannot be loaded. Leaving stops the waiting, not a load that has begun.
-    pub async fn bring(&self, model: Model) -> Result<(Arc<Resident>, Turn), ServiceError> {
+    /// Returns the model, and loads it first if necessary. Dropping the future does not cancel a load that has begun.
+    ///
+    /// # Errors
+    ///
+    /// QUEUE_FULL if too many requests wait for models, MODEL_LOADING if the load takes too long, or the error of the
+    /// load.
+    pub async fn load_on_demand(
+        &self,
+        model: Model,
+    ) -> Result<(Arc<LoadedModel>, RequestGuard), ServiceError> {
         let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Err(ServiceError::queue_full(self.ground.queue as usize));
+            return Err(ServiceError::queue_full(self.options.queue_size as usize));
         };
         let handle = model.handle.clone();
-        let brought = tokio::time::timeout(self.ground.load_timeout, self.wait_for(&model)).await;
-        brought.unwrap_or_else(|_| Err(ServiceError::loading(handle)))
+        let loaded = tokio::time::timeout(self.options.load_timeout, self.wait_until_loaded(&model)).await;
+        loaded.unwrap_or_else(|_| Err(ServiceError::loading(handle)))
     }
 
-    async fn wait_for(&self, model: &Model) -> Result<(Arc<Resident>, Turn), ServiceError> {
-        // Kept until the next turn is taken, or the model could leave between the two.
-        let mut _held = None;
+    async fn wait_until_loaded(
+        &self,
+        model: &Model,
+    ) -> Result<(Arc<LoadedModel>, RequestGuard), ServiceError> {
+        // Kept until the next guard is taken, so that the model is not evicted in between.
+        let mut _guard = None;
         loop {
-            match self.place(model.id) {
-                Place::Here(resident, turn) => return Ok((resident, turn)),
-                Place::Coming(progress, turn) => {
-                    _held = Some(turn);
-                    ended(progress).await?;
+            match self.lookup(model.id) {
+                Lookup::Loaded(model, guard) => return Ok((model, guard)),
+                Lookup::Loading(progress, guard) => {
+                    _guard = Some(guard);
+                    load_ended(progress).await?;
                 }
-                Place::Leaving => self.until(|models| !is(models, model.id, LoadState::Unloading)).await?,
-                Place::Absent => self.begin(model).await?,
+                Lookup::Unloading => {
+                    self.wait_for(|models| !has_state(models, model.id, LoadState::Unloading)).await?;
+                }
+                Lookup::NotLoaded => self.begin_load(model).await?,
             }
         }
     }
 
-    /// Begins the load when its turn has come, unless somebody else does meanwhile.
-    async fn begin(&self, model: &Model) -> Result<(), ServiceError> {
+    /// Begins the load when it is the model's turn, unless another request begins it first.
+    async fn begin_load(&self, model: &Model) -> Result<(), ServiceError> {
         let id = model.id;
-        let known = |models: &Models| models.get(&id).is_some_and(|entry| entry.state() != LoadState::Failed);
+        let is_listed =
+            |models: &Models| models.get(&id).is_some_and(|entry| entry.state() != LoadState::Failed);
         let _turn = tokio::select! {
             biased;
-            turn = self.loads.acquire() => turn.map_err(|_| gone())?,
-            begun = self.until(known) => return begun,
+            turn = self.demand_turn.acquire() => turn.map_err(|_| stopped())?,
+            listed = self.wait_for(is_listed) => return listed,
         };
-        let loading = |models: &Models| models.values().any(|entry| entry.state() == LoadState::Loading);
-        self.until(|models| known(models) || !loading(models)).await?;
-        if known(&self.state.borrow()) {
+        let is_any_loading =
+            |models: &Models| models.values().any(|entry| entry.state() == LoadState::Loading);
+        self.wait_for(|models| is_listed(models) || !is_any_loading(models)).await?;
+        if is_listed(&self.models.borrow()) {
             return Ok(());
         }
-        let plan = Plan {
+        let request = LoadRequest {
             model: model.clone(),
             context_length: None,
             allow_insufficient_memory: false,
             drain: Duration::MAX,
         };
-        match self.load(plan).await {
-            // Somebody's own load came first: look again.
+        match self.load(request).await {
+            // Another caller's load came first: look again.
             Err(error) if matches!(error.reason, Reason::ModelAlreadyLoaded | Reason::ModelLoading) => Ok(()),
-            begun => begun.map(drop),
+            started => started.map(drop),
         }
     }
 
-    async fn until(&self, wanted: impl FnMut(&Models) -> bool) -> Result<(), ServiceError> {
-        self.state().wait_for(wanted).await.map(drop).map_err(|_| gone())
+    async fn wait_for(&self, wanted: impl FnMut(&Models) -> bool) -> Result<(), ServiceError> {
+        self.models().wait_for(wanted).await.map(drop).map_err(|_| stopped())
     }
 }
 
-fn is(models: &Models, id: i64, state: LoadState) -> bool {
+fn has_state(models: &Models, id: i64, state: LoadState) -> bool {
     models.get(&id).is_some_and(|entry| entry.state() == state)
 }
 
-/// Why the load failed, if it did. One that was refused has said so to who began it.
-async fn ended(mut progress: watch::Receiver<LoadProgress>) -> Result<(), ServiceError> {
-    let over = |progress: &LoadProgress| matches!(progress.state(), LoadState::Loaded | LoadState::Failed);
-    match progress.wait_for(over).await {
+/// Waits for the end of a load and returns its error. A load that was refused reports its error only to its caller.
+async fn load_ended(mut progress: watch::Receiver<LoadProgress>) -> Result<(), ServiceError> {
+    let has_ended =
+        |progress: &LoadProgress| matches!(progress.state(), LoadState::Loaded | LoadState::Failed);
+    match progress.wait_for(has_ended).await {
         Ok(last) => last.error.as_ref().map_or(Ok(()), |error| Err(ServiceError::from_rpc(error))),
         Err(_) => Ok(()),
     }

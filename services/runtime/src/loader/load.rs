@@ -1,4 +1,4 @@
-//! One load: look at the checkpoint, make room, read the weights, hand the running engine over.
+//! The job of a load: examines the checkpoint, evicts models, reads the weights, and hands the engine over.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -6,103 +6,87 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use millm_engine::{Engine, EngineOptions, LoadStage};
+use millm_engine::{Engine, LoadStage};
 use millm_kit::{ServiceError, Shutdown, panics};
-use millm_model::Checkpoint;
 use millm_proto::runtime::v1::{LoadProgress, LoadState, load_progress::Stage};
-use millm_sandbox::Sandbox;
 use tokio::sync::{oneshot, watch};
 
-use super::{Loader, Outcome, Plan, Requests, Resident, admission::Seat, gone};
+use super::{
+    admission::EvictionCandidate,
+    command::{LoadRequest, LoadStarted, Outcome},
+    handle::{Loader, stopped},
+    loaded_model::LoadedModel,
+    requests::RequestCounter,
+};
 use crate::{
-    estimate::{self, Opened},
-    failure,
-    language::Language,
+    estimate::{self, OpenedModel},
+    tokenizer_bundle::TokenizerBundle,
 };
 
-/// Where the stages begin on the way from 0 to 1.
+/// The progress, from 0 to 1, at which each stage begins.
 const READING: f64 = 0.05;
 const WEIGHTS: f64 = 0.1;
 const WARMING_UP: f64 = 0.95;
 
-/// Reads a model into memory. Blocks.
-pub type Read = fn(
-    &Checkpoint,
-    &Sandbox,
-    &EngineOptions,
-    &mut dyn FnMut(millm_engine::LoadProgress<'_>),
-) -> Result<(Language, Engine), ServiceError>;
-
-pub fn read(
-    checkpoint: &Checkpoint,
-    sandbox: &Sandbox,
-    options: &EngineOptions,
-    progress: &mut dyn FnMut(millm_engine::LoadProgress<'_>),
-) -> Result<(Language, Engine), ServiceError> {
-    let language = Language::open(checkpoint, sandbox)?;
-    Ok((language, Engine::load(checkpoint, options, progress).map_err(failure::of_load)?))
-}
-
-pub struct Job {
+/// The job of one load.
+pub(super) struct LoadJob {
     pub loader: Loader,
-    pub plan: Plan,
-    /// Those that wait for it.
-    pub requests: Requests,
-    /// This job is its only writer; the last value is written once.
+    pub request: LoadRequest,
+    /// Requests that wait for the model.
+    pub requests: RequestCounter,
+    /// Only this job writes the progress. A final value is written once.
     pub progress: watch::Sender<LoadProgress>,
     pub shutdown: Shutdown,
 }
 
-type Accepted = oneshot::Sender<Result<watch::Receiver<LoadProgress>, ServiceError>>;
-
-impl Job {
-    pub async fn run(self, accepted: Accepted) {
-        let (id, handle) = (self.plan.model.id, &self.plan.model.handle);
-        let (opened, leaving) = match self.prepare().await {
+impl LoadJob {
+    /// Runs the job. `started` gets the progress when the checkpoint has been examined, or the reason of a refusal.
+    pub async fn run(self, started: oneshot::Sender<LoadStarted>) {
+        let (id, handle) = (self.request.model.id, &self.request.model.handle);
+        let (opened, evicted) = match self.prepare().await {
             Ok(prepared) => prepared,
             Err(error) => {
-                tracing::warn!(model = %handle, reason = error.reason.name(), "not loaded: {error}");
+                tracing::warn!(model = %handle, reason = error.reason.name(), "load refused: {error}");
                 self.loader.commit(id, Outcome::Refused).await;
-                let _ = accepted.send(Err(error));
+                let _ = started.send(Err(error));
                 return;
             }
         };
         self.progress.send_modify(|progress| {
-            let stage = if leaving.is_empty() { Stage::Reading } else { Stage::UnloadingPrevious };
+            let stage = if evicted.is_empty() { Stage::Reading } else { Stage::UnloadingPrevious };
             progress.stage = stage.into();
             progress.estimate = Some(opened.estimate.clone());
         });
-        // Whoever asked may have left; the load goes on.
-        let _ = accepted.send(Ok(self.progress.subscribe()));
-        let ended = self.carry_out(opened, &leaving).await;
+        // The load goes on even if its caller does not wait any more.
+        let _ = started.send(Ok(self.progress.subscribe()));
+        let result = self.load(opened, &evicted).await;
         let mut last = self.progress.borrow().clone();
-        match ended {
-            Ok(resident) => {
+        match result {
+            Ok(model) => {
                 last.state = LoadState::Loaded.into();
                 last.stage = Stage::Done.into();
                 last.fraction = 1.0;
                 last.detail = String::new();
-                self.loader.commit(id, Outcome::Loaded(Arc::new(resident))).await;
+                self.loader.commit(id, Outcome::Loaded(Arc::new(model))).await;
             }
             Err(error) => {
                 tracing::error!(model = %handle, reason = error.reason.name(), "load failed: {error}");
                 last.state = LoadState::Failed.into();
                 last.error = Some(error.to_rpc());
-                (self.loader.ground.give_back)();
+                (self.loader.options.release_memory)();
                 self.loader.commit(id, Outcome::Failed(Box::new(last.clone()))).await;
             }
         }
         self.progress.send_replace(last);
     }
 
-    /// Whether it can be loaded, and who leaves for it; changes nothing.
-    async fn prepare(&self) -> Result<(Opened, Vec<Seat>), ServiceError> {
-        let Plan { model, context_length, allow_insufficient_memory, .. } = &self.plan;
-        let ground = &self.loader.ground;
-        let mut opened = estimate::open(model, ground, *context_length).await?;
-        let room = self.loader.room(model.id, opened.estimate.total_bytes as u64);
-        let available = room.available;
-        opened.estimate = estimate::against(opened.estimate, available);
+    /// Opens the checkpoint, checks the memory, and chooses the models to evict. Changes nothing.
+    async fn prepare(&self) -> Result<(OpenedModel, Vec<EvictionCandidate>), ServiceError> {
+        let LoadRequest { model, context_length, allow_insufficient_memory, .. } = &self.request;
+        let mut opened = estimate::open(model, &self.loader.options, *context_length).await?;
+        let eviction = self.loader.eviction(model.id, opened.estimate.total_bytes as u64);
+        let available = eviction.available;
+        opened.estimate = estimate::with_available(opened.estimate, available);
         if !opened.estimate.fits {
             let required = opened.estimate.total_bytes as u64;
             if !allow_insufficient_memory {
@@ -110,86 +94,93 @@ impl Job {
             }
             tracing::warn!(
                 model = %model.handle, required_bytes = required, available_bytes = available,
-                "loading although memory is short",
+                "loading although memory may be insufficient",
             );
         }
-        Ok((opened, room.leaving))
+        Ok((opened, eviction.evicted))
     }
 
-    async fn carry_out(&self, opened: Opened, leaving: &[Seat]) -> Result<Resident, ServiceError> {
-        self.make_room(leaving).await?;
-        let began = Instant::now();
-        let model = &self.plan.model;
-        let meter = self.loader.scale.meter(self.requests.clone());
-        let Opened { checkpoint, options, context_length, estimate } = opened;
+    /// Evicts models and loads this one.
+    async fn load(
+        &self,
+        opened: OpenedModel,
+        evicted: &[EvictionCandidate],
+    ) -> Result<LoadedModel, ServiceError> {
+        self.evict(evicted).await?;
+        let start = Instant::now();
+        let model = &self.request.model;
+        let memory = self.loader.memory_meter.start(self.requests.clone());
+        let OpenedModel { checkpoint, options, context_length, estimate } = opened;
         let slots = options.slots as u32;
         advance(&self.progress, Stage::Reading, READING, "tokenizer");
-        let (loaded, answer) = oneshot::channel::<Result<(Language, Engine), ServiceError>>();
+        let (loaded, result) = oneshot::channel::<Result<(TokenizerBundle, Engine), ServiceError>>();
         let progress = self.progress.clone();
-        let (read, sandbox) = (self.loader.ground.read, self.loader.ground.sandbox.clone());
-        // A plain thread: ending the process does not wait for it.
+        let (read_model, sandbox) = (self.loader.options.read_model, self.loader.options.sandbox.clone());
+        // Not a blocking task of tokio: the process must not wait for it when it ends.
         let load = move || {
-            let mut tell = |step: millm_engine::LoadProgress<'_>| {
-                let within = f64::from(step.fraction) * (WARMING_UP - WEIGHTS);
+            let mut report = |step: millm_engine::LoadProgress<'_>| {
+                let weights = f64::from(step.fraction) * (WARMING_UP - WEIGHTS);
                 match step.stage {
                     LoadStage::Weights => {
                         let tensor = step.tensor.unwrap_or_default();
-                        advance(&progress, Stage::LoadingWeights, WEIGHTS + within, tensor);
+                        advance(&progress, Stage::LoadingWeights, WEIGHTS + weights, tensor);
                     }
                     LoadStage::Cache | LoadStage::Ready => {
                         advance(&progress, Stage::WarmingUp, WARMING_UP, "");
                     }
                 }
             };
-            let loaded = catch_unwind(AssertUnwindSafe(|| read(&checkpoint, &sandbox, &options, &mut tell)));
+            let loaded =
+                catch_unwind(AssertUnwindSafe(|| read_model(&checkpoint, &sandbox, &options, &mut report)));
             loaded.unwrap_or_else(|panic| {
-                Err(ServiceError::load_failed(format!("reading it panicked: {}", panics::said(&*panic))))
+                Err(ServiceError::load_failed(format!("the loader panicked: {}", panics::message(&*panic))))
             })
         };
         let thread = std::thread::Builder::new().name("millm-load".to_owned());
-        // Nobody listens any more when the process is ending.
+        // Fails if the process is ending, when nobody waits for the result.
         let thread = thread.spawn(move || drop(loaded.send(load())));
-        drop(thread.map_err(|error| ServiceError::load_failed(format!("no thread: {error}")))?);
-        let (language, engine) = tokio::select! {
-            answer = answer => answer.map_err(|_| ServiceError::load_failed("the loading thread died"))??,
-            () = self.shutdown.stopping.cancelled() => return Err(gone()),
+        drop(thread.map_err(|error| ServiceError::load_failed(format!("cannot start a thread: {error}")))?);
+        let (tokenizer, engine) = tokio::select! {
+            result = result => result.map_err(|_| ServiceError::load_failed("the load's thread died"))??,
+            () = self.shutdown.stopping.cancelled() => return Err(stopped()),
         };
-        meter.moving(false);
+        memory.set_in_transition(false);
         tracing::info!(
             model = %model.handle, context_length, slots,
-            estimated_bytes = estimate.total_bytes, measured_peak_bytes = meter.peak_bytes(),
-            weights_bytes = engine.weight_bytes(), seconds = began.elapsed().as_secs_f32(),
+            estimated_bytes = estimate.total_bytes, measured_peak_bytes = memory.peak_bytes(),
+            weights_bytes = engine.weight_bytes(), seconds = start.elapsed().as_secs_f32(),
             "loaded",
         );
-        Ok(Resident {
+        Ok(LoadedModel {
             id: model.id,
             handle: model.handle.clone(),
             engine,
-            language: Arc::new(language),
+            tokenizer: Arc::new(tokenizer),
             context_length,
             slots,
-            speculate: self.loader.ground.speculate,
+            max_draft_tokens: self.loader.options.max_draft_tokens,
             estimate,
             load_time: SystemTime::now(),
-            meter,
+            memory,
             requests: self.requests.clone(),
         })
     }
 
-    async fn make_room(&self, leaving: &[Seat]) -> Result<(), ServiceError> {
-        for Seat { id, handle, .. } in leaving {
-            // It may have been unloaded meanwhile: all the better.
-            let Ok(mut seen) = self.loader.unload((*id, handle.clone()), self.plan.drain).await else {
+    /// Unloads the models and waits for it.
+    async fn evict(&self, evicted: &[EvictionCandidate]) -> Result<(), ServiceError> {
+        for EvictionCandidate { id, handle, .. } in evicted {
+            // Fails if the model has been unloaded in the meantime, which is as good.
+            let Ok(mut progress) = self.loader.unload(*id, handle.clone(), self.request.drain).await else {
                 continue;
             };
             loop {
-                let now = seen.borrow_and_update().clone();
+                let now = progress.borrow_and_update().clone();
                 if now.state() == LoadState::Unloaded {
                     break;
                 }
                 let detail = format!("{handle}: {} requests pending", now.pending_requests);
                 advance(&self.progress, Stage::UnloadingPrevious, 0.0, &detail);
-                if seen.changed().await.is_err() {
+                if progress.changed().await.is_err() {
                     return Err(ServiceError::load_failed(format!("'{handle}' did not unload")));
                 }
             }
@@ -198,6 +189,7 @@ impl Job {
     }
 }
 
+/// Reports progress, which never goes back.
 fn advance(progress: &watch::Sender<LoadProgress>, stage: Stage, fraction: f64, detail: &str) {
     progress.send_modify(|progress| {
         progress.stage = stage.into();

@@ -1,4 +1,4 @@
-//! One unloading: wait for running requests, cancel what is left, free the memory.
+//! The job of an unload: waits for running requests, cancels the rest, and frees the memory.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
@@ -9,65 +9,49 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Loader, Outcome, Resident};
+use super::{
+    command::Outcome,
+    handle::Loader,
+    loaded_model::{LoadedModel, UnloadHandle},
+};
 
-/// How long the engine may take to notice that requests were cancelled: some forward passes.
-const CANCEL: Duration = Duration::from_secs(5);
+/// The time in which the engine ends cancelled requests: a few forward passes.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An unloading as others see it.
-#[derive(Clone)]
-pub struct Departure {
-    pub progress: watch::Receiver<UnloadProgress>,
-    /// When requests are waited for no longer; `None` is without end.
-    until: watch::Sender<Option<Instant>>,
-}
-
-impl Departure {
-    /// Waits no longer than `drain` from now on.
-    pub fn hasten(&self, drain: Duration) {
-        let Some(sooner) = Instant::now().checked_add(drain) else { return };
-        self.until.send_if_modified(|until| {
-            let later = until.is_none_or(|until| until > sooner);
-            if later {
-                *until = Some(sooner);
-            }
-            later
-        });
-    }
-}
-
-pub struct Job {
+/// The job of one unload.
+pub(super) struct UnloadJob {
     loader: Loader,
-    resident: Arc<Resident>,
+    model: Arc<LoadedModel>,
     progress: watch::Sender<UnloadProgress>,
-    until: watch::Receiver<Option<Instant>>,
+    deadline: watch::Receiver<Option<Instant>>,
     forced: CancellationToken,
 }
 
-/// Requests are waited for as long as `drain` says, without end for [`Duration::MAX`].
-pub fn begin(
-    loader: Loader,
-    resident: Arc<Resident>,
-    drain: Duration,
-    forced: CancellationToken,
-) -> (Job, Departure) {
-    resident.meter.moving(true);
-    let (progress, seen) = watch::channel(UnloadProgress {
-        model_id: resident.id,
-        handle: resident.handle.clone(),
-        state: LoadState::Unloading.into(),
-        pending_requests: resident.requests.now().count as u32,
-        freed_bytes: 0,
-    });
-    let (until, watched) = watch::channel(Instant::now().checked_add(drain));
-    (Job { loader, resident, progress, until: watched, forced }, Departure { progress: seen, until })
-}
+impl UnloadJob {
+    /// Returns a job that waits for requests at most `drain` ([`Duration::MAX`] has no limit), and its handle.
+    pub fn new(
+        loader: Loader,
+        model: Arc<LoadedModel>,
+        drain: Duration,
+        forced: CancellationToken,
+    ) -> (Self, UnloadHandle) {
+        model.memory.set_in_transition(true);
+        let (progress, watched) = watch::channel(UnloadProgress {
+            model_id: model.id,
+            handle: model.handle.clone(),
+            state: LoadState::Unloading.into(),
+            pending_requests: model.requests.activity().count as u32,
+            freed_bytes: 0,
+        });
+        let (handle, deadline) = UnloadHandle::new(watched, drain);
+        (Self { loader, model, progress, deadline, forced }, handle)
+    }
 
-impl Job {
+    /// Runs the job.
     pub async fn run(self) {
-        let Self { loader, resident, progress, until, forced } = self;
-        let (id, handle) = (resident.id, resident.handle.clone());
-        let tell = |pending: usize| {
+        let Self { loader, model, progress, deadline, forced } = self;
+        let (id, handle) = (model.id, model.handle.clone());
+        let report = |pending: usize| {
             progress.send_if_modified(|progress| {
                 let changed = progress.pending_requests != pending as u32;
                 progress.pending_requests = pending as u32;
@@ -75,34 +59,34 @@ impl Job {
             });
         };
         let drained = tokio::select! {
-            () = resident.requests.drained(tell) => true,
-            () = passed(until) => false,
+            () = model.requests.drained(report) => true,
+            () = deadline_passed(deadline) => false,
             () = forced.cancelled() => false,
         };
         if !drained {
-            let pending = resident.requests.now().count;
+            let pending = model.requests.activity().count;
             tracing::warn!(model = %handle, pending, "cancelling requests to unload");
-            resident.engine.cancel_all();
-            if timeout(CANCEL, resident.requests.drained(tell)).await.is_err() {
-                tracing::error!(model = %handle, "requests did not end when cancelled");
+            model.engine.cancel_all();
+            if timeout(CANCEL_TIMEOUT, model.requests.drained(report)).await.is_err() {
+                tracing::error!(model = %handle, "cancelled requests did not end in time");
             }
         }
-        let before = loader.ground.devices.taken();
-        let measured = resident.meter.peak_bytes();
-        let estimated = resident.estimate.total_bytes;
-        let (stopping, give_back) = (Arc::clone(&resident), loader.ground.give_back);
-        // Waits for the engine's thread, which frees its memory.
+        let before = loader.options.devices.used();
+        let measured = model.memory.peak_bytes();
+        let estimated = model.estimate.total_bytes;
+        let (stopping, release_memory) = (Arc::clone(&model), loader.options.release_memory);
+        // Blocks until the engine's thread has freed its memory.
         let stopped = tokio::task::spawn_blocking(move || {
             stopping.engine.stop();
-            give_back();
+            release_memory();
         });
         let stopped = stopped.await;
         if let Err(panic) = stopped {
-            tracing::error!(model = %handle, "stopping the engine: {panic}");
+            tracing::error!(model = %handle, "stopping the engine panicked: {panic}");
         }
         loader.commit(id, Outcome::Unloaded).await;
-        drop(resident);
-        let freed = before.saturating_sub(loader.ground.devices.taken());
+        drop(model);
+        let freed = before.saturating_sub(loader.options.devices.used());
         tracing::info!(
             model = %handle, freed_bytes = freed,
             estimated_bytes = estimated, measured_peak_bytes = measured,
@@ -116,22 +100,22 @@ impl Job {
     }
 }
 
-/// Until the time has come, which may be set anew.
-async fn passed(mut until: watch::Receiver<Option<Instant>>) {
+/// Waits until the deadline, which may change while it is waited for.
+async fn deadline_passed(mut deadline: watch::Receiver<Option<Instant>>) {
     loop {
-        let now = *until.borrow_and_update();
+        let now = *deadline.borrow_and_update();
         tokio::select! {
-            () = come(now) => return,
-            changed = until.changed() => if changed.is_err() {
-                // Nobody can hasten it any more: what was set holds.
-                return come(now).await;
+            () = sleep_until_some(now) => return,
+            changed = deadline.changed() => if changed.is_err() {
+                // All handles are gone: the deadline does not change any more.
+                return sleep_until_some(now).await;
             },
         }
     }
 }
 
-async fn come(until: Option<Instant>) {
-    match until {
+async fn sleep_until_some(instant: Option<Instant>) {
+    match instant {
         Some(instant) => sleep_until(instant).await,
         None => pending().await,
     }

@@ -1,18 +1,18 @@
-//! The Runtime as its callers meet it: real models through the gRPC face, without a socket.
+//! Tests of the gRPC service with real models, without a socket.
 
-mod bench;
-mod failing;
-mod generating;
-mod loading;
-mod refusing;
-mod several;
-mod watching;
+mod fixture;
+mod generate;
+mod load;
+mod load_failures;
+mod multiple_models;
+mod refusals;
+mod status;
 
 use millm_proto::runtime::v1::{
     GenerateRequest, Message, Messages, Sampling, TokenIds, generate_request::Prompt,
 };
 
-/// A user's question, answered greedily.
+/// Returns a request with one user message, decoded greedily.
 fn question(text: &str) -> GenerateRequest {
     let message = Message { role: "user".into(), content: text.into(), ..Message::default() };
     chat(vec![message], "")
@@ -38,7 +38,7 @@ fn greedy() -> GenerateRequest {
     GenerateRequest { sampling, ..GenerateRequest::default() }
 }
 
-/// Goes on until the context is full or somebody stops it.
+/// Returns a request that generates until the context is full or the request is cancelled.
 fn endless() -> GenerateRequest {
     GenerateRequest { ignore_eos: true, ..question("Tell me a happy story about Mia.") }
 }

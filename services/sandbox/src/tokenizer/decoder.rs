@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millm_model::error::Result;
+use millm_model::Result;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::{Pieces, Start};

@@ -1,76 +1,14 @@
 //! A tokenizer from the `tokenizer.ggml.*` metadata of a GGUF file.
 
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::NormalizerWrapper;
+use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::unicode::NFC;
-use tokenizers::{AddedToken, NormalizerWrapper};
 
 use super::pretokenize::Pre;
+use super::vocabulary::Vocabulary;
 use super::{Affixes, SpecialTokens, Tokenizer, guarded, sentencepiece};
-use millm_model::error::{Error, Result};
 use millm_model::gguf::Metadata;
-
-/// `llama_token_type`.
-mod kind {
-    pub(super) const UNKNOWN: i64 = 2;
-    pub(super) const CONTROL: i64 = 3;
-    pub(super) const USER_DEFINED: i64 = 4;
-    pub(super) const UNUSED: i64 = 5;
-}
-
-/// The vocabulary as the file lists it.
-pub(super) struct Vocabulary<'a> {
-    tokens: &'a [String],
-    kinds: Vec<i64>,
-}
-
-impl<'a> Vocabulary<'a> {
-    fn read(metadata: &'a Metadata) -> Result<Self> {
-        let tokens = metadata
-            .strings("tokenizer.ggml.tokens")?
-            .ok_or_else(|| metadata.invalid("tokenizer.ggml.tokens", "is missing"))?;
-        let kinds = metadata.integers("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![1; tokens.len()]);
-        if kinds.len() != tokens.len() {
-            let why = format!("{} types for {} tokens", kinds.len(), tokens.len());
-            return Err(metadata.invalid("tokenizer.ggml.token_type", &why));
-        }
-        Ok(Self { tokens, kinds })
-    }
-
-    fn entries(&self) -> impl Iterator<Item = (u32, &'a String, i64)> {
-        (0_u32..).zip(self.tokens.iter().zip(&self.kinds)).map(|(id, (token, &kind))| (id, token, kind))
-    }
-
-    /// Text to id; padding of the table has no text. Of two equal tokens the first is meant.
-    pub(super) fn ids(&self) -> Vocab {
-        let mut ids = Vocab::default();
-        for (id, token, _) in
-            self.entries().filter(|&(_, token, kind)| kind != kind::UNUSED && !token.is_empty())
-        {
-            ids.entry(token.clone()).or_insert(id);
-        }
-        ids
-    }
-
-    pub(super) fn tokens(&self) -> &'a [String] {
-        self.tokens
-    }
-
-    pub(super) fn unknown(&self) -> Option<&'a String> {
-        self.entries().find(|&(_, _, kind)| kind == kind::UNKNOWN).map(|(_, token, _)| token)
-    }
-
-    /// Tokens that are found in a text before it is cut.
-    fn added(&self) -> Vec<AddedToken> {
-        self.entries()
-            .filter(|&(_, token, kind)| {
-                !token.is_empty() && matches!(kind, kind::CONTROL | kind::USER_DEFINED | kind::UNKNOWN)
-            })
-            .map(|(_, token, kind)| {
-                AddedToken::from(token.clone(), kind != kind::USER_DEFINED).normalized(false)
-            })
-            .collect()
-    }
-}
+use millm_model::{Error, Result};
 
 impl Tokenizer {
     /// Errors: `Tokenizer` for kinds of tokenizers that are not supported, `InvalidFile` for damaged metadata.

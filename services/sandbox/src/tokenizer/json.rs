@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::{Affixes, SpecialTokens, Tokenizer, guarded};
-use millm_model::config::parse_object;
-use millm_model::error::{Error, Result};
+use millm_model::parse_object;
+use millm_model::{Error, Result};
 
 pub(super) const CONFIG_FILE: &str = "tokenizer_config.json";
 const ROLES: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];

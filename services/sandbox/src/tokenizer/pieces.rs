@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use millm_model::error::{Error, Result};
+use millm_model::{Error, Result};
 
 /// Beyond any vocabulary; a table up to a hostile id must stay small.
 const MAX_ID: u32 = 1 << 22;

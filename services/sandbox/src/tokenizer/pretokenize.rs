@@ -7,8 +7,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use millm_model::error::{Error, Result};
 use millm_model::pre_tokenizers::{GPT4O, LLAMA3, QWEN2, TEKKEN};
+use millm_model::{Error, Result};
 
 use super::guarded;
 

@@ -14,9 +14,9 @@ use tokenizers::normalizers::replace::Replace;
 use tokenizers::normalizers::utils::Sequence;
 use tokenizers::{NormalizerWrapper, Tokenizer};
 
-use super::gguf::Vocabulary;
 use super::guarded;
-use millm_model::error::Result;
+use super::vocabulary::Vocabulary;
+use millm_model::Result;
 use millm_model::gguf::Metadata;
 
 /// SentencePiece's mark for a space.

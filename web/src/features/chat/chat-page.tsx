@@ -56,7 +56,7 @@ function Nothing({ loaded, settled }: { loaded: ModelView | undefined; settled: 
           <p className="max-w-sm text-sm text-ink-soft">
             {loaded.hasChatTemplate
               ? "The conversation stays on this page; nothing is stored."
-              : "This model has no chat template: it goes on writing where your text ends."}
+              : "This model has no chat template: it continues your text."}
           </p>
         </>
       ) : (

@@ -124,7 +124,8 @@ function requestOf(
   settings: ChatSettings,
   templated: boolean,
 ): MessageInitShape<typeof GenerateRequestSchema> {
-  const common = { sampling: { temperature: settings.temperature }, maxTokens: settings.maxTokens };
+  const sampling = { temperature: settings.temperature, chatDefaults: true };
+  const common = { sampling, maxTokens: settings.maxTokens };
   if (!templated) {
     return { ...common, prompt: { case: "text", value: turns.map(({ text }) => text).join("") } };
   }

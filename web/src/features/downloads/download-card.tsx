@@ -117,7 +117,7 @@ export function DownloadCard() {
             <Field
               label="Path on the server"
               error={errors.path}
-              hint="A folder with config.json and safetensors, or one GGUF file. It stays where it is."
+              hint="A folder with config.json and safetensors, or one GGUF file. It stays where it is; a quantized copy is made when it is added."
             >
               {(control) => (
                 <input

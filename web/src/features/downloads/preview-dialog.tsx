@@ -148,7 +148,7 @@ function Estimates({ preview, quantization, onChoose }: Props) {
               Disk while it arrives
             </th>
             <th scope="col" className="text-right">
-              Memory
+              In memory
             </th>
           </tr>
         </thead>

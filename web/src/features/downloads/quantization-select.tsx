@@ -10,12 +10,13 @@ const HUB: [Quantization, string][] = [
   [Quantization.NATIVE, "Native – as published"],
 ];
 
+// A local model is quantized when it is added: the copy goes into the models folder.
 const LOCAL: [Quantization, string][] = [
   [Quantization.NATIVE, "Native – as it is"],
-  [Quantization.Q4, "Q4 – 4-bit at load"],
-  [Quantization.Q2, "Q2 – 2-bit at load"],
-  [Quantization.Q8, "Q8 – 8-bit at load"],
-  [Quantization.FP16, "FP16 – half precision at load"],
+  [Quantization.Q4, "Q4 – 4-bit copy"],
+  [Quantization.Q2, "Q2 – 2-bit copy"],
+  [Quantization.Q8, "Q8 – 8-bit copy"],
+  [Quantization.FP16, "FP16 – half-precision copy"],
 ];
 
 interface Props {

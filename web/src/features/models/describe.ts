@@ -3,7 +3,7 @@ import { type ModelView, quantizationLabel } from "../../api/join";
 import { LoadProgress_Stage } from "../../gen/millm/runtime/v1/runtime_pb";
 import { formatBytes, formatCount, plural } from "../../ui/format";
 
-// "2.5B params • Q4 quantization • 1.8 GB memory"; what is not known yet is left out.
+// "2.5B params • Q4 quantization • up to 1.8 GB in memory"; what is not known yet is left out.
 export function factsOf(model: ModelView): string {
   const facts: string[] = [];
   if (model.parameterCount > 0) {
@@ -14,7 +14,7 @@ export function factsOf(model: ModelView): string {
     facts.push(`${quantization} quantization`);
   }
   if (model.memoryBytes > 0) {
-    facts.push(`${formatBytes(model.memoryBytes)} memory`);
+    facts.push(`up to ${formatBytes(model.memoryBytes)} in memory`);
   }
   return facts.join(" • ");
 }

@@ -4,7 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { screen, waitFor } from "@testing-library/react";
 import { expect, test } from "vitest";
 import { joinModels } from "../../api/join";
-import { sampleDownload, sampleLoad, sampleRow, sampleStatus } from "../../api/samples";
+import { rowOf, sampleDownload, sampleLoad, sampleRow, sampleStatus } from "../../api/samples";
 import { renderWith } from "../../app/test-page";
 import { Model_State, type ModelSchema, Source } from "../../gen/millm/catalog/v1/catalog_pb";
 import {
@@ -25,7 +25,7 @@ type Facts = { row?: MessageInitShape<typeof ModelSchema>; download?: Download; 
 
 function show({ row, download, load }: Facts, played?: Played) {
   const downloads = new Map(download ? [[download.modelId, download]] : []);
-  const [model] = joinModels([sampleRow(row)], downloads, load ? [load] : []);
+  const [model] = joinModels([rowOf(sampleRow(row), download, load)], downloads, load ? [load] : []);
   if (!model) {
     throw new Error("nothing to show");
   }
@@ -38,7 +38,7 @@ const bar = () => screen.getByRole("progressbar");
 test("a ready model: what it is, and Load and Delete", () => {
   show({});
   expect(status()).toBe("Ready");
-  expect(screen.getByText("2.5B params • Q4 quantization • 1.8 GB memory")).toBeTruthy();
+  expect(screen.getByText("2.5B params • Q4 quantization • up to 1.8 GB in memory")).toBeTruthy();
   expect(screen.getByText("google/gemma-2-2b")).toBeTruthy();
   expect(screen.getByRole("button", { name: "Load gemma-2-2b" })).toBe(screen.getByTestId("load-btn"));
   expect(screen.getByRole("button", { name: "Delete gemma-2-2b" })).toBe(screen.getByTestId("delete-btn"));

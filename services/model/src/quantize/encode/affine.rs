@@ -1,21 +1,21 @@
 //! Scales and minimums for Q2_K, Q4_K and Q5_K: `x ~ d * scale * level - dmin * minimum`.
 //!
-//! First each sub-block's own best scale and minimum are searched by weighted least squares over several
-//! assignments of levels. Then the sub-blocks share one `d` and one `dmin`: the small integers and the two
-//! factors are fitted in turn, each exactly for the others, and the best state seen is kept.
+//! First a search over several assignments of levels finds each sub-block's best scale and minimum by weighted least
+//! squares. Then the sub-blocks share one `d` and one `dmin`: the small integers and the two factors are fitted in turn,
+//! each exactly for the others, and the best state is kept.
 
 use half::f16;
 
-use super::Sweep;
-use super::lanes::{Lanes, Panel, half, half_covering};
+use super::lanes::{Lanes, SuperBlock, half, half_covering};
+use super::sweep::Sweep;
 
-/// What a format allows and how widely to search.
+/// The ranges of a format, and the candidates to try.
 pub(super) struct Range {
     /// The highest level; levels start at 0.
     pub levels: f32,
     /// The highest quantized scale and minimum.
     pub scales: f32,
-    /// Assignments tried: the range of values is spread over `levels + offset` steps.
+    /// The offsets to try: the range of values is spread over `levels + offset` steps.
     pub sweep: Sweep,
 }
 
@@ -45,78 +45,78 @@ struct State<const L: usize> {
     mins: Lanes<L>,
 }
 
-/// Rounds of fitting integers and factors in turn; later ones rarely change anything.
+/// Rounds of fitting integers and factors in turn. Later ones rarely change anything.
 const ROUNDS: usize = 4;
 
 #[inline(always)]
-pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Fit<L> {
-    let (scale, min) = search(panel, range);
+pub(super) fn fit<const L: usize, const N: usize>(block: &SuperBlock<L, N>, range: &Range) -> Fit<L> {
+    let (scale, min) = search(block, range);
     let mut state = share(scale, min, range);
     let mut best = state;
     let mut least = f32::INFINITY;
     for _ in 0..=ROUNDS {
-        let sums = assign(panel, state.d_scales(), state.d_mins(), range.levels);
-        let error = error(panel, &sums, state.d_scales(), state.d_mins()).sum();
+        let sums = assign(block, state.d_scales(), state.d_mins(), range.levels);
+        let error = error(block, &sums, state.d_scales(), state.d_mins()).sum();
         if error >= least {
             break;
         }
         (least, best) = (error, state);
-        state = refit(panel, &sums, state, range);
+        state = refit(block, &sums, state, range);
     }
-    finish(panel, best, range)
+    finish(block, best, range)
 }
 
-/// The best real-valued scale and minimum (as a subtracted, non-negative number) of each sub-block alone.
+/// Finds the best real-valued scale and minimum (a non-negative number that is subtracted) of each sub-block alone.
 #[inline(always)]
-fn search<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> (Lanes<L>, Lanes<L>) {
-    let (mut low, mut high) = (Lanes::ZERO, panel.x[0]);
-    for x in &panel.x {
+fn search<const L: usize, const N: usize>(block: &SuperBlock<L, N>, range: &Range) -> (Lanes<L>, Lanes<L>) {
+    let (mut low, mut high) = (Lanes::ZERO, block.x[0]);
+    for x in &block.x {
         low = low.min(*x);
         high = high.max(*x);
     }
     let span = (high - low).max(Lanes::ZERO);
     let step = span.inverse();
-    // Without any scale: what a sub-block of one negative value wants, and nothing for positive ones.
-    let flat = (-panel.sum_wx * panel.sum_w.inverse()).max(Lanes::ZERO);
+    // A scale of 0: the best for a sub-block of one negative value.
+    let flat = (-block.sum_wx * block.sum_w.inverse()).max(Lanes::ZERO);
     let mut best = (Lanes::ZERO, flat);
-    let mut most = flat * flat * panel.sum_w;
+    let mut most = flat * flat * block.sum_w;
     for offset in range.sweep.offsets() {
-        let sums = levels(panel, step * Lanes::splat(range.levels + offset), -low, range.levels);
-        keep_better(panel, &sums, &mut best, &mut most);
+        let sums = levels(block, step * Lanes::splat(range.levels + offset), -low, range.levels);
+        keep_better(block, &sums, &mut best, &mut most);
     }
     for _ in 0..2 {
-        let sums = assign(panel, best.0, best.1, range.levels);
-        keep_better(panel, &sums, &mut best, &mut most);
+        let sums = assign(block, best.0, best.1, range.levels);
+        keep_better(block, &sums, &mut best, &mut most);
     }
     best
 }
 
-/// Solves for scale and minimum under one assignment; takes them where they explain more than `most`.
+/// Solves for scale and minimum under one assignment, and keeps them where they explain more than `most`.
 #[inline(always)]
 fn keep_better<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
+    block: &SuperBlock<L, N>,
     sums: &Sums<L>,
     best: &mut (Lanes<L>, Lanes<L>),
     most: &mut Lanes<L>,
 ) {
-    let (scale, min) = line(panel, sums);
-    let explained = panel.sum_wxx - error(panel, sums, scale, min);
+    let (scale, min) = line(block, sums);
+    let explained = block.sum_wxx - error(block, sums, scale, min);
     let better: [bool; L] = std::array::from_fn(|l| explained.0[l] > most.0[l] && scale.0[l] > 0.0);
     *most = Lanes::select(better, explained, *most);
     best.0 = Lanes::select(better, scale, best.0);
     best.1 = Lanes::select(better, min, best.1);
 }
 
-/// The least-squares scale and (subtracted) minimum under one assignment.
+/// Returns the least-squares scale and (subtracted) minimum under one assignment.
 #[inline(always)]
-fn line<const L: usize, const N: usize>(panel: &Panel<L, N>, sums: &Sums<L>) -> (Lanes<L>, Lanes<L>) {
-    let product = panel.sum_w * sums.qq;
+fn line<const L: usize, const N: usize>(block: &SuperBlock<L, N>, sums: &Sums<L>) -> (Lanes<L>, Lanes<L>) {
+    let product = block.sum_w * sums.qq;
     let determinant = product - sums.q * sums.q;
     let inverse = determinant.inverse();
-    let scale = (panel.sum_w * sums.xq - panel.sum_wx * sums.q) * inverse;
-    let min = (sums.q * sums.xq - sums.qq * panel.sum_wx) * inverse;
-    // A minimum below zero cannot be stored, and under one level for all there is no slope to find: then the
-    // line goes through the origin.
+    let scale = (block.sum_w * sums.xq - block.sum_wx * sums.q) * inverse;
+    let min = (sums.q * sums.xq - sums.qq * block.sum_wx) * inverse;
+    // A minimum below zero cannot be stored, and where all levels are equal there is no slope: the line then goes through
+    // the origin.
     let origin = sums.xq * sums.qq.inverse();
     let flat = (product * Lanes::splat(1e-5)).greater(determinant);
     let below = Lanes::ZERO.greater(min);
@@ -124,41 +124,41 @@ fn line<const L: usize, const N: usize>(panel: &Panel<L, N>, sums: &Sums<L>) -> 
     (scale, Lanes::select(flat, Lanes::ZERO, min.max(Lanes::ZERO)))
 }
 
-/// Weighted squared error of each sub-block.
+/// Returns the weighted squared error of each sub-block.
 #[inline(always)]
 fn error<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
+    block: &SuperBlock<L, N>,
     sums: &Sums<L>,
     scale: Lanes<L>,
     min: Lanes<L>,
 ) -> Lanes<L> {
     let two = Lanes::splat(2.0);
     let levels = scale * (scale * sums.qq - two * (min * sums.q + sums.xq));
-    panel.sum_wxx + levels + min * (min * panel.sum_w + two * panel.sum_wx)
+    block.sum_wxx + levels + min * (min * block.sum_w + two * block.sum_wx)
 }
 
-/// Nearest levels for given scales and minimums.
+/// Returns the sums under the nearest levels for these scales and minimums.
 #[inline(always)]
 fn assign<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
+    block: &SuperBlock<L, N>,
     scale: Lanes<L>,
     min: Lanes<L>,
     top: f32,
 ) -> Sums<L> {
-    levels(panel, scale.inverse(), min, top)
+    levels(block, scale.inverse(), min, top)
 }
 
-/// Sums under `level = round((x + min) * inverse)`.
+/// Returns the sums under `level = round((x + min) * inverse)`.
 #[inline(always)]
 fn levels<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
+    block: &SuperBlock<L, N>,
     inverse: Lanes<L>,
     min: Lanes<L>,
     top: f32,
 ) -> Sums<L> {
     let mut sums = Sums { q: Lanes::ZERO, qq: Lanes::ZERO, xq: Lanes::ZERO };
     let shift = min * inverse;
-    for (x, w) in panel.x.iter().zip(&panel.w) {
+    for (x, w) in block.x.iter().zip(&block.w) {
         let q = x.mul_add(inverse, shift).round_within(0.0, top);
         let wq = *w * q;
         sums.q = sums.q + wq;
@@ -168,7 +168,7 @@ fn levels<const L: usize, const N: usize>(
     sums
 }
 
-/// The first shared state: the largest scale and minimum get the highest integer.
+/// Returns the first shared state: the largest scale and minimum get the highest integer.
 #[inline(always)]
 fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State<L> {
     let d = half_covering(scale.top() / range.scales);
@@ -181,17 +181,17 @@ fn share<const L: usize>(scale: Lanes<L>, min: Lanes<L>, range: &Range) -> State
     }
 }
 
-/// Better factors for the levels and integers at hand, then better integers for those factors.
+/// Returns better factors for the current levels and integers, with better integers for those factors.
 #[inline(always)]
 fn refit<const L: usize, const N: usize>(
-    panel: &Panel<L, N>,
+    block: &SuperBlock<L, N>,
     sums: &Sums<L>,
     state: State<L>,
     range: &Range,
 ) -> State<L> {
     let (s, m) = (state.scales, state.mins);
-    let (ss, sm, mm) = ((s * s * sums.qq).sum(), (s * m * sums.q).sum(), (m * m * panel.sum_w).sum());
-    let (sx, mx) = ((s * sums.xq).sum(), (m * panel.sum_wx).sum());
+    let (ss, sm, mm) = ((s * s * sums.qq).sum(), (s * m * sums.q).sum(), (m * m * block.sum_w).sum());
+    let (sx, mx) = ((s * sums.xq).sum(), (m * block.sum_wx).sum());
     // minimize ss d^2 - 2 sm d dmin + mm dmin^2 - 2 sx d + 2 mx dmin
     let determinant = ss * mm - sm * sm;
     let (d, dmin) = if determinant > 0.0 {
@@ -205,16 +205,16 @@ fn refit<const L: usize, const N: usize>(
 
     let by_d = Lanes::splat(d).inverse();
     let by_dmin = Lanes::splat(dmin).inverse();
-    let inverse_w = panel.sum_w.inverse();
-    // The unshared optimum for these levels; its floor and ceiling are tried with the best minimum for each.
-    let ideal = line(panel, sums).0 * by_d;
+    let inverse_w = block.sum_w.inverse();
+    // The optimum for these levels without sharing. Its floor and ceiling are tried, each with its best minimum.
+    let ideal = line(block, sums).0 * by_d;
     let mut next = State { d, dmin, scales: state.scales, mins: state.mins };
-    let mut least = error(panel, sums, next.d_scales(), next.d_mins());
+    let mut least = error(block, sums, next.d_scales(), next.d_mins());
     for nudge in [-0.5, 0.5] {
         let scales = (ideal + Lanes::splat(nudge)).round_within(0.0, range.scales);
-        let wanted = (scales * Lanes::splat(d) * sums.q - panel.sum_wx) * inverse_w * by_dmin;
+        let wanted = (scales * Lanes::splat(d) * sums.q - block.sum_wx) * inverse_w * by_dmin;
         let mins = wanted.round_within(0.0, range.scales);
-        let error = error(panel, sums, scales * Lanes::splat(d), mins * Lanes::splat(dmin));
+        let error = error(block, sums, scales * Lanes::splat(d), mins * Lanes::splat(dmin));
         let better = least.greater(error);
         least = Lanes::select(better, error, least);
         next.scales = Lanes::select(better, scales, next.scales);
@@ -236,11 +236,15 @@ impl<const L: usize> State<L> {
 }
 
 #[inline(always)]
-fn finish<const L: usize, const N: usize>(panel: &Panel<L, N>, state: State<L>, range: &Range) -> Fit<L> {
+fn finish<const L: usize, const N: usize>(
+    block: &SuperBlock<L, N>,
+    state: State<L>,
+    range: &Range,
+) -> Fit<L> {
     let inverse = state.d_scales().inverse();
     let shift = state.d_mins() * inverse;
     let mut levels = [0_u8; 256];
-    for (j, x) in panel.x.iter().enumerate() {
+    for (j, x) in block.x.iter().enumerate() {
         let q = x.mul_add(inverse, shift).round_within(0.0, range.levels);
         for l in 0..L {
             levels[l * N + j] = q.0[l] as u8;

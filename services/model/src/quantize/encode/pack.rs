@@ -1,8 +1,8 @@
-//! Levels, scales and factors into the bytes of ggml's blocks, bit for bit.
+//! Packs levels, scales and factors into the bytes of ggml's blocks, bit for bit.
 
 use half::f16;
 
-/// `out` is one block: 2 bytes of `d`, then 32 signed bytes.
+/// Packs one block of Q8_0: 2 bytes of `d`, then 32 signed bytes.
 #[inline(always)]
 pub(super) fn q8_0(d: f16, levels: &[i8; 32], out: &mut [u8]) {
     out[..2].copy_from_slice(&d.to_le_bytes());
@@ -11,7 +11,7 @@ pub(super) fn q8_0(d: f16, levels: &[i8; 32], out: &mut [u8]) {
     }
 }
 
-/// `d`, then 16 bytes: the low nibble is element `j`, the high one element `j + 16`.
+/// Packs one block of Q4_0: `d`, then 16 bytes whose low nibble is element `j` and whose high one is element `j + 16`.
 #[inline(always)]
 pub(super) fn q4_0(d: f16, levels: &[u8], out: &mut [u8]) {
     out[..2].copy_from_slice(&d.to_le_bytes());
@@ -20,7 +20,7 @@ pub(super) fn q4_0(d: f16, levels: &[u8], out: &mut [u8]) {
     }
 }
 
-/// `d`, the 32 fifth bits, then the nibbles as in Q4_0.
+/// Packs one block of Q5_0: `d`, the 32 fifth bits, then the nibbles as in Q4_0.
 #[inline(always)]
 pub(super) fn q5_0(d: f16, levels: &[u8], out: &mut [u8]) {
     let fifth = (0..32).fold(0_u32, |bits, j| bits | (u32::from(levels[j] >> 4) << j));
@@ -31,13 +31,13 @@ pub(super) fn q5_0(d: f16, levels: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Factors of a super-block with minimums.
+/// The factors of a super-block with minimums.
 pub(super) struct Factors {
     pub d: f16,
     pub dmin: f16,
 }
 
-/// 16 bytes of (scale, minimum) nibbles, 64 of levels, the factors.
+/// Packs one block of Q2_K: 16 bytes of (scale, minimum) nibbles, 64 of levels, the factors.
 #[inline(always)]
 pub(super) fn q2_k(
     factors: &Factors,
@@ -49,18 +49,18 @@ pub(super) fn q2_k(
     for j in 0..16 {
         out[j] = scales[j] | (mins[j] << 4);
     }
-    crumbs(levels, &mut out[16..80]);
+    bit_pairs(levels, &mut out[16..80]);
     out[80..82].copy_from_slice(&factors.d.to_le_bytes());
     out[82..84].copy_from_slice(&factors.dmin.to_le_bytes());
 }
 
-/// 32 bytes of third bits, 64 of low crumbs, 12 of scales (6 bits, from 0), the factor.
+/// Packs one block of Q3_K: 32 bytes of third bits, 64 of low bit pairs, 12 of scales (6 bits, from 0), the factor.
 #[inline(always)]
 pub(super) fn q3_k(d: f16, scales: &[i8; 16], levels: &[u8; 256], out: &mut [u8]) {
     for j in 0..32 {
         out[j] = (0..8).fold(0, |bits, part| bits | ((levels[part * 32 + j] >> 2) << part));
     }
-    crumbs(levels, &mut out[32..96]);
+    bit_pairs(levels, &mut out[32..96]);
     let unsigned: [u8; 16] = std::array::from_fn(|j| (scales[j] + 32) as u8);
     for j in 0..8 {
         out[96 + j] = (unsigned[j] & 15) | ((unsigned[j + 8] & 15) << 4);
@@ -71,14 +71,14 @@ pub(super) fn q3_k(d: f16, scales: &[i8; 16], levels: &[u8; 256], out: &mut [u8]
     out[108..110].copy_from_slice(&d.to_le_bytes());
 }
 
-/// The factors, 12 bytes of scales and minimums, 128 of nibbles.
+/// Packs one block of Q4_K: the factors, 12 bytes of scales and minimums, 128 of nibbles.
 #[inline(always)]
 pub(super) fn q4_k(factors: &Factors, scales: &[u8; 8], mins: &[u8; 8], levels: &[u8; 256], out: &mut [u8]) {
     head(factors, scales, mins, out);
     nibbles(levels, &mut out[16..144]);
 }
 
-/// As Q4_K, with 32 bytes of fifth bits before the nibbles.
+/// Packs one block of Q5_K: as Q4_K, with 32 bytes of fifth bits before the nibbles.
 #[inline(always)]
 pub(super) fn q5_k(factors: &Factors, scales: &[u8; 8], mins: &[u8; 8], levels: &[u8; 256], out: &mut [u8]) {
     head(factors, scales, mins, out);
@@ -88,7 +88,7 @@ pub(super) fn q5_k(factors: &Factors, scales: &[u8; 8], mins: &[u8; 8], levels: 
     nibbles(levels, &mut out[48..176]);
 }
 
-/// 128 bytes of nibbles, 64 of high crumbs, 16 scales, the factor.
+/// Packs one block of Q6_K: 128 bytes of nibbles, 64 of high bit pairs, 16 scales, the factor.
 #[inline(always)]
 pub(super) fn q6_k(d: f16, scales: &[i8; 16], levels: &[u8; 256], out: &mut [u8]) {
     for half in 0..2 {
@@ -106,8 +106,8 @@ pub(super) fn q6_k(d: f16, scales: &[i8; 16], levels: &[u8; 256], out: &mut [u8]
     out[208..210].copy_from_slice(&d.to_le_bytes());
 }
 
-/// Factors and the 6-bit scales and minimums of Q4_K and Q5_K: four whole ones in the low six bits of the
-/// first eight bytes, the low nibbles of the other four behind them, their high bits on top of the first.
+/// Packs the factors and the 6-bit scales and minimums of Q4_K and Q5_K. The first four of each are in the low six bits of
+/// the first eight bytes; the low nibbles of the other four follow, and their high bits are in the top bits of the first.
 #[inline(always)]
 fn head(factors: &Factors, scales: &[u8; 8], mins: &[u8; 8], out: &mut [u8]) {
     out[..2].copy_from_slice(&factors.d.to_le_bytes());
@@ -119,9 +119,9 @@ fn head(factors: &Factors, scales: &[u8; 8], mins: &[u8; 8], out: &mut [u8]) {
     }
 }
 
-/// Low two bits: four 32-element runs of each half share their bytes.
+/// Packs the low two bits: four runs of 32 elements of each half share their bytes.
 #[inline(always)]
-fn crumbs(levels: &[u8; 256], out: &mut [u8]) {
+fn bit_pairs(levels: &[u8; 256], out: &mut [u8]) {
     for half in 0..2 {
         let levels = &levels[half * 128..(half + 1) * 128];
         for j in 0..32 {
@@ -133,7 +133,7 @@ fn crumbs(levels: &[u8; 256], out: &mut [u8]) {
     }
 }
 
-/// Low four bits: two 32-element runs of each quarter share their bytes.
+/// Packs the low four bits: two runs of 32 elements of each quarter share their bytes.
 #[inline(always)]
 fn nibbles(levels: &[u8; 256], out: &mut [u8]) {
     for quarter in 0..4 {

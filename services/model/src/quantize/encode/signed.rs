@@ -1,19 +1,19 @@
 //! Scales for Q3_K, Q6_K (`x ~ d * scale * level`, shared `d`) and Q4_0, Q5_0 (`x ~ d * level`, each its own `d`).
 //!
-//! Levels run from `-n` to `n - 1`: one more below zero than above, so both signs of a scale are tried.
+//! Levels run from `-n` to `n - 1`. There is one more below zero than above, so both signs of a scale are tried.
 
 use half::f16;
 
-use super::Sweep;
-use super::lanes::{Lanes, Panel, half, half_covering};
+use super::lanes::{Lanes, SuperBlock, half, half_covering};
+use super::sweep::Sweep;
 
-/// What a format allows and how widely to search.
+/// The ranges of a format, and the candidates to try.
 pub(super) struct Range {
     /// `n`: levels are `-n..n`.
     pub levels: f32,
     /// Quantized scales are `-scales..scales`; unused where each block has its own factor.
     pub scales: f32,
-    /// Assignments tried: the largest value maps to `n + offset`.
+    /// The offsets to try: the largest value maps to `n + offset`.
     pub sweep: Sweep,
 }
 
@@ -24,33 +24,35 @@ pub(super) struct Fit<const L: usize> {
     pub levels: [u8; 256],
 }
 
-/// `L` blocks with a factor each.
+/// `L` blocks, each with its own factor.
 pub(super) struct Alone<const L: usize> {
     pub d: [f16; L],
     pub levels: [u8; 256],
 }
 
+/// Weighted sums over one assignment of levels.
 #[derive(Clone, Copy)]
 struct Sums<const L: usize> {
     qq: Lanes<L>,
     xq: Lanes<L>,
 }
 
+/// Rounds of fitting integers and factor in turn.
 const ROUNDS: usize = 4;
 
 #[inline(always)]
-pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Fit<L> {
-    let scale = search(panel, range);
+pub(super) fn fit<const L: usize, const N: usize>(block: &SuperBlock<L, N>, range: &Range) -> Fit<L> {
+    let scale = search(block, range);
     let extreme = scale.0.iter().fold(0.0_f32, |a, &b| if b.abs() > a.abs() { b } else { a });
-    // The largest takes the bottom integer: there is one more below zero than above.
+    // The largest scale gets the lowest integer, since there is one more below zero than above.
     let mut d = half_covering(-extreme / range.scales);
     let mut scales = integers(scale, d, range);
     let mut best = (d, scales);
     let mut least = f32::INFINITY;
     for _ in 0..=ROUNDS {
-        let sums = levels(panel, (scales * Lanes::splat(d)).inverse(), range.levels);
+        let sums = levels(block, (scales * Lanes::splat(d)).inverse(), range.levels);
         let scaled = scales * Lanes::splat(d);
-        let error = (panel.sum_wxx + scaled * (scaled * sums.qq - Lanes::splat(2.0) * sums.xq)).sum();
+        let error = (block.sum_wxx + scaled * (scaled * sums.qq - Lanes::splat(2.0) * sums.xq)).sum();
         if error >= least {
             break;
         }
@@ -65,22 +67,22 @@ pub(super) fn fit<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &R
     Fit {
         d: f16::from_f32(d),
         scales: std::array::from_fn(|l| scales.0[l] as i8),
-        levels: finish(panel, (scales * Lanes::splat(d)).inverse(), range.levels),
+        levels: finish(block, (scales * Lanes::splat(d)).inverse(), range.levels),
     }
 }
 
 #[inline(always)]
-pub(super) fn fit_alone<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Alone<L> {
-    let scale = search(panel, range);
+pub(super) fn fit_alone<const L: usize, const N: usize>(block: &SuperBlock<L, N>, range: &Range) -> Alone<L> {
+    let scale = search(block, range);
     let stored = Lanes(scale.0.map(half));
-    Alone { d: stored.0.map(f16::from_f32), levels: finish(panel, stored.inverse(), range.levels) }
+    Alone { d: stored.0.map(f16::from_f32), levels: finish(block, stored.inverse(), range.levels) }
 }
 
-/// The best real-valued scale of each sub-block alone.
+/// Finds the best real-valued scale of each sub-block alone.
 #[inline(always)]
-fn search<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) -> Lanes<L> {
+fn search<const L: usize, const N: usize>(block: &SuperBlock<L, N>, range: &Range) -> Lanes<L> {
     let mut extreme = Lanes::ZERO;
-    for x in &panel.x {
+    for x in &block.x {
         extreme = Lanes::select(x.abs().greater(extreme.abs()), *x, extreme);
     }
     let step = extreme.inverse();
@@ -88,12 +90,12 @@ fn search<const L: usize, const N: usize>(panel: &Panel<L, N>, range: &Range) ->
     let mut most = Lanes::ZERO;
     for offset in range.sweep.offsets() {
         for top in [-range.levels - offset, range.levels - 1.0 + offset] {
-            let sums = levels(panel, step * Lanes::splat(top), range.levels);
+            let sums = levels(block, step * Lanes::splat(top), range.levels);
             keep_better(&sums, &mut best, &mut most);
         }
     }
     for _ in 0..2 {
-        let sums = levels(panel, best.inverse(), range.levels);
+        let sums = levels(block, best.inverse(), range.levels);
         keep_better(&sums, &mut best, &mut most);
     }
     best
@@ -108,11 +110,11 @@ fn keep_better<const L: usize>(sums: &Sums<L>, best: &mut Lanes<L>, most: &mut L
     *best = Lanes::select(better, scale, *best);
 }
 
-/// Sums under `level = round(x * inverse)`.
+/// Returns the sums under `level = round(x * inverse)`.
 #[inline(always)]
-fn levels<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>, n: f32) -> Sums<L> {
+fn levels<const L: usize, const N: usize>(block: &SuperBlock<L, N>, inverse: Lanes<L>, n: f32) -> Sums<L> {
     let mut sums = Sums { qq: Lanes::ZERO, xq: Lanes::ZERO };
-    for (x, w) in panel.x.iter().zip(&panel.w) {
+    for (x, w) in block.x.iter().zip(&block.w) {
         let q = (*x * inverse).round_within(-n, n - 1.0);
         let wq = *w * q;
         sums.qq = wq.mul_add(q, sums.qq);
@@ -127,9 +129,9 @@ fn integers<const L: usize>(scale: Lanes<L>, d: f32, range: &Range) -> Lanes<L> 
 }
 
 #[inline(always)]
-fn finish<const L: usize, const N: usize>(panel: &Panel<L, N>, inverse: Lanes<L>, n: f32) -> [u8; 256] {
+fn finish<const L: usize, const N: usize>(block: &SuperBlock<L, N>, inverse: Lanes<L>, n: f32) -> [u8; 256] {
     let mut levels = [0_u8; 256];
-    for (j, x) in panel.x.iter().enumerate() {
+    for (j, x) in block.x.iter().enumerate() {
         let q = (*x * inverse).round_within(-n, n - 1.0) + Lanes::splat(n);
         for l in 0..L {
             levels[l * N + j] = q.0[l] as u8;

@@ -1,0 +1,108 @@
+//! Layer-wise chunked prefill: a prefill pass runs some layers at a time, with the decode passes of running sequences
+//! in between. So chunks can be large enough to be efficient, and no decode waits for a whole chunk.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::forward::batch::Batch;
+use crate::kv_cache::SequenceId;
+use crate::scheduler::batch_plan::PlannedRows;
+use crate::scheduler::running::Running;
+
+/// A prefill pass that has begun.
+#[derive(Debug)]
+pub(crate) struct PartialPrefill {
+    pub batch: Batch,
+    planned: Vec<(SequenceId, PlannedRows)>,
+    next_layer: usize,
+}
+
+impl PartialPrefill {
+    pub fn new(batch: Batch, planned: Vec<PlannedRows>, running: &[Running]) -> Self {
+        let planned = planned.into_iter().map(|rows| (running[rows.index].id, rows)).collect();
+        Self { batch, planned, next_layer: 0 }
+    }
+
+    pub fn rows(&self) -> usize {
+        self.batch.tokens().len()
+    }
+
+    /// Returns whether it computes rows of this sequence, which must not change until the last layer.
+    pub fn contains(&self, sequence: SequenceId) -> bool {
+        self.planned.iter().any(|(own, _)| *own == sequence)
+    }
+
+    /// Returns the next layers to run, at most `count` of `total`.
+    pub fn take_layers(&mut self, count: usize, total: usize) -> Range<usize> {
+        let start = self.next_layer;
+        self.next_layer = total.min(start.saturating_add(count));
+        start..self.next_layer
+    }
+
+    /// Returns its rows with their present places in the running batch, which other sequences may have left.
+    pub fn into_planned(self, running: &[Running]) -> Vec<PlannedRows> {
+        let place = |id| running.iter().position(|running| running.id == id);
+        let planned = self.planned.into_iter();
+        planned.filter_map(|(id, rows)| Some(PlannedRows { index: place(id)?, ..rows })).collect()
+    }
+}
+
+/// The latest durations of passes.
+#[derive(Debug, Default)]
+pub(crate) struct LayerTiming {
+    decode_pass: Duration,
+    prefill_layer: Duration,
+    /// Rows of that layer.
+    prefill_rows: usize,
+}
+
+impl LayerTiming {
+    /// Notes the duration of a decode pass.
+    pub fn decoded(&mut self, time: Duration) {
+        self.decode_pass = time;
+    }
+
+    /// Notes the duration of some layers of a prefill pass.
+    pub fn prefilled(&mut self, rows: usize, layers: usize, time: Duration) {
+        self.prefill_rows = rows;
+        self.prefill_layer = time / u32::try_from(layers.max(1)).unwrap_or(u32::MAX);
+    }
+
+    /// Returns how many layers over `rows` rows take three quarters of a decode pass, at least 1. The quarter is a
+    /// margin for durations that vary. Before the first measurement it is 1. More rows than measured are assumed to
+    /// take proportionally longer, fewer rows as long.
+    pub fn layers_per_decode(&self, rows: usize) -> usize {
+        let layer = self.prefill_layer.as_nanos() * rows.max(self.prefill_rows) as u128;
+        let time = (self.decode_pass * 3 / 4).as_nanos() * self.prefill_rows as u128;
+        let layers = time.checked_div(layer).unwrap_or(1);
+        usize::try_from(layers).unwrap_or(usize::MAX).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefill_layers_take_somewhat_less_than_a_decode_pass() {
+        let ms = Duration::from_millis;
+        let mut timing = LayerTiming::default();
+        assert_eq!(timing.layers_per_decode(64), 1);
+        timing.decoded(ms(40));
+        assert_eq!(timing.layers_per_decode(64), 1, "no layer is measured yet");
+        timing.prefilled(64, 3, ms(30));
+        assert_eq!(timing.layers_per_decode(64), 3);
+        timing.decoded(ms(13));
+        assert_eq!(timing.layers_per_decode(64), 1, "at least one");
+        timing.decoded(ms(1000));
+        assert_eq!(timing.layers_per_decode(64), 75);
+        assert_eq!([timing.layers_per_decode(8), timing.layers_per_decode(256)], [75, 18]);
+    }
+
+    #[test]
+    fn layers_are_taken_in_order_until_the_last() {
+        let mut prefill = PartialPrefill::new(Batch::default(), Vec::new(), &[]);
+        assert_eq!([prefill.take_layers(2, 5), prefill.take_layers(usize::MAX, 5)], [0..2, 2..5]);
+        assert!(prefill.take_layers(1, 5).is_empty());
+    }
+}
