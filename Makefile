@@ -1,5 +1,5 @@
 # miLLM: `make demo` shows it, `make test` checks it, `make run` serves it, `make bench` measures it.
-# Everything is built once, in one profile (Cargo.toml): tests, demo and benches use the same binaries.
+# Demo and tests share the development profile (Cargo.toml). What people run and what is measured is the release build.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -12,37 +12,77 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 VENV := .venv
 PY := $(VENV)/bin/python
 BIN := target/debug
+RELEASE := target/release
+DIST := target/dist
+PREFIX ?= /usr/local
+# A release runs on any machine of its kind, from x86-64-v2 on: kernels are chosen at run time.
+RELEASE_FLAGS := -C target-cpu=$(if $(filter x86_64,$(shell uname -m)),x86-64-v2,generic)
 FUZZ_SECONDS ?= 3600
 
-.PHONY: cuda cuda-test release-check help demo test run bench bench-download bench-quantize soak build web tools fmt clippy buf deny typos unit fuzz fuzz-short clients browser clean
+.PHONY: kernels archive bench bench-download bench-quantize browser buf build clean clients clippy cuda cuda-test demo deny docs \
+  fmt fuzz fuzz-short help install install-files package-test release release-check run sbom schemathesis soak test tools typos unit \
+  programs web web-test wheel wheel-test
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-demo: build ## Pull, quantize, load and ask the tiny model, from a fake hub
+demo: programs ## Pull, quantize, load and ask the tiny model, from a fake hub
 	@tests/tools/demo.sh
 
-test: tools fmt typos buf deny clippy build unit fuzz-short web-test clients browser ## Every check
+test: tools fmt typos buf deny clippy docs build unit fuzz-short web-test clients schemathesis browser package-test wheel-test ## Every check
 	@echo "make test: everything passed"
 
-run: build ## Serve on http://127.0.0.1:8000
-	@$(BIN)/millm serve
+run: release ## Serve on http://127.0.0.1:8000
+	@$(RELEASE)/millm serve
 
-bench: build tools ## The figures: start time, memory, quantizing, batching
+bench: release tools ## The figures: start time, memory, quantizing, batching
 	@$(PY) tests/tools/bench.py
 
-soak: build ## Downloads under faults and kill -9, for longer than `make test` has time
+soak: build ## Downloads under faults and kill -9, and a server with a thousand hostile inputs, for some minutes
 	MILLM_KILLS=50 MILLM_ROUNDS=300 MILLM_CROWD=1000 \
 	  cargo nextest run --workspace --no-capture -E 'test(/faults::(kills|mixed)::|hostile::crowd::/)'
 
-bench-download: build tools ## 2 GiB from the fake hub, beside curl and the Python client
+bench-download: release programs tools ## 2 GiB from the fake hub, beside curl and the Python client
 	@$(PY) tests/tools/bench_download.py
 
-bench-quantize: build tools ## Quantizing 1.1 B parameters; LLAMA_CPP_BIN=folder puts llama-quantize beside it
+bench-quantize: release tools ## Quantizing 1.1 B parameters; LLAMA_CPP_BIN=folder puts llama-quantize beside it
 	@$(PY) tests/tools/bench_quantize.py
 
-build: web/dist/index.html ## The binaries
+build: web/dist/index.html ## The programs, tests and examples
 	cargo build --workspace --all-targets
+
+programs: web/dist/index.html ## The programs alone
+	cargo build --workspace --bins
+
+release: web/dist/index.html ## The program, optimized
+	RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --release --locked -p millm
+
+install: release ## The program, completions and man pages, into DESTDIR and PREFIX (/usr/local)
+	@$(MAKE) --no-print-directory install-files PROGRAM=$(RELEASE)/millm
+
+install-files:
+	packaging/install.sh "$(PROGRAM)" "$(DESTDIR)$(PREFIX)"
+
+archive: release ## The release build with documents, licences, completions and man pages, in target/dist
+	@packaging/archive.sh $(RELEASE)/millm $(DIST)
+
+sbom: tools ## The bill of materials of the program (CycloneDX), in target/dist
+	@command -v cargo-cyclonedx >/dev/null || cargo install --locked cargo-cyclonedx
+	@packaging/sbom.sh $(DIST)
+
+wheel: web/dist/index.html $(VENV)/wheel-tools ## The Python wheel: the program and its client, in target/wheels
+	@RUSTFLAGS="$(RELEASE_FLAGS)" packaging/wheel.sh $(PY) --release --locked
+
+$(VENV)/wheel-tools: packaging/requirements.txt
+	@[ -x $(PY) ] || python3 -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+package-test: build ## Installs the program and unpacks its archive, and uses both
+	@packaging/test.sh $(BIN)/millm
+
+wheel-test: build $(VENV)/wheel-tools ## Installs the wheel into an empty environment and chats through its client
+	@packaging/wheel_test.sh "$$(packaging/wheel.sh $(PY) --locked)"
 
 web/dist/index.html: $(shell find web/src web/public web/index.html web/package-lock.json web/vite.config.ts proto -type f -not -path '*/gen/*' 2>/dev/null)
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer"; exit 1; }
@@ -80,8 +120,12 @@ fuzz-short: build ## Every fuzz target for half a minute, all at once, through t
 cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
 	tests/tools/cuda.sh cargo build --features cuda
 
+kernels: build ## The engine's tests on each CPU kernel set of this machine
+	for set in $$($(BIN)/examples/kernel_sets); do \
+	  echo "kernels: $$set"; MILLM_KERNELS=$$set cargo nextest run -p millm-engine --no-fail-fast; done
+
 cuda-test: ## The device's numbers, on the first GPU
-	MILLM_DEVICE=cuda tests/tools/cuda.sh cargo nextest run -p millm-engine --features cuda -E 'test(/^device::/)'
+	MILLM_DEVICE=cuda tests/tools/cuda.sh cargo nextest run -p millm-engine --features cuda -E 'test(/^candle::/)'
 
 release-check: test ## Every check, and that the build for GPUs compiles: what a release must pass
 	tests/tools/cuda.sh cargo check --features cuda --all-targets
@@ -96,8 +140,14 @@ web-test: web/dist/index.html ## The web app's types, lints and tests
 clients: build tools ## The official clients against the real server
 	$(PY) -m pytest -q tests/clients
 
+schemathesis: programs tools ## Made-up requests for both REST APIs, against their OpenAPI documents, for a minute
+	@tests/tools/schemathesis.sh
+
 browser: build tools ## The page in Chromium
 	@tests/browser/run.sh
 
+docs: web/dist/index.html ## The documentation of the crates, private items included, without a warning, in target/doc
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --workspace --no-deps --document-private-items
+
 clean: ## Remove what was built
-	cargo clean; rm -rf web/dist web/node_modules web/src/gen $(VENV)
+	cargo clean; rm -rf web/dist web/node_modules web/src/gen python/millm/*/v1 $(VENV)

@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Generates the Python messages and stubs of the contracts into python/millm. $1: a Python that has grpcio-tools.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# The contracts lie in the package `millm.*`, so the generated modules find their place in the client's package.
+# google.rpc comes from googleapis-common-protos.
+"$1" -m grpc_tools.protoc -I proto --python_out=python --pyi_out=python --grpc_python_out=python \
+  proto/millm/catalog/v1/catalog.proto proto/millm/downloader/v1/downloader.proto proto/millm/runtime/v1/runtime.proto
