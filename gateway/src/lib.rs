@@ -3,6 +3,8 @@
 //!
 //! Every request gets an id, passes the [`guard`] (Host and Origin), and is answered even if a handler panics.
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 mod body;
 mod error;
 mod extract;

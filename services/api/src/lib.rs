@@ -3,6 +3,8 @@
 //!
 //! [`Status::of`] is the only place that joins what the three services know of a model into one word.
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 pub mod cli;
 pub mod download;
 pub mod envelope;

@@ -3,6 +3,8 @@
 //! A [`Catalog`] opens the database that the settings name and is mounted into a host. Every write holds one lock, under
 //! which it is also published, so that watchers see changes in the order of their writing.
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 mod background;
 mod change_feed;
 mod context;

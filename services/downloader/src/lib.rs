@@ -16,6 +16,8 @@
 //! | `repair` | the comparison of Catalog and disk |
 //! | `hub` | the hub's client |
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 mod catalog_client;
 mod context;
 mod error;

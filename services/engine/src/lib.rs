@@ -19,6 +19,8 @@
 //! | `matmul` | weight matrices and kernels |
 //! | `sys` | threads, memory, instruction sets |
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 mod candle;
 mod device;
 mod engine;

@@ -1,6 +1,8 @@
 //! The parts that all services share: errors and their table, settings, secrets, gRPC channels, the host that serves
 //! the roles, telemetry, names, and the ids of requests.
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 pub mod channel;
 mod deadline;
 mod decode_errors;

@@ -17,6 +17,8 @@
 //! | [`memory`] | bytes on disk and in memory |
 //! | [`synthetic`] | models made from a seed, for benches |
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 pub mod arch;
 pub mod checkpoint;
 mod config;

@@ -4,6 +4,8 @@
 //! ([`loader`]). Requests go to the engine's thread, and events come back through one queue for each request
 //! ([`generate`]). The runtime calls only the catalog.
 
+#![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
+
 mod autoload;
 pub mod bench;
 mod catalog_client;
