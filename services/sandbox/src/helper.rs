@@ -299,7 +299,7 @@ fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
     wire::send(socket, &true)?;
     limits::begin(Budget { memory: limits::STEPS_MEMORY, cpu: Duration::ZERO });
     let mut token = [0; 4];
-    let mut is_long = false;
+    let (mut is_long, mut tokens) = (false, 0);
     while socket.read_exact(&mut token).is_ok() {
         limits::time(limits::STEP);
         match matcher.accept(u32::from_le_bytes(token)) {
@@ -312,9 +312,10 @@ fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
         };
         limits::time(Duration::ZERO);
         socket.write_all(&step)?;
-        if !is_long && limits::computed() > priority::ANSWER_IS_SHORT {
+        tokens += 1;
+        if !is_long && limits::computed() > priority::STEPS_ARE_SHORT + priority::STEP_IS_SHORT * tokens {
             is_long = true;
-            priority::yield_to_others(priority::LONG_GRAMMAR);
+            priority::yield_to_others(priority::LONG_STEPS);
         }
     }
     Ok(())

@@ -16,15 +16,20 @@ pub(crate) enum Rank {
 pub(crate) const USUAL: Rank = Rank::Nice(5);
 /// For a prompt that takes longer than [`PROMPT_IS_SHORT`].
 pub(crate) const LONG_PROMPT: Rank = Rank::Nice(10);
-/// For a grammar that takes longer than [`GRAMMAR_IS_SHORT`] to compile, or [`ANSWER_IS_SHORT`] to follow.
+/// For an answer whose grammar takes longer than [`STEPS_ARE_SHORT`] and [`STEP_IS_SHORT`] for each token: somebody reads it,
+/// so it goes on.
+pub(crate) const LONG_STEPS: Rank = Rank::Nice(10);
+/// For a grammar that takes longer than [`GRAMMAR_IS_SHORT`] to compile.
 pub(crate) const LONG_GRAMMAR: Rank = Rank::Idle;
 
 /// 50,000 tokens take less.
 pub(crate) const PROMPT_IS_SHORT: Duration = Duration::from_millis(100);
 /// A schema of a hundred properties takes less.
 pub(crate) const GRAMMAR_IS_SHORT: Duration = Duration::from_millis(50);
-/// A thousand tokens of an answer take a quarter of it.
-pub(crate) const ANSWER_IS_SHORT: Duration = Duration::from_millis(200);
+/// An answer may compute for so long beside what its tokens may.
+pub(crate) const STEPS_ARE_SHORT: Duration = Duration::from_millis(200);
+/// A usual token takes a twentieth of it.
+pub(crate) const STEP_IS_SHORT: Duration = Duration::from_millis(1);
 
 /// Sets the rank of the calling thread. It cannot be raised again.
 pub(crate) fn yield_to_others(rank: Rank) {
