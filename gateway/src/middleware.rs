@@ -1,5 +1,5 @@
-//! What every request passes, outermost first: its id, its log span, the rendering of failures, the guard, CORS, and a catch
-//! for panics.
+//! The layers that every request passes, outermost first: its id, its log span, the rendering of failures, the guard, CORS,
+//! and a catch for panics.
 
 use std::time::Duration;
 

@@ -103,7 +103,7 @@ impl AppState {
     }
 }
 
-/// What the Downloader and the Runtime know of models, by model id.
+/// The downloads and loads of models, by model id, as the Downloader and the Runtime report them.
 #[derive(Debug, Default)]
 pub struct LiveStates {
     /// The Downloader's.

@@ -96,7 +96,7 @@ fn loads(app: Arc<AppState>) -> impl Stream<Item = Change> + Send {
     }
 }
 
-/// What is known, and what has been sent of it.
+/// The known state of every model, and the part of it that has been sent.
 #[derive(Default)]
 struct Joined {
     rows: BTreeMap<i64, Sent>,

@@ -1,4 +1,4 @@
-//! What both kinds of completions say about sampling, stopping and streaming, checked.
+//! The fields for sampling, stopping and streaming that both kinds of completions share, and their checks.
 
 use std::collections::HashMap;
 

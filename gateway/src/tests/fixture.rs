@@ -48,7 +48,7 @@ use crate::{Gateway, Services};
 type Answer<T> = Result<Response<T>, Status>;
 type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What the fake services say, and what they were asked.
+/// The answers of the fake services, and the requests that they got.
 pub struct Stage {
     pub models: Mutex<Vec<Model>>,
     pub downloads: Mutex<Vec<Download>>,

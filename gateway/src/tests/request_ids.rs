@@ -81,7 +81,7 @@ async fn the_services_are_told() {
     assert_eq!(send("POST", "/v1/chat/completions", chat).await, ["mine"; 4]);
 }
 
-/// What is logged.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

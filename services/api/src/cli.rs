@@ -1,4 +1,4 @@
-//! What only the command line prints with `--json`: one document, or one a line.
+//! The JSON that only the command line prints with `--json`: one document, or one for each line.
 
 use std::collections::BTreeMap;
 
@@ -76,7 +76,7 @@ pub struct ServiceCheck {
     pub says: String,
 }
 
-/// What is on disk, or why that cannot be told.
+/// The files on disk, or the reason why they cannot be read.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum StorageCheck {
@@ -89,7 +89,7 @@ pub enum StorageCheck {
     },
 }
 
-/// What is on disk.
+/// The files on disk.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct StorageReport {
     /// The models folder.
@@ -104,7 +104,7 @@ pub struct StorageReport {
     pub models_bytes: i64,
     /// Unfinished models.
     pub partial_bytes: i64,
-    /// What a fix frees, or has freed.
+    /// The bytes that a fix frees, or has freed.
     pub reclaimable_bytes: i64,
     /// The Hugging Face cache, whose files are used again.
     pub hub_cache: Option<String>,
