@@ -1,4 +1,5 @@
-//! What a schema of twenty properties costs: compiled in this process, and in the sandbox the first time and the next.
+//! Measures a schema of twenty properties: compiled in this process, in the sandbox for the first time, and from its
+//! cache.
 //!
 //! `cargo run -p millm-sandbox --example grammar_cost -- MILLM MODEL` with the program and a model's folder or GGUF file.
 
@@ -27,13 +28,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let TokenTable { tokens, special, eos } = table();
     let vocabulary = Vocabulary::new(tokens, &special, &eos)?;
     let grammars = Grammars::new(sandbox, table);
-    // The helper and its trie are there from the first grammar on.
+    // The first grammar starts the helper and builds its trie.
     first_mask(&grammars, &schema(ROUNDS))?;
 
     let (mut here, mut first, mut second) = (Vec::new(), Vec::new(), Vec::new());
     let mut prompts = Vec::new();
     for round in 0..ROUNDS {
-        // Requests do not come back to back: the helper is ready for the next.
+        // Requests do not come back to back, so a spare fork is ready for each.
         std::thread::sleep(Duration::from_millis(50));
         let schema = schema(round);
         here.push(time(|| vocabulary.compile(&schema).map(drop))?);

@@ -1,27 +1,27 @@
 //! The program's allocator, with a cap that a sandboxed process sets for itself.
 //!
 //! A process that asks for more than its cap ends at once with [`EXIT_OUT_OF_MEMORY`]: an allocator must not unwind, and
-//! there is nobody else in the process to go on for. Without a cap an allocation costs one more load.
+//! the process does nothing else that should continue. Without a cap an allocation costs one more load.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
 
-/// The exit code of a process that went beyond its cap.
+/// The exit code of a process that exceeded its cap.
 pub(crate) const EXIT_OUT_OF_MEMORY: i32 = 83;
 
 static IS_CAPPED: AtomicBool = AtomicBool::new(false);
 static LEFT: AtomicIsize = AtomicIsize::new(isize::MAX);
 
-/// An allocator that counts what it gives out in capped processes.
+/// An allocator that counts the bytes it hands out, in capped processes.
 pub struct Capped<A>(pub A);
 
-/// From here on this process may take `bytes` more. Has an effect only where [`Capped`] is the allocator.
+/// Allows this process to allocate `bytes` more from now on. Has an effect only if [`Capped`] is the allocator.
 pub(crate) fn cap(bytes: usize) {
     LEFT.store(isize::try_from(bytes).unwrap_or(isize::MAX), Ordering::Relaxed);
     IS_CAPPED.store(true, Ordering::Relaxed);
 }
 
-/// What is left of the cap.
+/// Returns the bytes that are left of the cap.
 pub(crate) fn left() -> usize {
     usize::try_from(LEFT.load(Ordering::Relaxed)).unwrap_or(0)
 }

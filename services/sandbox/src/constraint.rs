@@ -1,5 +1,5 @@
-//! One answer's end of its grammar. The process at the other end accepts tokens and works out masks while the server does
-//! something else; nothing here waits longer than it is told to.
+//! The server's end of one answer's grammar. The process at the other end accepts tokens and computes masks while the
+//! server does something else. No call waits longer than its caller says.
 
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
@@ -26,29 +26,29 @@ pub struct Constraint {
     buffer: Vec<u8>,
     mask: Option<Vec<u32>>,
     complete: Option<bool>,
-    /// Since when something is awaited.
+    /// The time of the last question to the process.
     asked: Instant,
-    /// Its process has ended; why is being found out.
+    /// Set when the process has ended; receives the reason.
     ended: Option<Receiver<Error>>,
 }
 
-/// What is known of the next token.
+/// The tokens that may come next, as far as they are known.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next<'a> {
-    /// It is still being worked out.
+    /// The mask is still being computed.
     Pending,
-    /// There is none: the answer is valid and nothing can follow.
+    /// No token may come: the answer is valid and nothing can follow.
     Complete,
-    /// It may be one of these: a bit for each id, 32 in a word, the lowest first. Ids beyond it may not come.
+    /// The allowed tokens: a bit for each id, 32 in a word, the lowest first. Ids beyond the mask are not allowed.
     Mask(&'a [u32]),
 }
 
 impl Constraint {
-    /// A fork of a compiled grammar, and which tokens an answer may begin with. Blocks until the fork is there: what it is
-    /// forked of may have been stopped since.
+    /// Begins an answer in a new fork of a compiled grammar; `mask` has the tokens that an answer may begin with.
+    /// Blocks until the fork answers, because its parent may have been stopped since it compiled.
     pub(crate) fn begin(parent: &Arc<Parent>, mask: Vec<u32>) -> Result<Self, Error> {
         let fork = parent.fork().map_err(|error| Error::Unavailable(error.to_string()))?;
-        if let Err(error) = fork.is_there() {
+        if let Err(error) = fork.wait_until_ready() {
             fork.give_up();
             return Err(Error::Unavailable(error.to_string()));
         }
@@ -62,10 +62,12 @@ impl Constraint {
         })
     }
 
-    /// What may come next, waiting for it for at most `wait`.
+    /// Returns the tokens that may come next, after waiting for them for at most `wait`.
     ///
-    /// Errors: `Refused` where the grammar cannot be followed further, `TooMuch`, `Unavailable`. After an error each call
-    /// is `Unavailable`.
+    /// # Errors
+    /// [`Error::Refused`] if the grammar cannot be followed further, [`Error::TooMuch`] if the process exceeded a
+    /// budget, and [`Error::Unavailable`] if it has ended or does not answer. After an error each call returns
+    /// [`Error::Unavailable`].
     pub fn next(&mut self, wait: Duration) -> Result<Next<'_>, Error> {
         self.until(wait, |it| it.mask.is_some() || it.complete == Some(true))?;
         match &self.mask {
@@ -75,18 +77,20 @@ impl Constraint {
         }
     }
 
-    /// Whether the answer is complete with the last accepted token; `None` while that is not known.
+    /// Returns whether the answer is complete with the last accepted token, or `None` if that is not known within
+    /// `wait`.
     ///
-    /// Errors: as [`Constraint::next`].
+    /// # Errors
+    /// The same as for [`Constraint::next`].
     pub fn is_complete(&mut self, wait: Duration) -> Result<Option<bool>, Error> {
         self.until(wait, |it| it.complete.is_some())?;
         Ok(self.complete)
     }
 
-    /// Goes on with the token that was chosen, of those that [`Constraint::next`] gave. What may follow is worked out
-    /// meanwhile.
+    /// Accepts the chosen token, which [`Constraint::next`] allowed. The process computes the next mask meanwhile.
     ///
-    /// Errors: `Unavailable`.
+    /// # Errors
+    /// [`Error::Unavailable`] if the process has ended, or if no mask was received for this token.
     pub fn accept(&mut self, token: u32) -> Result<(), Error> {
         if self.mask.is_none() {
             return Err(Error::Unavailable("it has not said what may come".to_owned()));
@@ -94,7 +98,7 @@ impl Constraint {
         (self.mask, self.complete, self.asked) = (None, None, Instant::now());
         let fork = self.fork.as_mut().ok_or_else(gone)?;
         if let Err(error) = fork.socket.write_all(&token.to_le_bytes()) {
-            // What became of it is heard by who asks what may come.
+            // The next call of `next` returns the reason.
             self.examine(error)?;
         }
         Ok(())
@@ -133,7 +137,7 @@ impl Constraint {
         }
     }
 
-    /// Whatever has come, without waiting.
+    /// Appends the received bytes to the buffer, without waiting for more.
     fn receive(&mut self) -> io::Result<()> {
         let Some(fork) = &self.fork else { return Err(io::ErrorKind::BrokenPipe.into()) };
         let before = self.buffer.len();
@@ -159,14 +163,15 @@ impl Constraint {
         }
     }
 
-    /// Has it found out what became of the process. An engine's thread must not wait for that.
+    /// Has another thread find out why the process ended. An engine's thread must not wait for that.
     fn examine(&mut self, error: io::Error) -> Result<(), Error> {
         let fork = self.fork.take().ok_or_else(gone)?;
         self.ended = Some(fork.post_mortem_later(error, BUDGET));
         Ok(())
     }
 
-    /// Computing would have ended it by now: it is stopped.
+    /// Ends a process that does not answer. Its CPU budget would have ended it by now if it were running, so somebody
+    /// has stopped it.
     fn give_up(&mut self) -> Error {
         if let Some(fork) = self.fork.take() {
             fork.give_up();

@@ -1,4 +1,4 @@
-//! The server's side of processes: a helper that was started, and forks of it or of forks.
+//! The server's handles of sandboxed processes: helpers that it has started, and forks of helpers and of other forks.
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -17,28 +17,32 @@ use serde::de::DeserializeOwned;
 use crate::limits::{self, Budget};
 use crate::{Error, Sandbox, TooMuch, allocator, helper, wire};
 
-/// A process that forks when it is told to. Dropping it ends it and all that came of it.
+/// A number that no fork has.
+const NO_FORK: i32 = -1;
+
+/// A process that forks on request. Dropping the handle ends the process and its forks.
 #[derive(Debug)]
 pub(crate) struct Parent {
     control: Mutex<UnixStream>,
-    /// It is gone, or an order was not answered in time: what comes now may be its answer.
+    /// True if the process has ended or did not answer an order in time. Its answers could no longer be matched to
+    /// orders.
     is_lost: AtomicBool,
-    /// Whether it forks no more.
+    /// True if no more forks are asked of the process.
     is_retired: AtomicBool,
-    /// How many forks there have been: their numbers.
+    /// The number of forks so far, which is also the number of the next fork.
     forks: AtomicI32,
     origin: Origin,
 }
 
 #[derive(Debug)]
 enum Origin {
-    /// A program of its own, with a process group of its own.
+    /// A helper, with a process group of its own.
     Started(Mutex<Child>),
-    /// A fork of another.
+    /// A fork of another process.
     Forked(Fork),
 }
 
-/// A fork at work, and the socket to it. Dropping it ends it, without waiting for that.
+/// A fork and the socket to it. Dropping the handle ends the fork, without waiting for its end.
 #[derive(Debug)]
 pub(crate) struct Fork {
     pub socket: UnixStream,
@@ -56,13 +60,16 @@ impl Parent {
         command
             .arg0("millm")
             .arg(helper::ARGUMENT)
-            // Nothing of the server's environment, which may hold secrets.
+            // The server's environment may hold secrets.
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0);
+        // The file of coverage counters, which the helper's program maps before it locks itself down.
+        #[cfg(coverage)]
+        command.envs(std::env::var_os("LLVM_PROFILE_FILE").map(|file| ("LLVM_PROFILE_FILE", file)));
         // SAFETY: between fork and exec only system calls are made.
         unsafe { command.pre_exec(limits::before_exec) };
         let child = command.spawn()?;
@@ -76,7 +83,7 @@ impl Parent {
         })
     }
 
-    /// A fork that can be forked itself: its socket is for orders from now on.
+    /// Makes a fork a parent of further forks: its socket takes orders from now on.
     pub fn of(fork: Fork) -> io::Result<Self> {
         let control = fork.socket.try_clone()?;
         control.set_read_timeout(Some(limits::CONTROL))?;
@@ -90,7 +97,7 @@ impl Parent {
         })
     }
 
-    /// Talks to it: an order and its answer, or the first frames.
+    /// Runs `talk` on the control socket: an order and its answer, or the first frames.
     pub fn with_control<T>(&self, talk: impl FnOnce(&UnixStream) -> io::Result<T>) -> io::Result<T> {
         let control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_lost.load(Ordering::Relaxed) {
@@ -99,7 +106,7 @@ impl Parent {
         talk(&control).inspect_err(|_| self.is_lost.store(true, Ordering::Relaxed))
     }
 
-    /// Has it do once what its forks would have to do each, within `budget`.
+    /// Has the process compile, once and within `budget`, what otherwise each of its forks would compile.
     pub fn keep(&self, budget: Budget) -> io::Result<()> {
         self.with_control(|control| {
             control.set_read_timeout(Some(budget.clock()))?;
@@ -109,7 +116,7 @@ impl Parent {
         })
     }
 
-    /// A fork, which may take milliseconds to be there; what is said to it meanwhile waits in its socket.
+    /// Orders a fork and returns without waiting for it. It starts within milliseconds; messages wait in its socket.
     pub fn fork(self: &Arc<Self>) -> io::Result<Fork> {
         if self.is_retired.load(Ordering::Relaxed) {
             return Err(io::Error::other("one of its forks did not answer"));
@@ -122,39 +129,52 @@ impl Parent {
         Ok(Fork { socket: ours, number, parent: Some(Arc::clone(self)) })
     }
 
-    /// Ends a fork, or finds it ended, and says how, and whether it was stopped.
-    fn end(&self, fork: i32) -> io::Result<(ExitStatus, bool)> {
+    /// Ends a fork, unless it has ended already. Returns its exit status, and whether somebody had stopped it. Returns
+    /// `None` for a fork that is killed and has not ended yet: that takes CPU time, which a busy machine may lack. It is
+    /// one of [`Parent::ending`] then.
+    fn end(&self, fork: i32) -> io::Result<Option<(ExitStatus, bool)>> {
         let deadline = Instant::now() + limits::CONTROL;
         let mut was_stopped = false;
         loop {
-            let [ended, status, stopped] = self.with_control(|control| {
-                wire::order_end(control, fork)?;
-                Ok([number(control)?, number(control)?, number(control)?])
-            })?;
+            let [ended, status, stopped, _] = self.order_end(fork)?;
             was_stopped |= stopped != 0;
             if ended != 0 {
-                return Ok((ExitStatus::from_raw(status), was_stopped));
+                return Ok(Some((ExitStatus::from_raw(status), was_stopped)));
             }
             if Instant::now() > deadline {
-                return Err(io::ErrorKind::TimedOut.into());
+                self.forget(fork);
+                return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
+    fn order_end(&self, fork: i32) -> io::Result<[i32; 4]> {
+        self.with_control(|control| {
+            wire::order_end(control, fork)?;
+            Ok([number(control)?, number(control)?, number(control)?, number(control)?])
+        })
+    }
+
+    /// Returns how many forks are killed and have not ended yet. They keep their memory until then.
+    pub fn ending(&self) -> io::Result<usize> {
+        let [.., ending] = self.order_end(NO_FORK)?;
+        Ok(ending.max(0) as usize)
+    }
+
     fn forget(&self, fork: i32) {
-        // Where that fails, all is ended anyway.
+        // If this fails, the parent has ended, and its forks end with it.
         let _ = self.with_control(|control| wire::order_forget(control, fork));
     }
 
-    /// Ends it when it does not answer, with all that came of it.
+    /// Ends a process that does not answer, and its forks.
     fn abandon(&self) {
         self.is_lost.store(true, Ordering::Relaxed);
         match &self.origin {
             Origin::Started(_) => drop(self.kill()),
             Origin::Forked(fork) => {
                 let Some(parent) = &fork.parent else { return };
-                // Its forks end with their sockets. Where its own parent does not answer either, that goes too.
+                // Its forks end when their sockets close. If its own parent does not answer either, that is ended too.
                 if parent.end(fork.number).is_err() {
                     parent.abandon();
                 }
@@ -162,7 +182,8 @@ impl Parent {
         }
     }
 
-    /// Ends a helper with all that came of it, and says how it ended; `None` for a fork, whose parent knows.
+    /// Ends a helper and its forks, and returns the helper's exit status. Returns `None` for a fork: its parent has the
+    /// status.
     pub fn kill(&self) -> Option<ExitStatus> {
         let Origin::Started(child) = &self.origin else { return None };
         self.is_lost.store(true, Ordering::Relaxed);
@@ -178,8 +199,8 @@ impl Drop for Parent {
     }
 }
 
-/// A helper whose socket is closed is about to end by itself, and how it does is worth knowing: that may take so many
-/// milliseconds.
+/// Kills a helper and its process group. Waits up to `patience` milliseconds first: a helper whose socket is closed
+/// ends by itself, and that exit status says why.
 fn kill(child: &mut Child, patience: u32) -> Option<ExitStatus> {
     let process = Pid::from_child(child);
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
@@ -189,7 +210,7 @@ fn kill(child: &mut Child, patience: u32) -> Option<ExitStatus> {
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    // Until it has been waited for, its number, which is its group's, is its own.
+    // Its process id, which is also its group's, cannot be reused until it has been waited for.
     if waitid(WaitId::Pid(process), options).is_ok() {
         let _ = kill_process_group(process, Signal::KILL);
     }
@@ -203,8 +224,8 @@ fn number(mut control: &UnixStream) -> io::Result<i32> {
 }
 
 impl Fork {
-    /// Asks a fork that waits for something to do. It says within `patience` that it has heard, and answers within what
-    /// `budget` has on the clock.
+    /// Sends a question to an idle fork and returns its answer. The fork confirms the question within `patience` and
+    /// answers within the wall-clock time of `budget`.
     pub fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
         question: &Q,
@@ -222,53 +243,56 @@ impl Fork {
         wire::receive(&self.socket).map_err(Silence::Unanswered)
     }
 
-    /// Whether what it was forked of is gone, and it with that: somebody else found it stopped or dead.
+    /// Returns whether its parent is lost: another thread found the parent stopped or dead, so this fork ends too.
     pub fn is_orphan(&self) -> bool {
         self.parent.as_ref().is_some_and(|parent| parent.is_lost.load(Ordering::Relaxed))
     }
 
-    /// Waits until it says that it is there.
-    pub fn is_there(&self) -> io::Result<()> {
+    /// Waits until the fork confirms that it runs.
+    pub fn wait_until_ready(&self) -> io::Result<()> {
         self.socket.set_read_timeout(Some(limits::HEARD))?;
         wire::receive::<bool>(&self.socket).map(drop)
     }
 
-    /// What became of a process that did not answer, or answered with `error`, while it had this budget.
+    /// Ends a fork that failed with `error`, and returns the reason: the budget that it exceeded, if any.
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
         match parent.end(self.number) {
-            Ok((_, true)) => Error::Unavailable("it is stopped".to_owned()),
+            Ok(Some((_, true))) => Error::Unavailable("it is stopped".to_owned()),
             Ok(_) if is_timeout(error) => Error::TooMuch(TooMuch::Clock(budget.clock())),
-            Ok((status, _)) => why(status, budget),
+            Ok(Some((status, _))) => why(status, budget),
+            Ok(None) => Error::Unavailable("it is about to end".to_owned()),
             Err(error) => {
-                // It is stopped itself, or gone: whoever comes next has another.
+                // The parent is stopped or has ended too. The next caller starts another one.
                 parent.abandon();
                 Error::Unavailable(error.to_string())
             }
         }
     }
 
-    /// The same for who cannot wait: what became of it comes later.
+    /// Does the same as [`Fork::post_mortem`] on another thread, and returns where the reason will arrive.
     pub fn post_mortem_later(self, error: io::Error, budget: Budget) -> Receiver<Error> {
         let (sender, outcome) = channel();
-        bury(Dropped::Examined { fork: self, error, budget, sender });
+        reap(Dropped::Examined { fork: self, error, budget, sender });
         outcome
     }
 
-    /// Ends it when it has not answered, without waiting for that. Its parent, which may be stopped too, forks no more.
+    /// Ends a fork that has not answered, without waiting for its end. Its parent may be stopped too, so no more forks
+    /// are asked of it.
     pub fn give_up(mut self) {
         if let Some(parent) = self.parent.take() {
             parent.is_retired.store(true, Ordering::Relaxed);
-            bury(Dropped::Stuck { parent, number: self.number });
+            reap(Dropped::Stuck { parent, number: self.number });
         }
     }
 }
 
-/// Why a fork gave no answer.
+/// The stage at which a fork stopped answering.
 #[derive(Debug)]
 pub(crate) enum Silence {
-    /// It was gone or stopped before it was asked.
+    /// It had ended or was stopped before it received the question.
     Unheard(io::Error),
+    /// It confirmed the question and did not answer.
     Unanswered(io::Error),
 }
 
@@ -279,44 +303,34 @@ impl Silence {
     }
 }
 
-/// Whether a socket's time was up.
+/// Returns whether a call on a socket timed out.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
-/// Why a process ended that should not have.
+/// Returns the reason for the unexpected end of a process.
 pub(crate) fn why(status: ExitStatus, budget: Budget) -> Error {
     match (status.code(), status.signal()) {
         (Some(allocator::EXIT_OUT_OF_MEMORY), _) => Error::TooMuch(TooMuch::Memory(budget.memory)),
         (_, Some(libc::SIGPROF)) => Error::TooMuch(TooMuch::Time(budget.cpu)),
-        // A stack that overflows ends by one of these.
+        // A stack overflow ends a process by one of these.
         (_, Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS)) => Error::TooMuch(TooMuch::Stack),
         _ => Error::Unavailable(format!("it ended unexpectedly ({status})")),
     }
 }
 
-/// A fork that nobody needs any more.
+/// A fork that is no longer needed.
 enum Dropped {
-    Idle {
-        parent: Arc<Parent>,
-        number: i32,
-    },
-    /// It did not answer, so perhaps its parent does not either.
-    Stuck {
-        parent: Arc<Parent>,
-        number: i32,
-    },
-    /// It ended, and somebody waits to hear why.
-    Examined {
-        fork: Fork,
-        error: io::Error,
-        budget: Budget,
-        sender: Sender<Error>,
-    },
+    /// It has done its work.
+    Idle { parent: Arc<Parent>, number: i32 },
+    /// It did not answer, so its parent may not answer either.
+    Stuck { parent: Arc<Parent>, number: i32 },
+    /// It ended, and a caller waits for the reason.
+    Examined { fork: Fork, error: io::Error, budget: Budget, sender: Sender<Error> },
 }
 
 impl Dropped {
-    fn bury(self) {
+    fn reap(self) {
         match self {
             Self::Idle { parent, number } => parent.forget(number),
             Self::Stuck { parent, number } => {
@@ -324,7 +338,7 @@ impl Dropped {
                     parent.abandon();
                 }
             }
-            // Who waited may have left.
+            // The caller may have stopped waiting.
             Self::Examined { fork, error, budget, sender } => {
                 let _ = sender.send(fork.post_mortem(&error, budget));
             }
@@ -332,26 +346,26 @@ impl Dropped {
     }
 }
 
-/// Whoever drops a fork must not wait for its parent to be ready to hear of it: an engine's thread drops them between
-/// steps.
-fn bury(dropped: Dropped) {
-    static UNDERTAKER: OnceLock<Option<Sender<Dropped>>> = OnceLock::new();
+/// Hands a dropped fork to a background thread. Talking to its parent may block, and an engine's thread drops forks
+/// between steps.
+fn reap(dropped: Dropped) {
+    static REAPER: OnceLock<Option<Sender<Dropped>>> = OnceLock::new();
     let start = || {
         let (sender, all) = channel::<Dropped>();
-        let bury = move || all.into_iter().for_each(Dropped::bury);
-        let thread = std::thread::Builder::new().name("millm-sandbox".to_owned()).spawn(bury);
+        let reap = move || all.into_iter().for_each(Dropped::reap);
+        let thread = std::thread::Builder::new().name("millm-sandbox".to_owned()).spawn(reap);
         thread.ok().map(|_| sender)
     };
-    match UNDERTAKER.get_or_init(start) {
-        Some(undertaker) => drop(undertaker.send(dropped)),
-        None => dropped.bury(),
+    match REAPER.get_or_init(start) {
+        Some(reaper) => drop(reaper.send(dropped)),
+        None => dropped.reap(),
     }
 }
 
 impl Drop for Fork {
     fn drop(&mut self) {
         if let Some(parent) = self.parent.take() {
-            bury(Dropped::Idle { parent, number: self.number });
+            reap(Dropped::Idle { parent, number: self.number });
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What an answer must look like: a JSON schema, a regular expression or a grammar, held token by token with
-//! llguidance. Tokens that cannot go on to a valid answer are never chosen, and the answer ends only where it is valid.
+//! Constrained decoding: an answer follows a JSON schema, a regular expression or a grammar, token by token, with
+//! llguidance. Tokens that cannot lead to a valid answer are masked, and the answer ends only where it is valid.
 //!
-//! This is the program that the sandbox runs; the server's end of it is [`crate::Constraint`].
+//! This code runs in the sandbox; the server's end of it is [`crate::Constraint`].
 
 mod limits;
 #[cfg(test)]
@@ -15,50 +15,57 @@ use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::toktrie::{ApproximateTokEnv, InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie};
 use serde::{Deserialize, Serialize};
 
-/// Longer tokens are left out: the trie holds no deeper ones.
+/// The longest token that the trie holds; longer tokens are left out.
 const MAX_TOKEN_BYTES: usize = 1000;
 const MAX_WHY: usize = 300;
 
-/// White space between the parts of JSON: enough for every usual layout, and nothing that goes on for ever.
+/// White space between the parts of JSON: enough for every usual layout, but never endless.
 const JSON_WHITESPACE: &str = r" |\n[ \t]{0,40}";
 
-/// What an answer may be.
+/// The form that an answer must have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Grammar {
     /// JSON that this schema (JSON text) accepts.
     JsonSchema(String),
     /// Text that this regular expression (Rust's syntax) matches as a whole.
     Regex(String),
-    /// Text of this grammar, in llguidance's variant of Lark.
+    /// Text that this grammar, in llguidance's variant of Lark, derives.
     Lark(String),
 }
 
-/// Why a grammar cannot be held: it cannot be read, cannot be satisfied, or is over a limit.
+/// The reason why a grammar is refused: it cannot be parsed, cannot be satisfied, or exceeds a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct GrammarError(pub String);
 
 impl Grammar {
+    /// Returns the schema, expression or grammar as text.
     pub fn text(&self) -> &str {
         let (Self::JsonSchema(text) | Self::Regex(text) | Self::Lark(text)) = self;
         text
     }
 
-    /// Holds it to the stated limits: what can be said before anything is compiled. Linear in the text.
+    /// Checks the stated limits, which need no compiling. Takes time linear in the text.
     ///
-    /// Errors: what was found and what is allowed.
+    /// # Errors
+    /// Returns an error with the value found and the limit if the text is too long, nests too deeply or has a number
+    /// that cannot be represented exactly, and if a schema is not JSON.
     pub fn check(&self) -> Result<(), GrammarError> {
         limits::check(self).map_err(GrammarError)
     }
 }
 
-/// A model's tokens as grammars see them; one for all grammars of a model.
+/// A model's tokens as a trie, shared by all grammars of the model.
 pub struct Vocabulary {
     factory: ParserFactory,
 }
 
 impl Vocabulary {
-    /// `tokens`: the bytes of each token, by id. `special`: those that are no text. `eos`: those that end an answer.
+    /// Builds the trie. `tokens` has the bytes of each token, by id; `special` has the ids that are no text; `eos` has
+    /// the ids that end an answer.
+    ///
+    /// # Errors
+    /// Returns an error if no token ends an answer, or if llguidance refuses the tokens.
     pub fn new(mut tokens: Vec<Vec<u8>>, special: &[u32], eos: &[u32]) -> Result<Self, GrammarError> {
         for token in &mut tokens {
             if token.len() > MAX_TOKEN_BYTES || token.first() == Some(&TokTrie::SPECIAL_TOKEN_MARKER) {
@@ -67,7 +74,7 @@ impl Vocabulary {
         }
         for id in special.iter().chain(eos) {
             if let Some(token) = tokens.get_mut(*id as usize) {
-                // Marked once, though it may be in both lists.
+                // A token may be in both lists, and must be marked once.
                 if token.first() != Some(&TokTrie::SPECIAL_TOKEN_MARKER) {
                     token.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
                 }
@@ -86,12 +93,16 @@ impl Vocabulary {
         });
         let mut factory = factory?;
         factory.quiet();
-        // By its own limits it refuses what is too complex within about 100 ms, and a mask within 20 ms.
+        // Under these limits llguidance refuses a grammar that is too complex within about 100 ms, and a mask within
+        // 20 ms.
         *factory.limits_mut() = ParserLimits { verbose_errors: false, ..ParserLimits::default() };
         Ok(Self { factory })
     }
 
-    /// Compiles a grammar: some milliseconds for a usual one.
+    /// Compiles a grammar, which usually takes some milliseconds.
+    ///
+    /// # Errors
+    /// Returns an error if the grammar exceeds a limit, cannot be parsed, or allows no answer.
     pub fn compile(&self, grammar: &Grammar) -> Result<Matcher, GrammarError> {
         grammar.check()?;
         let parsed = match grammar {
@@ -118,34 +129,40 @@ fn json_schema(text: &str) -> Result<serde_json::Value, GrammarError> {
             let options = serde_json::json!({"whitespace_pattern": JSON_WHITESPACE});
             members.insert("x-guidance".to_string(), options);
         }
-        // "Anything" and "nothing" are schemas too.
+        // `true` and `false` are schemas too: they accept anything and nothing.
         serde_json::Value::Bool(_) => {}
         _ => return Err(GrammarError("a schema is an object".to_string())),
     }
     Ok(schema)
 }
 
-/// One answer's way through its grammar.
+/// A compiled grammar and the position of one answer in it.
 pub struct Matcher {
     matcher: Box<llguidance::Matcher>,
-    /// Which tokens may come next.
+    /// The tokens that may come next.
     mask: SimpleVob,
 }
 
 impl Matcher {
-    /// Which tokens may come next: a bit for each id, 32 in a word, the lowest first.
+    /// Returns the tokens that may come next: a bit for each id, 32 in a word, the lowest first.
     pub fn mask(&self) -> &[u32] {
         self.mask.as_slice()
     }
 
-    /// Goes on with the token that was chosen. Says whether the answer is valid and nothing can follow.
+    /// Accepts the chosen token. Returns true if the answer is complete: it is valid and nothing can follow.
+    ///
+    /// # Errors
+    /// Returns an error if the token is not allowed here, or if the grammar has become too complex.
     pub fn accept(&mut self, token: u32) -> Result<bool, GrammarError> {
         let matcher = &mut self.matcher;
         guarded(|| matcher.consume_token(token))?;
         Ok(self.matcher.is_stopped())
     }
 
-    /// Works out which tokens may come next.
+    /// Computes the mask of the tokens that may come next.
+    ///
+    /// # Errors
+    /// Returns an error if the mask exceeds llguidance's limits.
     pub fn prepare(&mut self) -> Result<(), GrammarError> {
         let matcher = &mut self.matcher;
         self.mask = guarded(|| matcher.compute_mask_or_eos())?;
@@ -154,13 +171,13 @@ impl Matcher {
 }
 
 impl Clone for Matcher {
-    /// Goes its own way from here.
+    /// Copies the position too: the copy accepts tokens independently.
     fn clone(&self) -> Self {
         Self { matcher: Box::new(self.matcher.deep_clone()), mask: self.mask.clone() }
     }
 }
 
-/// A panic over a grammar is that grammar's error.
+/// Runs `work` and turns a panic into an error of the grammar.
 fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, GrammarError> {
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     let why = match outcome {
@@ -168,7 +185,7 @@ fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, Gram
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic_message(&*panic),
     };
-    // Beyond the first line come traces of its own.
+    // The first line has the reason; llguidance's traces follow.
     let line = why.lines().next().unwrap_or_default();
     Err(GrammarError(line.chars().take(MAX_WHY).collect()))
 }

@@ -1,5 +1,5 @@
-//! The server's end of a model's grammars: a helper that has the model's tokens, forked for each grammar, which is forked
-//! for each answer. Compiled grammars are kept for the next request, and so is what was refused.
+//! The server's end of a model's grammars: a helper that holds the model's tokens. A fork of the helper compiles each
+//! grammar, and a fork of that follows each answer. Compiled grammars and refusals are cached for the next request.
 
 use std::collections::VecDeque;
 use std::fmt::{Debug, Formatter};
@@ -16,17 +16,17 @@ use crate::limits;
 use crate::wire::{Compiled, Opening};
 use crate::{Error, Sandbox, TooMuch};
 
-/// Memory of the compiled grammars that are kept for the next request.
+/// The most memory that cached grammars take together.
 const KEPT_BYTES: usize = 32 << 20;
-/// What a process takes beside what its grammar does: tables of pages, and pages that it shared before it wrote to them.
+/// The memory that a process takes beside its grammar: page tables, and shared pages that it copied by writing.
 const PROCESS_BYTES: usize = 2 << 20;
-/// Refusals that are remembered.
+/// The number of refusals that are cached.
 const REMEMBERED: usize = 1024;
 
 type Key = [u8; 32];
 type Tokens = dyn Fn() -> TokenTable + Send + Sync;
 
-/// A model's tokens as grammars need them.
+/// A model's tokens, as input of [`Grammars`].
 #[derive(Debug)]
 pub struct TokenTable {
     /// The bytes of each token, by id.
@@ -47,7 +47,7 @@ pub struct Grammars {
     known: Mutex<Known>,
 }
 
-/// Both with the newest last.
+/// The cached grammars and refusals, each with the most recent last.
 #[derive(Default)]
 struct Known {
     compiled: VecDeque<(Key, Arc<Ready>)>,
@@ -58,9 +58,9 @@ struct Known {
 #[derive(Debug)]
 struct Ready {
     parent: Arc<Parent>,
-    /// Memory that it holds.
+    /// The memory that it holds.
     bytes: usize,
-    /// Which tokens an answer may begin with.
+    /// The tokens that an answer may begin with.
     mask: Vec<u32>,
 }
 
@@ -86,7 +86,7 @@ impl From<Refusal> for Error {
 }
 
 impl Grammars {
-    /// `tokens` is asked when the first grammar comes, and a helper is started then.
+    /// Returns an empty cache. The first grammar calls `tokens` and starts a helper.
     pub fn new(sandbox: Sandbox, tokens: impl Fn() -> TokenTable + Send + Sync + 'static) -> Self {
         Self {
             sandbox,
@@ -97,10 +97,12 @@ impl Grammars {
         }
     }
 
-    /// One answer's way through a grammar. Blocks: milliseconds for a usual grammar, at most seconds.
+    /// Compiles a grammar, unless it is cached, and begins an answer. Blocks for milliseconds in most cases, and for
+    /// seconds at most.
     ///
-    /// Errors: `Refused` where it cannot be read, nothing satisfies it or a stated limit is passed; `TooMuch`;
-    /// `Unavailable`.
+    /// # Errors
+    /// [`Error::Refused`] if the grammar cannot be parsed, allows no answer or exceeds a stated limit,
+    /// [`Error::TooMuch`] if compiling exceeds a budget, and [`Error::Unavailable`] if the sandbox fails.
     pub fn constraint(&self, grammar: &Grammar) -> Result<Constraint, Error> {
         grammar.check().map_err(|error| Error::Refused(error.0))?;
         let key = key(grammar);
@@ -109,14 +111,14 @@ impl Grammars {
             None => self.compile(key, grammar)?,
         };
         ready.begin().or_else(|error| {
-            // It was killed: it is compiled again.
+            // Its process was killed, so the grammar is compiled again.
             tracing::warn!("a compiled grammar is gone: {error}");
             self.lock().compiled.retain(|(known, _)| *known != key);
             self.compile(key, grammar)?.begin()
         })
     }
 
-    /// Whether this one needs no compiling: it is compiled, or known to be refused.
+    /// Returns whether the grammar needs no compiling: it is cached, or known to be refused.
     pub fn knows(&self, grammar: &Grammar) -> bool {
         grammar.check().is_err() || !matches!(self.known(&key(grammar)), Ok(None))
     }
@@ -139,13 +141,17 @@ impl Grammars {
 
     fn compile(&self, key: Key, grammar: &Grammar) -> Result<Arc<Ready>, Error> {
         let helper = self.helper()?;
+        if helper.ending() >= limits::ENDING {
+            let why = "grammars that took too long have not ended yet: this machine is too busy";
+            return Err(Error::Unavailable(why.to_owned()));
+        }
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let compiled = match spare.map(|spare| compile(spare, grammar, limits::HEARD)) {
             Some(Ok(compiled)) => compiled,
-            // There is none, or it is gone or stopped.
+            // There is no spare fork, or it has ended or is stopped.
             Some(Err(_)) | None => match compile(helper.fork()?, grammar, limits::FORKED) {
                 Ok(compiled) => compiled,
-                // The helper is gone or stopped: another is started.
+                // The helper has ended or is stopped: another one is started.
                 Err((fork, error)) => {
                     fork.post_mortem(&error, limits::GRAMMAR);
                     match compile(helper.fork()?, grammar, limits::FORKED) {
@@ -155,7 +161,7 @@ impl Grammars {
                 }
             },
         };
-        // The next grammar need not wait for a fork.
+        // The next grammar finds a fork that is ready.
         if let Ok(fork) = helper.fork() {
             *self.spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(fork);
         }
@@ -166,7 +172,7 @@ impl Grammars {
                 return Ok(ready);
             }
             Err(Error::Refused(why)) => Refusal::Wrong(why),
-            // Another time it may be done.
+            // On a machine that is less busy it may succeed, so this is not cached.
             Err(error @ Error::TooMuch(TooMuch::Clock(_))) => return Err(error),
             Err(Error::TooMuch(limit)) => Refusal::TooMuch(limit),
             Err(other) => return Err(other),
@@ -184,7 +190,7 @@ impl Grammars {
         if ready.bytes > KEPT_BYTES / 2 {
             return;
         }
-        // Two requests may have compiled it at once.
+        // Two requests may have compiled it at the same time.
         known.compiled.retain(|(known, _)| *known != key);
         known.compiled.push_back((key, Arc::clone(ready)));
         let total = |known: &Known| known.compiled.iter().map(|(_, ready)| ready.bytes).sum::<usize>();
@@ -203,7 +209,7 @@ impl Grammars {
     }
 }
 
-/// Has a fork of the helper compile a grammar; it comes back when it has not heard.
+/// Has a fork of the helper compile a grammar. Returns the fork if it did not confirm the question.
 fn compile(
     fork: Fork,
     grammar: &Grammar,

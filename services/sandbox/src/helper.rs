@@ -1,8 +1,8 @@
 //! The helper's program: `millm sandbox`, started by the server with a socket as its standard input.
 //!
-//! It gets a model's tokenizer files or its tokens, builds what they say, and from then on only forks. A fork works on one
-//! prompt after the other, or compiles one grammar, each within a budget. A compiled grammar is a fork that is forked
-//! again, once for each answer. So an input can ruin one fork, and building is paid for once.
+//! It gets a model's tokenizer files or its tokens, builds the tokenizer or the trie, and from then on only forks. A
+//! fork works on one prompt after the other, or compiles one grammar, each within a budget. The fork that compiled a
+//! grammar is forked again, once for each answer. So an input can end one fork only, and building happens once.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -26,19 +26,19 @@ use crate::wire::{self, Chat, Compiled, Done, Opened, Opening, Order, Refused, S
 /// The argument that makes `millm` a helper.
 pub const ARGUMENT: &str = "sandbox";
 
-/// A schema as they usually are.
+/// A typical schema.
 const WARMING: &str = r#"{"type": "object", "properties": {
     "text": {"type": "string", "maxLength": 9}, "whole": {"type": "integer", "minimum": 0, "maximum": 99},
     "number": {"type": "number"}, "flag": {"type": "boolean"}, "choice": {"enum": ["a", "b"]},
     "list": {"type": "array", "items": {"type": "string"}, "maxItems": 3}
 }, "required": ["text", "whole"], "additionalProperties": false}"#;
 
-/// Of a worker, beyond what it began with.
+/// The memory that a worker may take beyond what it began with; then another fork replaces it.
 const WORKER_MEMORY: usize = 32 << 20;
-/// A prompt that takes more leaves some of it to the allocator, which is asked to return it.
+/// A prompt that takes more memory than this is followed by a call of [`GIVE_BACK`].
 const GIVEN_BACK: usize = 4 << 20;
 
-/// Returns what the allocator keeps to the system.
+/// Has the allocator return freed memory to the system.
 static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
 
 fn give_back() {
@@ -47,7 +47,7 @@ fn give_back() {
     }
 }
 
-/// Runs until the server closes the socket. `give_back` returns to the system what the allocator keeps of freed memory.
+/// Runs until the server closes the socket. `give_back` has the allocator return freed memory to the system.
 pub fn main(give_back: fn()) -> ExitCode {
     let _ = GIVE_BACK.set(give_back);
     limits::lock_down();
@@ -95,18 +95,18 @@ fn size(files: &TokenizerFiles) -> usize {
     texts + pairs.map(|(key, value)| key.len() + value.size()).sum::<usize>()
 }
 
-/// What a process has ready for its forks.
+/// The data that a process has built for its forks, and the work of a fork.
 trait Program {
-    /// What a fork does, with its socket.
+    /// Runs in a fork, with the fork's socket.
     fn work(self, socket: &UnixStream) -> io::Result<()>;
 
-    /// Does once what each fork would have to do.
+    /// Compiles, once, what otherwise each fork would compile.
     fn keep(&mut self) {}
 }
 
-/// Obeys orders until the server is gone.
+/// Follows orders until the server closes the socket.
 fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
-    // By the server's numbers.
+    // Process ids, by the numbers that the server gives to forks.
     let mut forks: BTreeMap<i32, libc::pid_t> = BTreeMap::new();
     let mut forgotten = Vec::new();
     while let Some(order) = wire::next_order(control)? {
@@ -115,14 +115,14 @@ fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
                 // SAFETY: this process has one thread, so its child has all there is of it.
                 match unsafe { libc::fork() } {
                     0 => {
-                        // The parent's socket must not seem alive through its children.
+                        // Otherwise the parent's socket would stay open in its forks after the parent has ended.
                         close(control);
                         let ended = program.work(&UnixStream::from(socket));
                         // SAFETY: ends the process without running what the parent has registered for its own end.
                         unsafe { libc::_exit(i32::from(ended.is_err())) }
                     }
                     process if process > 0 => drop(forks.insert(number, process)),
-                    // The socket is closed, which says it.
+                    // Closing the socket tells the server that the fork failed.
                     _ => {}
                 }
             }
@@ -136,7 +136,9 @@ fn serve(control: &UnixStream, mut program: impl Program) -> io::Result<()> {
                 if ended.is_some() {
                     forks.remove(&number);
                 }
-                for number in [i32::from(ended.is_some()), ended.unwrap_or(0), i32::from(stopped)] {
+                forgotten.retain(|process| end(*process).is_none());
+                let ending = forgotten.len() as i32;
+                for number in [i32::from(ended.is_some()), ended.unwrap_or(0), i32::from(stopped), ending] {
                     answer(control, number)?;
                 }
             }
@@ -159,7 +161,7 @@ fn answer(mut control: &UnixStream, number: i32) -> io::Result<()> {
     control.write_all(&number.to_le_bytes())
 }
 
-/// Whether somebody has stopped a fork.
+/// Returns whether a fork has been stopped by a signal.
 fn is_stopped(process: i32) -> bool {
     // SAFETY: all of it is plain numbers, and valid for the call.
     unsafe {
@@ -170,8 +172,8 @@ fn is_stopped(process: i32) -> bool {
     }
 }
 
-/// Kills a fork, unless it has ended. When it has, gives its wait status; to end takes a process time, and nobody here
-/// waits for it.
+/// Kills a fork, unless it has ended. Returns its wait status, or `None` while it is still ending: this does not wait
+/// for the end.
 fn end(process: i32) -> Option<i32> {
     let mut status = 0;
     // SAFETY: the process is a child that has not been waited for, so its number is still its own.
@@ -182,26 +184,27 @@ fn end(process: i32) -> Option<i32> {
     (ended != 0).then_some(status)
 }
 
-/// What the forks of a language's helper work with.
+/// The tokenizer and the template that forks inherit.
 struct Language {
     tokenizer: Tokenizer,
-    /// Compiled, once a fork has survived that.
+    /// Compiled here only after a fork has compiled it without dying.
     template: Option<ChatTemplate>,
     files: Box<TokenizerFiles>,
 }
 
 impl Program for Language {
-    /// Tasks one after the other, each within its budget.
+    /// Does one task after the other, each within its budget.
     fn work(self, socket: &UnixStream) -> io::Result<()> {
         priority::yield_to_others(priority::USUAL);
         let mut peak = limits::peak_memory();
         let most = peak + WORKER_MEMORY;
-        // One that had much keeps some of it, and one that yields goes on yielding: another takes its place.
+        // A worker that took much memory keeps some of it, and one that yielded cannot take that back. Both end here,
+        // and the server replaces them.
         while limits::peak_memory() < most && !priority::has_yielded() {
             let task: Task = wire::receive(socket)?;
             wire::send(socket, &true)?;
             limits::begin(task.budget());
-            priority::yield_later(priority::PROMPT_IS_SHORT, priority::LONG_PROMPT);
+            priority::yield_later((priority::PROMPT_IS_SHORT, priority::LONG_PROMPT), None);
             let done = match task {
                 Task::TryTemplate => {
                     ChatTemplate::of(&self.files).map(|found| Done::Template(found.is_some()))
@@ -263,18 +266,21 @@ impl Program for Matcher {
     }
 }
 
-/// Compiles the grammar that comes over `socket`; then that socket is for orders, and forks hold answers to it.
+/// Compiles the grammar that arrives on `socket`. After that the socket takes orders, and a fork follows each answer.
 fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
-    // On a thread of its own: its rank cannot be raised again, and answers are to be worked on with the usual one.
+    // A thread's priority cannot be raised again, and answers need the usual one. So compiling has its own thread.
     let (compiled, bytes) = std::thread::scope(|scope| {
         let compiling = || -> io::Result<_> {
             priority::yield_to_others(priority::USUAL);
-            // While nobody waits: a fork's memory is its own only once it has been written to.
+            // Warm up while nobody waits: a fork's pages are copied when they are first written.
             drop(vocabulary.compile(&Grammar::JsonSchema(WARMING.to_owned())));
             let grammar: Grammar = wire::receive(socket)?;
             wire::send(socket, &true)?;
             limits::begin(limits::GRAMMAR);
-            priority::yield_later(priority::GRAMMAR_IS_SHORT, priority::LONG_GRAMMAR);
+            priority::yield_later(
+                (priority::GRAMMAR_IS_SHORT, priority::LONG_GRAMMAR),
+                Some((priority::GRAMMAR_IS_USUAL, priority::UNUSUAL_GRAMMAR)),
+            );
             let before = allocator::left();
             let compiled = vocabulary.compile(&grammar);
             Ok((compiled, before.saturating_sub(allocator::left())))
@@ -294,7 +300,7 @@ fn compile(vocabulary: &Vocabulary, socket: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// Follows one answer: each token that comes is accepted, and what may come next is sent.
+/// Follows one answer: accepts each token that arrives and sends the next mask.
 fn follow(mut matcher: Matcher, mut socket: &UnixStream) -> io::Result<()> {
     wire::send(socket, &true)?;
     limits::begin(Budget { memory: limits::STEPS_MEMORY, cpu: Duration::ZERO });

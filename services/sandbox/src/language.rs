@@ -1,5 +1,5 @@
-//! The server's end of a model's language: a helper that has its tokenizer and chat template, and forks of it, each of
-//! which works on one prompt after the other.
+//! The server's end of a model's tokenizer and chat template: a helper that holds both, and workers. A worker is a fork
+//! of the helper that works on one prompt after the other.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -15,22 +15,23 @@ use crate::tokenizer::Detokenizer;
 use crate::wire::{self, Chat, Done, Opened, Opening, Task};
 use crate::{Error, Sandbox};
 
-/// A model's tokenizer and chat template. Shared between threads; each call works in another process.
+/// A model's tokenizer and chat template. Shared between threads; each call runs in another process.
 #[derive(Debug)]
 pub struct Language {
     helper: Helper,
     detokenizer: Detokenizer,
-    /// Whether there is a template, or why it cannot be used.
+    /// True if there is a template, or the reason why it cannot be used.
     template: Result<bool, String>,
-    /// Idle ones.
+    /// The idle workers.
     workers: Mutex<Vec<Worker>>,
 }
 
 impl Language {
-    /// Starts a helper and has it build the tokenizer and try the template. Blocks for as long as that takes.
+    /// Starts a helper that builds the tokenizer, and compiles the template in a fork of it. Blocks until then.
     ///
-    /// Errors: `Model` where the tokenizer's files are wrong or too much; `Unavailable`. A template that cannot be used is
-    /// no error here.
+    /// # Errors
+    /// [`Error::Model`] if the tokenizer's files are wrong or exceed a budget, and [`Error::Unavailable`] if the
+    /// sandbox fails. A template that cannot be used is not an error here: see [`Language::has_template`].
     pub fn open(sandbox: &Sandbox, files: TokenizerFiles) -> Result<Self, Error> {
         let opening = Opening::Language(Box::new(files));
         let mut helper = Helper::new(sandbox, &opening)?;
@@ -54,36 +55,44 @@ impl Language {
         if language.has_template() == Ok(true) {
             match language.helper.keep_from_now_on() {
                 Ok(()) => {}
-                // Just within its budget the first time, and not the second.
+                // The first time it was just within the budget, and the second time not.
                 Err(Error::TooMuch(limit)) => language.template = Err(limit.to_string()),
                 Err(error) => return Err(error),
             }
-            // Forks from before do not have it.
+            // Older forks lack the compiled template.
             language.workers().clear();
         }
         Ok(language)
     }
 
-    /// From ids to text.
+    /// Returns the detokenizer, which turns token ids into text.
     pub fn detokenizer(&self) -> &Detokenizer {
         &self.detokenizer
     }
 
-    /// Whether there is a chat template, or why it cannot be used.
+    /// Returns whether the model has a chat template.
+    ///
+    /// # Errors
+    /// Returns the reason if the template cannot be used.
     pub fn has_template(&self) -> Result<bool, &str> {
         self.template.as_ref().copied().map_err(String::as_str)
     }
 
-    /// Text to token ids, as [`crate::Tokenizer::encode`].
+    /// Tokenizes a text, as [`crate::Tokenizer::encode`] does.
     ///
-    /// Errors: `Model(Tokenizer)`, `TooMuch`, `Unavailable`.
+    /// # Errors
+    /// [`Error::Model`] if the tokenizer fails, [`Error::TooMuch`] if the text exceeds a budget, and
+    /// [`Error::Unavailable`] if the sandbox fails.
     pub fn encode(&self, text: String, add_special: bool) -> Result<Vec<u32>, Error> {
         self.tokens(&Task::Encode { text, add_special })
     }
 
-    /// A conversation to token ids, through the chat template.
+    /// Renders a conversation with the chat template, and tokenizes the result.
     ///
-    /// Errors: `Model` with what template or tokenizer say, `TooLong`, `TooMuch`, `Unavailable`.
+    /// # Errors
+    /// [`Error::Model`] if the template or the tokenizer fails, [`Error::TooLong`] if the rendered text is longer than
+    /// [`Chat::most_bytes`], [`Error::TooMuch`] if the conversation exceeds a budget, and [`Error::Unavailable`] if the
+    /// sandbox fails.
     pub fn chat(&self, chat: Chat) -> Result<Vec<u32>, Error> {
         self.tokens(&Task::Chat(chat))
     }
@@ -96,12 +105,12 @@ impl Language {
         }
     }
 
-    /// Has an idle worker do it, or a new one.
+    /// Has an idle worker do a task, or a new one.
     fn run(&self, task: &Task) -> Result<Done, Error> {
         while let Some(worker) = self.idle() {
             match worker.fork.ask(task, limits::HEARD, task.budget()) {
                 Ok(done) => return self.keep(worker, done),
-                // It is replaced.
+                // The next idle worker, or a new one, replaces it.
                 Err(Silence::Unheard(_)) => drop(worker),
                 Err(Silence::Unanswered(_)) if worker.fork.is_orphan() => drop(worker),
                 Err(Silence::Unanswered(error)) => {
@@ -114,7 +123,7 @@ impl Language {
         if let Err(silence) = &outcome
             && (fork.is_orphan() || matches!(silence, Silence::Unheard(_)))
         {
-            // The helper is gone or stopped: another is started.
+            // The helper has ended or is stopped: another one is started.
             fork.post_mortem(silence.error(), task.budget());
             fork = self.helper.fork()?;
             outcome = fork.ask(task, limits::FORKED, task.budget());
@@ -146,9 +155,9 @@ impl Language {
     }
 }
 
-/// Workers that are kept for the next prompt.
+/// The number of idle workers that are kept.
 const IDLE: usize = 2;
-/// Tasks of one worker: what libraries remember from one to the next stays bounded.
+/// The number of tasks after which a worker is replaced. This bounds the caches of the libraries in it.
 const TASKS: usize = 200;
 
 /// A fork that does one task after the other.
@@ -158,7 +167,7 @@ struct Worker {
     done: usize,
 }
 
-/// A helper that is started again when it is gone. What it is opened with lies in a file without a name, not in memory.
+/// A helper that is started again when it has ended. Its first frame is kept in an unnamed file, not in memory.
 #[derive(Debug)]
 pub(crate) struct Helper {
     sandbox: Sandbox,
@@ -183,7 +192,7 @@ impl Helper {
         Ok(Self { sandbox, opening, bytes, budget: limits::VOCABULARY, keeps: false, parent })
     }
 
-    /// Starts it, and gives what it says to its first frame.
+    /// Starts the helper, and returns its answer to the first frame.
     pub fn start(&self) -> Result<Opened, Error> {
         self.start_in(&mut self.parent.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -221,9 +230,11 @@ impl Helper {
         }
     }
 
-    /// From now on each helper does once what its forks would have to do each.
+    /// Has this helper and each later one compile the template once, so that forks inherit it.
     ///
-    /// Errors: `TooMuch`, and then none does; `Unavailable`.
+    /// # Errors
+    /// [`Error::TooMuch`] if that exceeds a budget; then no helper compiles it. [`Error::Unavailable`] if the sandbox
+    /// fails.
     fn keep_from_now_on(&mut self) -> Result<(), Error> {
         let place = self.parent.get_mut().unwrap_or_else(PoisonError::into_inner);
         let kept = place.as_ref().map_or(Ok(()), |parent| keep(parent));
@@ -234,7 +245,14 @@ impl Helper {
         kept
     }
 
-    /// A fork of it; where it is gone, of another that is started for that.
+    /// Returns how many forks are killed and have not ended yet.
+    pub fn ending(&self) -> usize {
+        let place = self.parent.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without a helper there are none: they end with it.
+        place.as_ref().and_then(|parent| parent.ending().ok()).unwrap_or(0)
+    }
+
+    /// Returns a fork of the helper. A helper that has ended is started again first.
     pub fn fork(&self) -> Result<Fork, Error> {
         let mut place = self.parent.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parent) = place.as_ref() {
@@ -242,7 +260,7 @@ impl Helper {
                 Ok(fork) => return Ok(fork),
                 Err(error) => {
                     tracing::warn!("a sandbox is gone and is started again: {error}");
-                    // With all its forks: whoever waits for one is told.
+                    // Its forks end too, so callers that wait for one get an error.
                     parent.kill();
                 }
             }
@@ -258,7 +276,7 @@ fn keep(parent: &Parent) -> Result<(), Error> {
     parent.keep(limits::TEMPLATE).map_err(|error| end(parent, &error, limits::TEMPLATE))
 }
 
-/// Ends a helper that did not answer, and says why it did not.
+/// Ends a helper that did not answer, and returns the reason.
 fn end(parent: &Parent, error: &io::Error, budget: Budget) -> Error {
     match parent.kill() {
         Some(_) if is_timeout(error) => Error::Unavailable("it is stopped".to_owned()),

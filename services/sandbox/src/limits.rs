@@ -1,31 +1,33 @@
-//! What a sandboxed process may use, set by the process itself and kept by the kernel and the allocator: memory, computing
-//! time, stack, and no files, no network, no other programs.
+//! The budgets of sandboxed processes: memory, CPU time and stack, and no files, no network, no other programs. Each
+//! process sets its own budget; the kernel and the allocator enforce it.
 
 use std::time::Duration;
 
 use crate::allocator;
 
-/// What one piece of work may use.
+/// The budget of one piece of work.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Budget {
-    /// Bytes beyond what the process has.
+    /// Bytes beyond those that the process has already.
     pub memory: usize,
-    /// Computing time, not time on the clock: a busy machine makes nobody fail.
+    /// CPU time, not wall-clock time: no work fails because the machine is busy.
     pub cpu: Duration,
 }
 
 impl Budget {
-    /// How long the server waits for it on the clock: others compute too.
+    /// Returns the wall-clock time that the server waits. It is longer than the CPU time, because other programs use
+    /// the cores too.
     pub fn clock(self) -> Duration {
         2 * self.cpu
     }
 }
 
-/// Of each process's main thread, and of the threads that compile.
+/// The stack of each process's main thread, and of the threads that compile.
 pub(crate) const STACK: usize = 64 << 20;
 
-/// A tokenizer of `bytes` bytes as published. 150,000 tokens in 7 MB took 290 MB and 1.2 s, 300,000 in 21 MB 430 MB and
-/// 2.3 s, on a machine that was building; a slower machine must be able to load them too.
+/// Returns the budget for building a tokenizer from files of `bytes` bytes. On a busy machine, 150,000 tokens in 7 MB
+/// took 290 MB and 1.2 s; 300,000 tokens in 21 MB took 430 MB and 2.3 s. A slower machine must be able to load them
+/// too.
 pub(crate) fn tokenizer(bytes: usize) -> Budget {
     let cpu = Duration::from_secs(4) + Duration::from_nanos(400).saturating_mul(at_most_u32(bytes));
     Budget { memory: (256 << 20) + bytes.saturating_mul(32), cpu: cpu.min(OPENING) }
@@ -34,8 +36,9 @@ pub(crate) fn tokenizer(bytes: usize) -> Budget {
 /// Compiling a chat template.
 pub(crate) const TEMPLATE: Budget = Budget { memory: 128 << 20, cpu: Duration::from_secs(2) };
 
-/// Rendering and tokenizing a prompt of `bytes` bytes: 120 bytes for each byte of text are usual, and a template may make
-/// a megabyte of nothing. A long text has a second more for each megabyte.
+/// Returns the budget for rendering and tokenizing a prompt of `bytes` bytes. Tokenizing usually takes 120 bytes of
+/// memory for each byte of text, and a template may render a megabyte from an empty conversation. Each megabyte adds
+/// a second.
 pub(crate) fn prompt(bytes: usize) -> Budget {
     let memory = (192 << 20) + bytes.saturating_mul(160);
     let cpu = Duration::from_secs(2) + Duration::from_micros(1).saturating_mul(at_most_u32(bytes));
@@ -46,33 +49,36 @@ fn at_most_u32(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// A model's vocabulary as a trie.
+/// Building a trie of a model's vocabulary.
 pub(crate) const VOCABULARY: Budget = Budget { memory: 512 << 20, cpu: Duration::from_secs(4) };
 /// Compiling one grammar, its first mask included.
 pub(crate) const GRAMMAR: Budget = Budget { memory: 256 << 20, cpu: Duration::from_secs(2) };
-/// One step of an answer through its grammar: accepting a token, and the next mask.
+/// Grammars' forks that are killed and have not ended yet. With more, no grammar is compiled: each may hold the memory of
+/// its budget.
+pub(crate) const ENDING: usize = 8;
+/// CPU time of one step of an answer through its grammar: accepting a token and computing the next mask.
 pub(crate) const STEP: Duration = Duration::from_secs(1);
-/// All steps of one answer together.
+/// Memory of all steps of one answer together.
 pub(crate) const STEPS_MEMORY: usize = 128 << 20;
 
-/// On the clock, for a step of an answer through its grammar: longer, and it is stopped.
+/// Wall-clock time of one step of an answer. A process that takes longer is taken to be stopped.
 pub(crate) const ANSWER: Duration = Duration::from_secs(4);
-/// For one that has waited to say that it has heard. One that has not is replaced.
+/// Wall-clock time in which an idle fork confirms a question. A fork that does not is replaced.
 pub(crate) const HEARD: Duration = Duration::from_millis(500);
-/// The same for a new one.
+/// Wall-clock time in which a new fork confirms a question.
 pub(crate) const FORKED: Duration = Duration::from_secs(2);
-/// The same for building a tokenizer, beside which loads have other work.
+/// Wall-clock time in which a helper builds a tokenizer. A load does other work at the same time.
 pub(crate) const OPENING: Duration = Duration::from_secs(30);
-/// For what takes microseconds: a fork, a kill.
+/// Wall-clock time of orders that take microseconds: a fork, a kill.
 pub(crate) const CONTROL: Duration = Duration::from_millis(900);
 
-/// Caps what this process allocates from now on, and ends it by `SIGPROF` when it computes for longer.
+/// Caps the memory that this process allocates from now on, and ends it by `SIGPROF` when it uses more CPU time.
 pub(crate) fn begin(budget: Budget) {
     allocator::cap(budget.memory);
     time(budget.cpu);
 }
 
-/// Ends this process by `SIGPROF` when it computes for longer than `cpu` from now on; zero is without end.
+/// Ends this process by `SIGPROF` when it uses more CPU time than `cpu` from now on. Zero removes the limit.
 pub(crate) fn time(cpu: Duration) {
     set_timer(libc::ITIMER_PROF, cpu);
 }
@@ -82,25 +88,25 @@ pub(crate) fn set_timer(which: libc::c_int, after: Duration) {
     let none = libc::timeval { tv_sec: 0, tv_usec: 0 };
     let value = libc::timeval { tv_sec: after.as_secs() as _, tv_usec: after.subsec_micros() as _ };
     let timer = libc::itimerval { it_interval: none, it_value: value };
-    // SAFETY: the timer is valid for the call; the old one is not asked for.
+    // SAFETY: the timer is valid for the call, and a null pointer means that the old value is not wanted.
     unsafe { libc::setitimer(which as _, &raw const timer, std::ptr::null_mut()) };
 }
 
-/// Computing time of this process since it was forked.
+/// Returns the CPU time of this process since it was forked.
 pub(crate) fn computed() -> Duration {
     let usage = usage();
     let of = |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
     of(usage.ru_utime) + of(usage.ru_stime)
 }
 
-/// The most memory that this process had since it was forked, in bytes.
+/// Returns the peak resident memory of this process since it was forked, in bytes.
 pub(crate) fn peak_memory() -> usize {
-    // macOS has bytes here, others have KiB.
+    // `ru_maxrss` is in bytes on macOS and in KiB elsewhere.
     usage().ru_maxrss.max(0) as usize * if cfg!(target_os = "macos") { 1 } else { 1024 }
 }
 
 fn usage() -> libc::rusage {
-    // SAFETY: all of it is plain numbers, and valid for the call.
+    // SAFETY: the struct has only plain numbers, for which zeros are valid, and lives through the call.
     unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
@@ -108,7 +114,7 @@ fn usage() -> libc::rusage {
     }
 }
 
-/// Before a helper's program starts, in its process.
+/// Sets the resource limits of a helper, in its process, before its program starts.
 pub(crate) fn before_exec() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let set = |resource: Resource, wanted: u64| {
@@ -116,17 +122,17 @@ pub(crate) fn before_exec() -> std::io::Result<()> {
         let value = most.map_or(wanted, |most| most.min(wanted));
         setrlimit(resource, Rlimit { current: Some(value), maximum: most })
     };
-    // The main thread's stack is as large as it is allowed to become when the program starts.
+    // The limit at the program's start decides how far the main thread's stack can grow.
     set(Resource::Stack, STACK as u64)?;
     set(Resource::Core, 0)?;
-    // Behind the allocator's count, for what C libraries allocate. It counts address space too, of which allocators take
-    // more than they use.
+    // The allocator's count does not see what C libraries allocate. This limit is wide, because it counts address
+    // space, and allocators reserve more than they use.
     #[cfg(target_os = "linux")]
     set(Resource::Data, 4 << 30)?;
     Ok(())
 }
 
-/// When the helper's program has started: nothing but what it holds already.
+/// Takes from the helper, once its program has started, everything but the descriptors and memory that it has.
 pub(crate) fn lock_down() {
     #[cfg(target_os = "linux")]
     {
@@ -136,14 +142,14 @@ pub(crate) fn lock_down() {
             libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         }
-        // Where the kernel has no filters the other limits hold all the same.
+        // Without filters in the kernel the other limits still hold.
         let _ = filter::apply();
     }
 }
 
 #[cfg(target_os = "linux")]
 mod filter {
-    //! Calls that reach out of the process fail with EPERM.
+    //! A seccomp filter: system calls that reach out of the process fail with EPERM.
 
     use std::collections::BTreeMap;
 
@@ -183,7 +189,7 @@ mod filter {
         libc::SYS_pidfd_getfd,
         libc::SYS_setns,
         libc::SYS_unshare,
-        // The kernel's larger doors.
+        // Parts of the kernel with a large attack surface.
         libc::SYS_bpf,
         libc::SYS_io_uring_setup,
         libc::SYS_perf_event_open,
@@ -194,7 +200,7 @@ mod filter {
         libc::SYS_kexec_load,
     ];
 
-    /// Older names of the same, on the machines that have them.
+    /// Older calls that do the same, on the machines that have them.
     #[cfg(target_arch = "x86_64")]
     const OLDER: &[libc::c_long] = &[
         libc::SYS_open,

@@ -1,5 +1,5 @@
-//! Chat templates: Jinja from the model's publisher, rendered as transformers renders it, with bounds on work and
-//! output. A template is a stranger's program: the server compiles and renders it in the sandbox only.
+//! Chat templates: Jinja from the model's publisher, rendered as transformers renders it, with limits for work and
+//! output. A template is a program by a stranger: the server compiles and renders it in the sandbox only.
 
 mod clock;
 mod json;
@@ -20,30 +20,32 @@ use serde_json::Value as Json;
 
 use crate::tokenizer;
 
-/// Instructions of one rendering: two orders of magnitude over what long conversations take.
+/// The most instructions of one rendering: a hundred times as many as long conversations need.
 const FUEL: u64 = 2_000_000;
-/// Of messages and tools; more than may come out. It keeps a long conversation from looking like a hostile template.
+/// The most bytes of messages and tools. It is larger than the output's limit. Without it, a conversation that is too
+/// long would run out of fuel, and its error would look like the template's.
 const MAX_INPUT_BYTES: usize = 2 << 20;
 const MAX_OUTPUT_BYTES: usize = 1_000_000;
 const MAX_SOURCE_BYTES: usize = 1_000_000;
 
 const DEFAULT: &str = "default";
-/// Used where there are tools, if the publisher has one of that name.
+/// The name of the template for requests with tools, if the publisher has one.
 const TOOL_USE: &str = "tool_use";
 
 /// A model's chat template, compiled.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    /// Holds [`DEFAULT`] and, where there is one, [`TOOL_USE`].
+    /// Holds [`DEFAULT`] and, if the publisher has one, [`TOOL_USE`].
     environment: Environment<'static>,
-    /// `bos_token` and the like.
+    /// The texts of special tokens: `bos_token` and the like.
     variables: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// `variables` are the special tokens by the names that templates use.
+    /// Compiles a template. `variables` has the special tokens by the names that templates use.
     ///
-    /// Errors: `Template` with the line.
+    /// # Errors
+    /// [`Error::Template`] with the line if the source is not valid Jinja or is too long.
     pub fn new(source: &str, variables: BTreeMap<String, String>) -> Result<Self> {
         let mut template = Self { environment: environment(), variables };
         template.add(DEFAULT, source)?;
@@ -55,8 +57,11 @@ impl ChatTemplate {
         self.environment.add_template_owned(name, source).map_err(|error| failure(&error))
     }
 
-    /// From chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order; `None` for models
-    /// that have none.
+    /// Compiles the template of chat_template.jinja, tokenizer_config.json or the GGUF file's metadata, in this order.
+    /// Returns `None` for models without a template.
+    ///
+    /// # Errors
+    /// [`Error::Template`] if the template cannot be compiled, and the errors of damaged files.
     pub fn of(files: &TokenizerFiles) -> Result<Option<Self>> {
         let config = files.tokenizer_config.as_deref();
         let variables = || match (config, &files.metadata) {
@@ -79,8 +84,12 @@ impl ChatTemplate {
         }
     }
 
-    /// `chat_template` of tokenizer_config.json: a template, or a list of `{name, template}`. `None` where there is
-    /// none.
+    /// Compiles `chat_template` of tokenizer_config.json: a template, or a list of `{name, template}`. Returns `None`
+    /// if there is none.
+    ///
+    /// # Errors
+    /// [`Error::InvalidFile`] if the file is not a JSON object, and [`Error::Template`] if `chat_template` has another
+    /// form or cannot be compiled.
     pub fn from_tokenizer_config(config: &str, variables: BTreeMap<String, String>) -> Result<Option<Self>> {
         let config = parse_object("tokenizer_config.json", config)?;
         let wrong =
@@ -104,10 +113,11 @@ impl ChatTemplate {
         }
     }
 
-    /// The prompt for a list of messages. `extra` are further variables of the request (`enable_thinking`); they
-    /// cannot replace the ones given here.
+    /// Renders the prompt for a list of messages. `extra` has further variables of the request (`enable_thinking`);
+    /// they cannot replace the other arguments.
     ///
-    /// Errors: `Template` for what the template raises, for running out of fuel, and for inputs and outputs over their
+    /// # Errors
+    /// [`Error::Template`] if the template raises an error or runs out of fuel, or if input or output exceed their
     /// limits.
     pub fn render(
         &self,
@@ -141,7 +151,7 @@ impl ChatTemplate {
     }
 }
 
-/// The settings and names that transformers gives its templates.
+/// Returns an environment with the settings, filters and functions that transformers gives to templates.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
@@ -173,7 +183,7 @@ fn to_json(value: &Value, options: &Kwargs) -> Result<Value, minijinja::Error> {
     Ok(Value::from(json::dumps(&values::to_json(value)?, &layout)))
 }
 
-/// transformers marks what the assistant wrote with a tag of its own, which prints its body.
+/// Replaces transformers' own tag `generation`, which marks the assistant's text and prints its body, by `if true`.
 fn prepared(source: &str) -> Result<String> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(Error::Template(format!("source of {} bytes is over the limit", source.len())));
@@ -199,7 +209,7 @@ fn prepared(source: &str) -> Result<String> {
     Ok(prepared)
 }
 
-/// A buffer that refuses to grow without end.
+/// A buffer with at most [`MAX_OUTPUT_BYTES`].
 struct Bounded(Vec<u8>);
 
 impl io::Write for Bounded {

@@ -1,7 +1,7 @@
-//! Text to token ids and back, from tokenizer.json or from GGUF metadata.
+//! Tokenizers from tokenizer.json or from GGUF metadata: text to token ids and back.
 //!
-//! Encoding is the `tokenizers` crate's. Decoding is our own, over the bytes of each token, so that a stream of
-//! tokens and the whole of them give the same text (`TextDecoder`).
+//! The `tokenizers` crate encodes. miLLM decodes, from the bytes of each token, so that decoding token by token gives
+//! the same text as decoding all at once ([`TextDecoder`]).
 
 mod decoder;
 mod gguf;
@@ -24,7 +24,7 @@ use millm_model::{Error, Result};
 pub use decoder::{Detokenizer, TextDecoder};
 use pieces::Pieces;
 
-/// Longer texts than any context holds.
+/// The longest text that is tokenized: longer than any context.
 const MAX_TEXT_BYTES: usize = 64 << 20;
 
 /// A model's tokenizer. Shared between threads.
@@ -44,12 +44,12 @@ struct SpecialTokens {
     eos: Option<u32>,
 }
 
-/// What `add_special` puts around a text.
+/// The tokens that `add_special` puts around a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Affixes {
-    /// As tokenizer.json's post-processor says.
+    /// Those of tokenizer.json's post-processor.
     PostProcessor,
-    /// These ids, whatever a post-processor says.
+    /// These ids, without the post-processor.
     Ids { before: Vec<u32>, after: Vec<u32> },
 }
 
@@ -59,7 +59,11 @@ impl Tokenizer {
         Ok(Self { inner, detokenizer, special, affixes })
     }
 
-    /// From tokenizer.json, else from the GGUF file's metadata.
+    /// Builds the tokenizer from tokenizer.json, or else from the GGUF file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if there is no tokenizer or its kind is not supported, and [`Error::InvalidFile`] if a file
+    /// is damaged.
     pub fn of(files: &TokenizerFiles) -> Result<Self> {
         match (&files.tokenizer, &files.metadata) {
             (Some(text), _) => Self::from_json(text, files.tokenizer_config.as_deref()),
@@ -68,9 +72,13 @@ impl Tokenizer {
         }
     }
 
-    /// Special tokens that appear in the text are recognized, as in transformers. `add_special` adds what the model
-    /// wants around a text (usually the first token); text from a chat template has it already. Some published
-    /// tokenizers have more tokens than their model: ids are the caller's to check against the spec.
+    /// Returns the token ids of a text. Special tokens in the text are recognized, as in transformers. `add_special`
+    /// adds the tokens that the model expects around a text (usually the first token); text from a chat template has
+    /// them already. Some published tokenizers have more tokens than their model, so the caller checks the ids
+    /// against the spec.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the text is too long or cannot be tokenized.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(Error::Tokenizer(format!(
@@ -87,46 +95,50 @@ impl Tokenizer {
         }
     }
 
-    /// The way back from ids to text.
+    /// Returns the detokenizer, which turns token ids into text.
     pub fn detokenizer(&self) -> &Detokenizer {
         &self.detokenizer
     }
 
-    /// The token as the vocabulary spells it.
+    /// Returns a token as the vocabulary spells it, or `None` for an unknown id.
     pub fn token_text(&self, id: u32) -> Option<String> {
         self.inner.id_to_token(id)
     }
 
+    /// Returns the id of a token as the vocabulary spells it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
+    /// Returns the id of the token that begins a text, if the model has one.
     pub fn bos_id(&self) -> Option<u32> {
         self.special.bos
     }
 
+    /// Returns the id of the token that ends a text, if the model has one.
     pub fn eos_id(&self) -> Option<u32> {
         self.special.eos
     }
 
-    /// Names and texts for templates: `bos_token`, `eos_token`, `pad_token`, `unk_token`, where the model has them.
+    /// Returns the variables for templates, by name: `bos_token`, `eos_token`, `pad_token` and `unk_token`, as far as
+    /// the model has them.
     pub fn template_variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.special.text.iter().map(|(name, text)| (*name, text.as_str()))
     }
 }
 
-/// The template variables that tokenizer_config.json gives, without building the tokenizer.
+/// Returns the template variables of tokenizer_config.json, without building the tokenizer.
 pub(crate) fn config_roles(config: &str) -> Result<BTreeMap<String, String>> {
     Ok(json::roles(&parse_object(json::CONFIG_FILE, config)?))
 }
 
-/// The template variables that GGUF metadata gives, without building the tokenizer.
+/// Returns the template variables of GGUF metadata, without building the tokenizer.
 pub(crate) fn metadata_roles(metadata: &Metadata) -> Result<BTreeMap<String, String>> {
     let special = gguf::special_tokens(metadata)?;
     Ok(special.text.into_iter().map(|(role, text)| (role.to_owned(), text)).collect())
 }
 
-/// Runs a part of the `tokenizers` crate, which panics where a hostile regex exhausts its retries.
+/// Runs a part of the `tokenizers` crate, which panics if a hostile regex exhausts its retries.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),

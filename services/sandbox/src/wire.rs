@@ -1,5 +1,5 @@
-//! What passes between the server and its sandboxed processes: frames (a length, then postcard) over Unix sockets, and
-//! sockets for forks. Both ends are ours; the server believes lengths only up to a bound all the same.
+//! The protocol between the server and its sandboxed processes: frames (a length, then postcard) over Unix sockets, and
+//! sockets for forks. Both ends are miLLM, but a process may be compromised, so the server bounds every length.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::limits::{self, Budget};
 use crate::tokenizer::Detokenizer;
 
-/// Of any frame: a tokenizer's files, or a prompt with its token ids.
+/// The most bytes of a frame: a tokenizer's files, or a prompt with its token ids.
 pub(crate) const MAX_FRAME: usize = 1 << 30;
 
-/// The first frame that a helper gets: what its forks will work with.
+/// The first frame that a helper gets: the data that its forks work with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Opening {
     Language(Box<TokenizerFiles>),
@@ -40,10 +40,10 @@ pub(crate) enum Opened {
     Refused(Refused),
 }
 
-/// What a fork of a language's helper does: one thing, then it ends.
+/// A task of a worker.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Compiles the chat template, only to see whether that can be done.
+    /// Compiles the chat template, to find out whether that succeeds.
     TryTemplate,
     Encode {
         text: String,
@@ -52,17 +52,18 @@ pub(crate) enum Task {
     Chat(Chat),
 }
 
-/// A conversation to be rendered and tokenized.
+/// A conversation to render and tokenize.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Chat {
-    /// A JSON list of messages as templates know them.
+    /// The messages in the form that templates expect: a JSON list.
     pub messages: String,
-    /// A JSON list.
+    /// The tools: a JSON list.
     pub tools: Option<String>,
-    /// A JSON object of further variables.
+    /// Further variables of the template: a JSON object.
     pub variables: Option<String>,
+    /// True if the prompt ends where the assistant's next message begins.
     pub add_generation_prompt: bool,
-    /// What the template makes of it is refused beyond so many bytes, before it is tokenized.
+    /// The most bytes of the rendered text. A longer text is refused before it is tokenized.
     pub most_bytes: usize,
 }
 
@@ -77,24 +78,25 @@ impl Task {
 }
 
 impl Chat {
-    /// Its size.
+    /// Returns the size of the conversation in bytes.
     pub fn bytes(&self) -> usize {
         let options = [&self.tools, &self.variables];
         self.messages.len() + options.into_iter().flatten().map(String::len).sum::<usize>()
     }
 
-    /// What a prompt of so many bytes may take in memory while it is worked on.
+    /// Returns the most memory, in bytes, that rendering and tokenizing a prompt of this size may take.
     pub fn memory(bytes: usize) -> usize {
         limits::prompt(bytes).memory
     }
 }
 
+/// The answer to a [`Task`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Done {
-    /// Whether there is a template.
+    /// True if there is a template.
     Template(bool),
     Tokens(Vec<u32>),
-    /// What the template made is of so many bytes.
+    /// The rendered text is too long: it has this many bytes.
     TooLong(usize),
     Refused(Refused),
 }
@@ -103,15 +105,15 @@ pub(crate) enum Done {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Compiled {
     Ready {
-        /// Memory that it holds.
+        /// The memory that the compiled grammar takes.
         bytes: usize,
-        /// Which tokens an answer may begin with.
+        /// The tokens that an answer may begin with.
         mask: Vec<u32>,
     },
     Refused(String),
 }
 
-/// Errors of `millm_model`, as far as tokenizers and templates have them.
+/// Those errors of `millm_model` that tokenizers and templates have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Refused {
     File { file: String, why: String },
@@ -148,7 +150,7 @@ pub(crate) fn send<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Re
     stream.write_all(&frame)
 }
 
-/// `UnexpectedEof` when the other end is gone.
+/// Receives a frame. The error is `UnexpectedEof` if the other end has closed the socket.
 pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Result<T> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
@@ -156,7 +158,7 @@ pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Resul
     if length > MAX_FRAME {
         return Err(io::Error::other("a frame of the sandbox is too long"));
     }
-    // Grows as it comes.
+    // The buffer grows with the data received, not by the length announced.
     let mut frame = Vec::new();
     stream.take(length as u64).read_to_end(&mut frame)?;
     if frame.len() < length {
@@ -168,13 +170,13 @@ pub(crate) fn receive<T: DeserializeOwned>(mut stream: &UnixStream) -> io::Resul
 /// An order to a process that can be forked.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Fork; the fork is called by this number and talks over this socket, which is closed when there is none. Not answered.
+    /// Fork. The fork has this number and talks over this socket, which is closed if forking fails. Not answered.
     Fork(i32, OwnedFd),
-    /// Kill a fork and say how it ended, or that it has not ended yet.
+    /// Kill a fork, and answer with its exit status or that it has not ended yet.
     End(i32),
-    /// Kill a fork; nobody wants to know more. Not answered.
+    /// Kill a fork whose exit status is not needed. Not answered.
     Forget(i32),
-    /// Compile for good what a fork has been seen to compile, so that later forks have it. Answered with 0.
+    /// Compile what a fork has compiled successfully, so that later forks inherit it. Answered with 0.
     Keep,
 }
 
@@ -210,7 +212,7 @@ pub(crate) fn order_keep(mut control: &UnixStream) -> io::Result<()> {
     control.write_all(&[KEEP])
 }
 
-/// The next order; `None` when the server is gone.
+/// Receives the next order. Returns `None` if the server has closed the socket.
 pub(crate) fn next_order(mut control: &UnixStream) -> io::Result<Option<Order>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut with = RecvAncillaryBuffer::new(&mut space);
@@ -245,14 +247,15 @@ pub(crate) fn next_order(mut control: &UnixStream) -> io::Result<Option<Order>> 
     }
 }
 
-/// What a process says on its answer's way through its grammar; the server says token ids, four bytes each.
+/// A message from the process that follows an answer. The server sends token ids, four bytes each.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The token is part of the answer; whether the answer is complete with it.
+    /// The token is accepted.
     Accepted {
+        /// True if the answer is complete with this token.
         complete: bool,
     },
-    /// Which tokens may come next, 32 in a word.
+    /// The tokens that may come next, 32 in a word.
     Mask(Vec<u32>),
     Failed(String),
 }
@@ -275,7 +278,7 @@ impl Step {
         frame(Self::FAILED, why.as_bytes())
     }
 
-    /// Takes the first whole step off `buffer`.
+    /// Takes the first complete step off `buffer`.
     pub fn take(buffer: &mut Vec<u8>) -> io::Result<Option<Self>> {
         let Some((length, rest)) = buffer.split_first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;

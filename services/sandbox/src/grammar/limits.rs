@@ -1,14 +1,14 @@
-//! The stated limits of grammars, so that what is too much is refused with what was found and what is allowed. They do
-//! not make a grammar harmless: what it costs is found out in the sandbox.
+//! The stated limits of grammars. A grammar over a limit is refused with the value found and the limit. A grammar
+//! within the limits may still be expensive: the sandbox's budgets bound its cost.
 
 use serde_json::Value;
 
 use super::Grammar;
 
 const MAX_BYTES: usize = 256 << 10;
-/// Levels of brackets in a regular expression or a rule; serde_json holds JSON to 127.
+/// The most levels of brackets in a regular expression or a rule. serde_json allows 127 levels of JSON.
 const MAX_NESTING: usize = 250;
-/// Beyond it neighbouring whole numbers are one and the same `f64`.
+/// Above this, an `f64` cannot represent every whole number.
 const MAX_WHOLE: u64 = 1 << 53;
 
 /// Keywords whose numbers bound an answer.
@@ -53,7 +53,7 @@ fn not_json(error: &serde_json::Error) -> String {
     format!("not JSON: {error}")
 }
 
-/// Recurses as deep as serde_json lets values nest.
+/// Checks the numbers of a schema. Recurses as deeply as serde_json lets values nest.
 fn schema_numbers(schema: &Value, path: &str) -> Result<(), String> {
     match schema {
         Value::Object(members) => {
@@ -83,11 +83,11 @@ fn is_exact(number: &serde_json::Number) -> bool {
     }
 }
 
-/// Schemas within a Lark grammar stand behind `%json`.
+/// Checks the schemas in a Lark grammar, which follow `%json`.
 fn embedded_schemas(lark: &str) -> Result<(), String> {
     for (at, mark) in lark.match_indices("%json") {
         let schema = &lark[at + mark.len()..];
-        // What cannot be read here is for the grammar's own parser to name.
+        // Schemas that are not JSON are left to the grammar's own parser, which names the place.
         if let Some(Ok(schema)) = serde_json::Deserializer::from_str(schema).into_iter::<Value>().next() {
             schema_numbers(&schema, "#")?;
         }

@@ -1,4 +1,4 @@
-//! Grammars are held, and what cannot be is refused with a reason.
+//! Answers follow their grammar, and grammars that cannot be satisfied are refused with a reason.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn bytes() -> Vocabulary {
     Vocabulary::new(tokens, &[], &[256]).unwrap()
 }
 
-/// The first of what may come, until nothing may.
+/// Chooses the first allowed token, until none is allowed.
 fn first_answer(grammar: &Grammar) -> String {
     let mut matcher = bytes().compile(grammar).unwrap();
     let mut answer = Vec::new();

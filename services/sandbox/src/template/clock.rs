@@ -1,5 +1,5 @@
-//! `strftime_now`: the date that some templates put into the system message. In UTC: a server's own time zone is
-//! nothing to tell a model.
+//! `strftime_now`: the date that some templates put into the system message. It is in UTC, because the server's time
+//! zone is not the user's.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ pub(super) fn now(format: &str) -> String {
     strftime(format, seconds)
 }
 
-/// `seconds` since 1970 in the C library's notation; what it does not know stays as written.
+/// Formats `seconds` since 1970 in the C library's notation. Unknown directives stay as written.
 fn strftime(format: &str, seconds: u64) -> String {
     let days = seconds / 86_400;
     let (year, month, day) = civil(days);
@@ -76,7 +76,7 @@ fn strftime(format: &str, seconds: u64) -> String {
     text
 }
 
-/// Days since 1970 to year, month, day (Hinnant, "chrono-compatible low-level date algorithms").
+/// Converts days since 1970 to year, month and day (Hinnant, "chrono-compatible low-level date algorithms").
 fn civil(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);

@@ -1,16 +1,16 @@
-//! JSON as Python's `json.dumps` writes it: models have seen tools in exactly this form.
+//! JSON as Python's `json.dumps` writes it. Models were trained on tools in exactly this form.
 
 use std::fmt::Write;
 
 use serde_json::{Number, Value};
 
-/// The arguments of `dumps` that templates give.
+/// The arguments of `json.dumps` that templates use.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
     pub(super) indent: Option<usize>,
     pub(super) is_ascii: bool,
     pub(super) sorts_keys: bool,
-    /// Between items, and between key and value.
+    /// The separators between items, and between key and value.
     pub(super) separators: Option<[String; 2]>,
 }
 
@@ -108,7 +108,7 @@ impl Writer<'_> {
     }
 }
 
-/// Integers as they are, floats as Python's `repr`.
+/// Formats integers as they are, and floats as Python's `repr` does.
 fn spelled(number: &Number) -> String {
     match number.as_f64() {
         Some(float) if number.is_f64() => repr(float),
@@ -116,7 +116,7 @@ fn spelled(number: &Number) -> String {
     }
 }
 
-/// The shortest digits that read back the same; an exponent below 10⁻⁴ and from 10¹⁶ on.
+/// Formats the shortest digits that read back the same, with an exponent below 10⁻⁴ and from 10¹⁶ on.
 fn repr(float: f64) -> String {
     if float == 0.0 || (1e-4..1e16).contains(&float.abs()) {
         return format!("{float:?}");

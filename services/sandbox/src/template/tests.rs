@@ -61,8 +61,8 @@ fn as_transformers_does() {
     check("{{ raise_exception('roles must alternate') }}", "chat template: line 1: roles must alternate");
 }
 
-/// A template of messages in channels, as gpt-oss has them, with the means that its own takes; the texts are those that
-/// transformers makes of it.
+/// A template of messages in channels, as in gpt-oss, with the same Jinja features as the original. The expected
+/// texts are transformers' output.
 #[test]
 fn messages_in_channels() {
     let template = ChatTemplate::new(include_str!("channels.jinja"), BTreeMap::new()).expect("good");
@@ -139,7 +139,7 @@ fn named_templates() {
 
 #[test]
 fn hostile_templates_end_with_a_reason() {
-    // A process has less stack, and dies of it (tests/processes).
+    // A sandboxed process has less stack and ends by its overflow (tests/processes).
     let deep = |source: &str| {
         let source = source.to_owned();
         let thread = std::thread::Builder::new().stack_size(512 << 20).spawn(move || render(&source));

@@ -1,10 +1,10 @@
-//! JSON into template values and back.
+//! Conversion of JSON into template values and back.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 use serde_json::{Map, Number, Value as Json};
 
-/// Templates can nest values without end; JSON that deep has no reader.
+/// The deepest value that is converted. Templates can nest values without end, and JSON readers refuse deep nesting.
 const MAX_DEPTH: usize = 128;
 
 pub(super) fn from_json(json: &Json) -> Value {
@@ -24,7 +24,7 @@ pub(super) fn from_json(json: &Json) -> Value {
     }
 }
 
-/// About what a value takes as text.
+/// Returns about the length of a value as text.
 pub(super) fn size(json: &Json) -> usize {
     match json {
         Json::String(text) => text.len() + 2,

@@ -1,4 +1,4 @@
-//! Token ids to text, one at a time, never splitting a character.
+//! Detokenization: token ids to text, one at a time, without splitting characters.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::pieces::{Pieces, Start};
 
-/// Token ids to text. Plain data that a sandboxed tokenizer hands to the server: decoding runs no stranger's program.
-/// Cheap to clone, shared between threads.
+/// Turns token ids into text. It is plain data that a sandboxed tokenizer hands to the server, so decoding runs no
+/// program by a stranger. Cheap to clone, shared between threads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Detokenizer {
     pieces: Arc<Pieces>,
@@ -19,12 +19,15 @@ impl Detokenizer {
         Self { pieces: Arc::new(pieces) }
     }
 
-    /// Errors: `Tokenizer` where the table, which came from another process, does not hold together.
+    /// Checks the table, which came from another process.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`](millm_model::Error::Tokenizer) if the table is inconsistent.
     pub fn check(&self) -> Result<()> {
         self.pieces.check()
     }
 
-    /// The text of all tokens; bytes that are no UTF-8 become U+FFFD.
+    /// Returns the text of all tokens. Bytes that are not UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
         let mut decoder = TextDecoder::new(Arc::clone(&self.pieces), skip_special);
         let mut text: String = ids.iter().map(|&id| decoder.push(id)).collect();
@@ -32,40 +35,41 @@ impl Detokenizer {
         text
     }
 
-    /// An incremental `decode` that skips special tokens.
+    /// Returns an incremental decoder that skips special tokens.
     pub fn decoder(&self) -> TextDecoder {
         TextDecoder::new(Arc::clone(&self.pieces), true)
     }
 
-    /// The bytes one token stands for within a text; none for an unknown id. They may be a part of a character.
+    /// Returns the bytes of a token within a text, or none for an unknown id. They may be a part of a character.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.pieces.bytes(id)
     }
 
-    /// The length in bytes of the longest token's text.
+    /// Returns the length of the longest token's text, in bytes.
     pub fn longest_token(&self) -> usize {
         self.pieces.longest()
     }
 
-    /// One more than the highest id. The model's own vocabulary may be larger.
+    /// Returns one more than the highest id. The model's own vocabulary may be larger.
     pub fn vocab_size(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Tokens that are no text (chat markers, padding), in ascending order.
+    /// Returns the ids of tokens that are no text (chat markers, padding), in ascending order.
     pub fn special_ids(&self) -> &[u32] {
         self.pieces.special_ids()
     }
 }
 
-/// An incremental detokenizer: the pushes and the flush together are the text that decoding all ids at once gives.
+/// An incremental detokenizer. The texts of all pushes and of the flush together equal the text of decoding all ids at
+/// once.
 #[derive(Debug, Clone)]
 pub struct TextDecoder {
     pieces: Arc<Pieces>,
     skip_special: bool,
-    /// Bytes of a character that is not whole yet: three at most.
+    /// The bytes of an incomplete character: three at most.
     pending: Vec<u8>,
-    /// What is still to be dropped from the beginning.
+    /// The spaces that are still dropped from the beginning.
     start: Start,
     is_first: bool,
 }
@@ -76,7 +80,8 @@ impl TextDecoder {
         Self { pieces, skip_special, pending: Vec::new(), start, is_first: true }
     }
 
-    /// The whole characters that this token completes; empty while one is in the making and for special tokens.
+    /// Returns the characters that this token completes. The text is empty while a character is incomplete, and for
+    /// special tokens.
     pub fn push(&mut self, id: u32) -> String {
         if self.skip_special && self.pieces.is_special(id) {
             return String::new();
@@ -89,7 +94,7 @@ impl TextDecoder {
         self.take_whole()
     }
 
-    /// What is left of an unfinished character, as U+FFFD. The decoder begins anew.
+    /// Returns an incomplete character as U+FFFD, and resets the decoder.
     pub fn flush(&mut self) -> String {
         let rest = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();
@@ -115,10 +120,10 @@ impl TextDecoder {
         }
     }
 
-    /// Takes all but an unfinished last character; what can never become one is U+FFFD.
+    /// Takes all but an incomplete last character. Bytes that cannot become a character are U+FFFD.
     fn take_whole(&mut self) -> String {
         let unfinished = match self.pending.utf8_chunks().last() {
-            // An invalid end is unfinished where more bytes could make it valid.
+            // An invalid end is incomplete if more bytes could make it valid.
             Some(last) if !last.invalid().is_empty() && is_prefix(last.invalid()) => last.invalid().len(),
             _ => 0,
         };
@@ -129,7 +134,7 @@ impl TextDecoder {
     }
 }
 
-/// Whether these bytes begin a character.
+/// Returns whether these bytes begin a character.
 fn is_prefix(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -11,7 +11,11 @@ use millm_model::gguf::Metadata;
 use millm_model::{Error, Result};
 
 impl Tokenizer {
-    /// Errors: `Tokenizer` for kinds of tokenizers that are not supported, `InvalidFile` for damaged metadata.
+    /// Builds a tokenizer from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`] if the kind of tokenizer is not supported, and [`Error::InvalidFile`] if the metadata is
+    /// damaged.
     pub fn from_gguf(metadata: &Metadata) -> Result<Self> {
         let model = metadata
             .text("tokenizer.ggml.model")?

@@ -1,4 +1,4 @@
-//! tokenizer.json with tokenizer_config.json.
+//! A tokenizer from tokenizer.json and tokenizer_config.json.
 
 use std::collections::BTreeMap;
 
@@ -13,16 +13,20 @@ pub(super) const CONFIG_FILE: &str = "tokenizer_config.json";
 const ROLES: [&str; 4] = ["bos_token", "eos_token", "pad_token", "unk_token"];
 
 impl Tokenizer {
-    /// `config` is tokenizer_config.json, where there is one.
+    /// Builds a tokenizer from the text of tokenizer.json. `config` is the text of tokenizer_config.json, if there is
+    /// one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidFile`] if a file is damaged, and [`Error::Tokenizer`] if the tokenizer is not supported.
     pub fn from_json(tokenizer: &str, config: Option<&str>) -> Result<Self> {
         let config = config.map(|text| parse_object(CONFIG_FILE, text)).transpose()?.unwrap_or_default();
         let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(tokenizer))
             .map_err(|error| Error::invalid("tokenizer.json", error.to_string()))?;
-        // Settings of training and batching; transformers does not apply them to a single text either.
+        // Truncation and padding serve training and batching; transformers does not apply them to a single text either.
         guarded(|| inner.with_truncation(None).map(|_| ()))?;
         inner.with_padding(None);
         let special = special_tokens(&config, &inner);
-        // Roles make a token special even where tokenizer.json lists it as a word.
+        // A token with a role is special even if tokenizer.json lists it as a word.
         let roles: Vec<AddedToken> =
             special.text.values().map(|text| AddedToken::from(text.clone(), true)).collect();
         guarded(|| inner.add_special_tokens(roles))?;
@@ -31,7 +35,7 @@ impl Tokenizer {
     }
 }
 
-/// Tokens with a role, by the names that templates use.
+/// Returns the tokens with a role, by the names that templates use.
 pub(super) fn roles(config: &Map<String, Value>) -> BTreeMap<String, String> {
     let text = |role: &str| match config.get(role)? {
         Value::String(text) => Some(text.clone()),
@@ -45,7 +49,7 @@ fn special_tokens(config: &Map<String, Value>, inner: &tokenizers::Tokenizer) ->
     let mut special = SpecialTokens::default();
     let texts = roles(config);
     for role in ROLES {
-        // A token outside of the vocabulary has no row in the embedding.
+        // A token outside the vocabulary has no row in the embedding.
         let Some((text, id)) = texts.get(role).and_then(|text| Some((text, inner.token_to_id(text)?))) else {
             continue;
         };
@@ -59,8 +63,8 @@ fn special_tokens(config: &Map<String, Value>, inner: &tokenizers::Tokenizer) ->
     special
 }
 
-/// `add_bos_token` and `add_eos_token` replace the post-processor, as the Llama tokenizer classes do; other classes
-/// write them too, but only for those they mean what they say.
+/// Returns the tokens around a text. `add_bos_token` and `add_eos_token` replace the post-processor in the Llama
+/// tokenizer classes; other classes write these keys too, but transformers ignores them there.
 fn affixes(config: &Map<String, Value>, special: &SpecialTokens) -> Affixes {
     let flag = |key: &str| config.get(key).and_then(Value::as_bool);
     let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();

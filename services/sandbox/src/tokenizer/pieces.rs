@@ -1,28 +1,29 @@
-//! What each token contributes to a text, in bytes, as the tokenizer's decoder would say it.
+//! The bytes that each token contributes to a text, according to the tokenizer's decoder.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use millm_model::{Error, Result};
 
-/// Beyond any vocabulary; a table up to a hostile id must stay small.
+/// Higher than any vocabulary's ids. It bounds the table, whose size a hostile id would decide.
 const MAX_ID: u32 = 1 << 22;
 
 /// The bytes of every token, by id, in one buffer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Pieces {
     bytes: Vec<u8>,
-    /// Where the piece of each id ends; it begins where the one before ends.
+    /// The end of each id's piece in `bytes`. A piece begins at the end of the one before it.
     ends: Vec<u32>,
     special: Vec<u32>,
     start: Start,
-    /// Whether tokens are words, with a space between two.
+    /// True if tokens are words, which a space separates.
     spaced: bool,
 }
 
-/// What is dropped at the beginning of a text.
+/// The spaces that are dropped from the beginning of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Start {
+    /// None.
     Keep,
     /// Up to this many spaces.
     Spaces(usize),
@@ -46,7 +47,7 @@ impl Pieces {
         }
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(by_id.len()));
         for token in by_id {
-            // Ids without a token are pieces of no bytes.
+            // An id without a token has an empty piece.
             rule.append(&token.unwrap_or_default(), &mut bytes);
             let end = u32::try_from(bytes.len())
                 .map_err(|_| Error::Tokenizer("vocabulary is too large".to_owned()))?;
@@ -82,7 +83,7 @@ impl Pieces {
         self.start
     }
 
-    /// Between two tokens.
+    /// Returns the bytes between two tokens.
     pub(super) fn separator(&self) -> &'static [u8] {
         if self.spaced { b" " } else { b"" }
     }
@@ -92,7 +93,7 @@ impl Pieces {
         self.ends.iter().zip(starts).map(|(end, start)| (end - start) as usize).max().unwrap_or(0)
     }
 
-    /// Whether each piece lies within the buffer.
+    /// Checks that each piece lies within the buffer.
     pub(super) fn check(&self) -> Result<()> {
         let ends = &self.ends;
         let holds = ends.is_sorted()
@@ -107,7 +108,7 @@ impl Pieces {
     }
 }
 
-/// A decoder of tokenizer.json as far as it acts on single tokens, and what it does to the whole.
+/// The decoder of a tokenizer.json: its effect on single tokens, and on the beginning of a text.
 struct Rule {
     replacements: Vec<(String, String)>,
     byte_level: bool,
@@ -194,13 +195,14 @@ fn steps(decoder: &Value) -> Vec<&Value> {
     }
 }
 
-/// `<0x0A>` is the byte 10.
+/// Returns the byte that a fallback token stands for: 10 for `<0x0A>`.
 fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// GPT-2's spelling of bytes as visible characters; tokens that are not spelled so are their own text.
+/// Appends the bytes of a token in GPT-2's spelling, which writes each byte as a visible character. A token with other
+/// characters is its own text.
 fn append_byte_level(token: &str, bytes: &mut Vec<u8>) {
     let start = bytes.len();
     for character in token.chars() {

@@ -1,5 +1,5 @@
-//! How a text is cut before byte-pair merging, by the names GGUF gives (`tokenizer.ggml.pre`). The patterns are
-//! those of the models' published tokenizer.json; names follow llama.cpp's `llama-vocab.cpp`.
+//! Pre-tokenizers, which split a text before byte-pair merging, by their names in GGUF (`tokenizer.ggml.pre`). The
+//! patterns are those of the models' published tokenizer.json; names follow llama.cpp's `llama-vocab.cpp`.
 
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::digits::Digits;
@@ -12,14 +12,14 @@ use millm_model::{Error, Result};
 
 use super::guarded;
 
-/// One way of cutting.
+/// A pre-tokenizer.
 pub(super) struct Pre {
     steps: &'static [Step],
-    /// Whether the tokenizer looks a whole piece up before it merges.
+    /// True if the tokenizer looks up a whole piece before it merges.
     pub(super) ignores_merges: bool,
-    /// Whether a text begins with the first token, where the file does not say.
+    /// True if a text begins with the token `bos`, unless the file says otherwise.
     pub(super) adds_bos: bool,
-    /// Whether the text is composed (NFC) first.
+    /// True if the text is normalized to NFC first.
     pub(super) composes: bool,
 }
 

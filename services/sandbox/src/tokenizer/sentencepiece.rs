@@ -1,5 +1,5 @@
-//! SentencePiece's byte-pair model (`tokenizer.ggml.model` = `llama`): pieces with scores, merged best first, with
-//! bytes for what no piece spells.
+//! SentencePiece's byte-pair model (`tokenizer.ggml.model` = `llama`): pieces with scores, merged best first. Text that
+//! no piece covers becomes byte tokens.
 
 use std::cmp::Reverse;
 
@@ -21,7 +21,7 @@ use millm_model::gguf::Metadata;
 
 /// SentencePiece's mark for a space.
 const SPACE: &str = "\u{2581}";
-/// Longer pieces are found by no split worth trying; this bounds the work on hostile vocabularies.
+/// The longest piece that merges are computed for. This bounds the work on hostile vocabularies.
 const MAX_PIECE_CHARS: usize = 256;
 
 pub(super) fn build(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Tokenizer> {
@@ -57,8 +57,8 @@ pub(super) fn build(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<
     Ok(tokenizer)
 }
 
-/// Every way to make a piece of two others, best score first; ties go to longer left parts, as transformers'
-/// converter sorts them (`SentencePieceExtractor`).
+/// Returns every way to merge two pieces into a third, best score first. Ties go to longer left parts, as in
+/// transformers' converter (`SentencePieceExtractor`).
 fn merges(tokens: &[String], scores: &[f32], ids: &Vocab) -> Vec<(String, String)> {
     struct Merge<'a> {
         left: &'a str,

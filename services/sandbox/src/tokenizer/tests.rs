@@ -1,4 +1,4 @@
-//! The fixtures' ids from every source, streaming against whole, and hostile tokenizers.
+//! Tokenizers: the fixtures' ids from every source, streaming compared with decoding at once, and hostile tokenizers.
 
 use std::path::{Path, PathBuf};
 
@@ -89,7 +89,7 @@ fn a_character_a_token() {
     assert_eq!(variables, [("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")]);
 }
 
-/// A vocabulary as SentencePiece makes it, with all bytes.
+/// A vocabulary in SentencePiece's form, with all bytes.
 fn sentencepiece() -> Metadata {
     let mut tokens = vec!["<unk>".to_owned(), "<s>".to_owned(), "</s>".to_owned()];
     tokens.extend((0..256).map(|byte| format!("<0x{byte:02X}>")));
@@ -262,7 +262,7 @@ proptest! {
                 streamed.push_str(&decoder.flush());
                 prop_assert_eq!(&streamed, &tokenizer.detokenizer().decode(&ids, true));
             }
-            // Byte-level decoding is the reference's to the byte, for any ids.
+            // Byte-level decoding equals the reference to the byte, for any ids.
             for skip in [true, false] {
                 prop_assert_eq!(sources[0].detokenizer().decode(&ids, skip), sources[0].inner.decode(&ids, skip).expect("decodes"));
             }

@@ -13,7 +13,7 @@ mod kind {
     pub(super) const UNUSED: i64 = 5;
 }
 
-/// The vocabulary as the file lists it.
+/// The tokens and their types, in the order of the file.
 pub(super) struct Vocabulary<'a> {
     tokens: &'a [String],
     kinds: Vec<i64>,
@@ -36,7 +36,7 @@ impl<'a> Vocabulary<'a> {
         (0_u32..).zip(self.tokens.iter().zip(&self.kinds)).map(|(id, (token, &kind))| (id, token, kind))
     }
 
-    /// Text to id; padding of the table has no text. Of two equal tokens the first is meant.
+    /// Returns the ids by text, without unused tokens and padding. Of two equal tokens the first counts.
     pub(super) fn ids(&self) -> Vocab {
         let mut ids = Vocab::default();
         for (id, token, _) in
@@ -55,7 +55,7 @@ impl<'a> Vocabulary<'a> {
         self.entries().find(|&(_, _, kind)| kind == kind::UNKNOWN).map(|(_, token, _)| token)
     }
 
-    /// Tokens that are found in a text before it is cut.
+    /// Returns the tokens that are found in a text before it is split.
     pub(super) fn added(&self) -> Vec<AddedToken> {
         self.entries()
             .filter(|&(_, token, kind)| {

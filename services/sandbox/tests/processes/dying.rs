@@ -1,6 +1,9 @@
 //! Processes that are killed or stopped from outside: a typed error, and the next request works.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use millm_sandbox::{Error, Grammar};
@@ -8,14 +11,14 @@ use millm_sandbox::{Error, Grammar};
 use crate::grammars::{bytes, follow};
 use crate::{files, open};
 
-/// The helpers of this test's process, and what came of them.
+/// The helpers of this test's process, and their forks.
 fn descendants() -> Vec<i32> {
     let mut found: Vec<i32> = vec![std::process::id() as i32];
     for at in 0.. {
         let Some(process) = found.get(at).copied() else { break };
         let children = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
         found.extend(children.unwrap_or_default().split_whitespace().filter_map(|n| n.parse::<i32>().ok()));
-        // Threads of the test start processes too.
+        // Other threads of the test start processes too.
         for thread in std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
             let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
             found.extend(children.split_whitespace().filter_map(|n| n.parse::<i32>().ok()));
@@ -30,7 +33,7 @@ fn descendants() -> Vec<i32> {
 
 fn signal(name: &str, processes: &[i32]) {
     assert!(!processes.is_empty(), "somebody is there");
-    // One of them may just have ended by itself.
+    // A process may just have ended by itself.
     let numbers = processes.iter().map(ToString::to_string);
     Command::new("kill").arg(format!("-{name}")).args(numbers).stderr(Stdio::null()).status().expect("kill");
 }
@@ -67,7 +70,7 @@ fn an_answer_whose_process_is_killed_says_so_and_the_next_works() {
     for name in ["KILL", "STOP"] {
         let mut constraint = grammars.constraint(&grammar).expect("held");
         constraint.next(long).expect("held");
-        // Its process is there when it has said something.
+        // The answer's process runs once it has sent something.
         constraint.accept(u32::from(b'a')).expect("held");
         constraint.next(long).expect("held");
         signal(name, &descendants());
@@ -75,4 +78,59 @@ fn an_answer_whose_process_is_killed_says_so_and_the_next_works() {
         assert!(matches!(lost, Err(Error::Unavailable(_))), "{name}: {lost:?}");
         assert_eq!(follow(grammars.constraint(&grammar).expect("held")), "aaaaa", "{name}");
     }
+}
+
+/// Threads that keep every core busy, until this is dropped.
+struct BusyCores {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl BusyCores {
+    fn start() -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let cores = std::thread::available_parallelism().expect("a number of cores").get();
+        let spin = || {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..cores).map(|_| spin()).collect();
+        Self { stop, threads }
+    }
+}
+
+impl Drop for BusyCores {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().expect("it spins");
+        }
+    }
+}
+
+/// A killed process needs CPU time to end, and keeps its memory until then: it must get some.
+#[test]
+fn grammars_that_take_too_long_end_on_a_busy_machine() {
+    let grammars = bytes();
+    let usual = Grammar::Regex("[a-z]{5}".to_owned());
+    assert_eq!(follow(grammars.constraint(&usual).expect("held")), "aaaaa");
+    let before = descendants().len();
+    let busy = BusyCores::start();
+    for n in 0..4 {
+        let endless = format!("start: p::0x0\np::_ : p::incr(_) p::incr(_) | \"b{n}\"");
+        let error = grammars.constraint(&Grammar::Lark(endless)).expect_err("it has no end");
+        assert!(matches!(error, Error::TooMuch(_) | Error::Unavailable(_)), "{error}");
+    }
+    let begin = Instant::now();
+    // The usual grammar's process, the helper, a fork that waits, and what is about to end.
+    while descendants().len() > before {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{:?} are left of them", descendants());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(busy);
+    assert_eq!(follow(grammars.constraint(&usual).expect("held")), "aaaaa");
 }

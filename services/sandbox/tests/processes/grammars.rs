@@ -19,7 +19,7 @@ pub fn schema(text: &str) -> Grammar {
     Grammar::JsonSchema(text.to_owned())
 }
 
-/// The first of what may come, until nothing may.
+/// Chooses the first allowed token, until none is allowed.
 pub fn follow(mut constraint: Constraint) -> String {
     let mut answer = Vec::new();
     loop {
@@ -55,14 +55,14 @@ fn answers_go_their_own_ways_through_one_grammar() {
     assert_eq!((one.is_complete(LONG).unwrap(), one.next(LONG).unwrap()), (Some(true), Next::Complete));
     assert_eq!(follow(grammars.constraint(&schema(r#"{"enum": ["cat", 7]}"#)).unwrap()), "\"cat\"");
     assert!(matches!(grammars.constraint(&schema("false")), Err(Error::Refused(_))));
-    // A token that may not come is no way to go on.
+    // A token that is not allowed is refused.
     let mut wrong = grammars.constraint(&grammar).unwrap();
     wrong.accept(u32::from(b'z')).unwrap();
     assert!(matches!(wrong.next(LONG), Err(Error::Refused(_))));
     assert!(matches!(wrong.next(LONG), Err(Error::Unavailable(_))));
 }
 
-/// What is too much, or is held after all; the first time and the next.
+/// Each grammar exceeds a budget or is compiled after all, the first time and the next.
 #[test]
 fn hostile_grammars_end_with_a_reason() {
     let chain = |link: &dyn Fn(usize) -> String, times: usize| {
@@ -109,7 +109,7 @@ fn hostile_grammars_end_with_a_reason() {
                 Ok(_) => "held".to_owned(),
                 Err(error) => error.to_string(),
             },
-            // How much of it the clock or the computing ends depends on what else the machine does.
+            // The budget that ends it, CPU time or wall-clock time, depends on the machine's other work.
             Err(Error::TooMuch(TooMuch::Time(_) | TooMuch::Clock(_))) => "too long".to_owned(),
             Err(error @ (Error::Refused(_) | Error::TooMuch(_))) => error.to_string(),
             Err(error) => panic!("{name}: {error:?}"),

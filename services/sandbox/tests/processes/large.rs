@@ -1,4 +1,4 @@
-//! The largest vocabularies that are published fit their budgets, with room for slower machines.
+//! The largest published vocabularies fit their budgets, with room for slower machines.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use millm_model::TokenizerFiles;
 use millm_model::gguf::{Array, Metadata, Value};
 use millm_sandbox::{Grammar, Grammars, Language, Next, Sandbox, TokenTable};
 
-/// As many as Gemma 3 has.
+/// The size of Gemma 3's vocabulary.
 const TOKENS: usize = 262_144;
 
-/// Each letter, each syllable of two letters, each pair of syllables, and as many triples as there is room for: a token
-/// with the two that it is made of.
+/// Returns each letter, each syllable of two letters, each pair of syllables, and as many triples as there is room for.
+/// Each token comes with the two that it is merged from.
 fn words() -> Vec<(String, Option<(String, String)>)> {
     let mut words: Vec<(String, Option<(String, String)>)> = Vec::new();
     for letter in "bcdfghjklmnprstvwxyzaeiou".chars() {
@@ -88,7 +88,7 @@ fn a_large_vocabulary_holds_grammars() {
     assert!(matches!(constraint.next(Duration::from_secs(10)), Ok(Next::Mask(_))));
 }
 
-/// As long as a million tokens.
+/// A text of a million tokens.
 #[test]
 fn a_long_text_is_tokenized() {
     let language = crate::open(crate::files());

@@ -1,5 +1,5 @@
-//! Strangers' programs in real processes: what is honest works as in this one, what is hostile ends with a reason, and
-//! the next request works.
+//! Programs by strangers in real processes: honest ones work as they do in this process, hostile ones end with a
+//! reason, and the next request works.
 
 mod dying;
 mod grammars;

@@ -41,7 +41,7 @@ fn a_process_gives_what_the_libraries_give() {
     }
 }
 
-/// Of the tiny model, with this chat template.
+/// Opens the tiny model's tokenizer with this chat template.
 fn with_template(template: &str) -> Language {
     let files = TokenizerFiles { chat_template: Some(template.to_owned()), ..files() };
     open(files)
@@ -59,7 +59,7 @@ fn templates_that_cannot_be_compiled_spoil_chatting_alone() {
     deep.push(format!("{{% if a %}}{}{{% endif %}}", "{% elif b %}".repeat(60_000)));
     for template in deep {
         let language = with_template(&template);
-        // It is compiled, or there is a reason why not; nobody dies of it.
+        // The template is compiled or refused with a reason, and the server survives.
         if let Err(why) = language.has_template() {
             assert!(!why.is_empty(), "{}", &template[..40]);
         }
@@ -89,7 +89,7 @@ fn what_a_template_multiplies_ends_and_the_next_conversation_works() {
     }
 }
 
-/// The tiny model's tokenizer.json, changed.
+/// Returns the tiny model's files with a change in tokenizer.json.
 fn changed(change: impl FnOnce(&mut Value)) -> TokenizerFiles {
     let files = files();
     let mut tokenizer: Value =
@@ -98,7 +98,7 @@ fn changed(change: impl FnOnce(&mut Value)) -> TokenizerFiles {
     TokenizerFiles { tokenizer: Some(tokenizer.to_string()), ..files }
 }
 
-/// Too much when it is opened, or for this text; then others still work.
+/// Checks that the tokenizer exceeds a budget when it is opened, or with this text. Others still work afterwards.
 fn too_much(what: &str, files: TokenizerFiles, text: &str) {
     match Language::open(&Sandbox::beside_tests(), files) {
         Err(Error::Model(error)) => assert!(!error.to_string().is_empty()),
@@ -110,7 +110,7 @@ fn too_much(what: &str, files: TokenizerFiles, text: &str) {
                 "{what}: {:?}",
                 encoded.map(|ids| ids.len())
             );
-            // Some texts have nothing that it multiplies.
+            // Some texts have nothing that the tokenizer multiplies.
             let _ = language.encode("é".to_owned(), false);
         }
     }
@@ -151,7 +151,7 @@ fn tokenizers_that_multiply_end_with_a_reason() {
 fn damaged_tokenizers_are_built_or_refused() {
     let good = files().tokenizer.expect("there");
     for case in 0..60_usize {
-        // A window of it is taken out, doubled or turned.
+        // A window of the text is removed, doubled or reversed.
         let at = (case * 7919) % good.len();
         let end = (at + 1 + case * 13).min(good.len());
         let (Some(head), Some(window), Some(rest)) = (good.get(..at), good.get(at..end), good.get(end..))
