@@ -9,10 +9,9 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
 COPY --from=web /src/web/dist web/dist
-# An image runs on other machines than the one that built it; RUSTFLAGS replaces the repository's target-cpu=native.
-ARG RUSTFLAGS_X86="-C target-cpu=x86-64-v3"
-RUN if [ "$(uname -m)" = x86_64 ]; then export RUSTFLAGS="$RUSTFLAGS_X86"; else export RUSTFLAGS="-C target-cpu=generic"; fi \
- && cargo build --release -p millm && cp target/release/millm /millm
+# An image runs on other machines than the one that built it: kernels are chosen at run time.
+RUN if [ "$(uname -m)" = x86_64 ]; then cpu=x86-64-v2; else cpu=generic; fi \
+ && RUSTFLAGS="-C target-cpu=$cpu" cargo build --release --locked -p millm && cp target/release/millm /millm
 
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates curl && rm -rf /var/lib/apt/lists/* \

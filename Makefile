@@ -19,9 +19,9 @@ PREFIX ?= /usr/local
 RELEASE_FLAGS := -C target-cpu=$(if $(filter x86_64,$(shell uname -m)),x86-64-v2,generic)
 FUZZ_SECONDS ?= 3600
 
-.PHONY: kernels archive bench bench-download bench-quantize browser buf build clean clients clippy cuda cuda-test demo deny docs \
-  fmt fuzz fuzz-short help install install-files package-test release release-check run sbom schemathesis soak test tools typos unit \
-  programs web web-test wheel wheel-test
+.PHONY: kernels archive bench bench-download bench-quantize browser buf build clean clients clippy coverage cpu-test cuda cuda-test demo \
+  deny docs fmt fuzz fuzz-short help install install-files package-test release release-aarch64 release-check run sbom \
+  schemathesis soak test tools typos unit programs web web-test wheel wheel-test
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,13 @@ programs: web/dist/index.html ## The programs alone
 
 release: web/dist/index.html ## The program, optimized
 	RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --release --locked -p millm
+
+release-aarch64: web/dist/index.html ## The program for aarch64 Linux, built on x86-64
+	packaging/aarch64.sh examples
+
+cpu-test: release ## Runs the release build on emulated processors: x86-64-v2, and aarch64 where that is built
+	RUSTFLAGS="$(RELEASE_FLAGS)" cargo build --release --locked -p millm-engine --example logits
+	packaging/cpu_test.sh
 
 install: release ## The program, completions and man pages, into DESTDIR and PREFIX (/usr/local)
 	@$(MAKE) --no-print-directory install-files PROGRAM=$(RELEASE)/millm
@@ -116,6 +123,9 @@ unit: build ## Rust tests: crates, store on both databases, black-box
 
 fuzz-short: build ## Every fuzz target for half a minute, all at once, through the real server
 	MILLM_FUZZ_SECONDS=30 cargo nextest run --workspace -E 'binary(fuzz)' --test-threads 12 --no-fail-fast
+
+coverage: web/dist/index.html tools ## The lines that the Rust tests cover, by crate
+	@tests/tools/coverage.sh
 
 cuda: web/dist/index.html ## The program for NVIDIA's GPUs, in target/cuda; CUDA_COMPUTE_CAP=90 says for which
 	tests/tools/cuda.sh cargo build --features cuda
