@@ -1,5 +1,5 @@
-//! Rules of the source tree that the compiler does not check: which crate may import which, that the files of a crate
-//! form no circles, and what a source file and a folder look like.
+//! Rules of the source tree that the compiler does not check: the imports between crates, no circles among the files
+//! of a crate, and the form of source files and folders.
 
 mod modules;
 
@@ -17,7 +17,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_owned()
 }
 
-/// Each crate of the workspace, and which of the others it may import.
+/// Each crate of the workspace, and the others that it may import.
 const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("millm-proto", &[]),
     ("millm-kit", &["millm-proto"]),
@@ -45,12 +45,12 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("fake-hub", &[]),
 ];
 
-/// Outside crates that only these crates may import.
+/// Crates from outside that only these crates may import.
 const ONLY_IN: [(&str, &[&str]); 8] = [
     ("sqlx", &["millm-catalog"]),
     ("candle-core", &["millm-model", "millm-engine"]),
     ("clap", &["millm", "fake-hub"]),
-    // They run input that a stranger wrote: never in the server's own process.
+    // They run programs by strangers, which must not happen in the server's own process.
     ("tokenizers", &["millm-sandbox"]),
     ("minijinja", &["millm-sandbox"]),
     ("llguidance", &["millm-sandbox"]),
@@ -58,20 +58,20 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("rust-embed", &["millm-gateway"]),
 ];
 
-/// `model`, `engine` and `sandbox` know no protobuf, no HTTP, no SQL, no async.
+/// The crates that know no protobuf, no HTTP, no SQL and no async.
 const PURE: [&str; 3] = ["millm-model", "millm-engine", "millm-sandbox"];
 const IMPURE: [&str; 9] = ["prost", "tonic", "axum", "http", "hyper", "reqwest", "sqlx", "tokio", "futures"];
 
 const MAX_LINES: usize = 500;
 
-/// Source files that a folder may hold, tests beside the code aside.
+/// The most source files in a folder, without tests beside the code.
 const MAX_FILES: usize = 15;
 
-/// Folders of peers: each file is one more of the same kind, and none needs another to be understood.
+/// Folders of peers: their files are alike, and none needs another to be understood.
 const PEERS: [&str; 3] =
     ["services/engine/tests/engine", "services/millm/src/commands", "services/model/src/arch/families"];
 
-/// Names that files and folders had before they had the field's terms.
+/// Earlier names of files and folders, which the field's terms have replaced.
 const OLD_WORDS: [&str; 35] = [
     "adopt",
     "any_hub",
@@ -148,7 +148,7 @@ fn crates_import_only_what_they_may() {
     assert_eq!(dependencies.len(), MAY_IMPORT.len() + 1, "every crate has a rule");
 }
 
-/// A crate may import only crates that stand above it in the table: no arrow goes up.
+/// Checks that a crate may import only crates that are above it in the table.
 #[test]
 fn the_table_of_crates_has_no_upward_arrow() {
     for (place, (name, allowed)) in MAY_IMPORT.iter().enumerate() {
@@ -171,7 +171,7 @@ fn the_files_of_a_crate_form_no_circles() {
     assert!(wrong.is_empty(), "files that need each other:\n{}", wrong.join("\n"));
 }
 
-/// The `src` folder of each crate with a library or a program.
+/// Returns the `src` folder of each crate with a library or a program.
 fn crate_sources() -> Vec<PathBuf> {
     let mut manifests: Vec<_> =
         sources(&["toml"]).into_iter().filter(|path| path.ends_with("Cargo.toml")).collect();
@@ -180,7 +180,7 @@ fn crate_sources() -> Vec<PathBuf> {
     manifests.iter().map(|path| path.with_file_name("src")).collect()
 }
 
-/// Files below the root with one of these extensions, generated ones aside.
+/// Returns the files below the root with one of these extensions, except generated ones.
 fn sources(extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(&root(), extensions, &mut found);
@@ -202,12 +202,12 @@ fn walk(folder: &Path, extensions: &[&str], found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The Python client's stubs.
+/// Returns whether a file is one of the Python client's stubs.
 fn is_generated(name: &str) -> bool {
     name.ends_with("_pb2.py") || name.ends_with("_pb2_grpc.py")
 }
 
-/// The path below the root.
+/// Returns the path relative to the root.
 fn shown(path: &Path) -> String {
     path.strip_prefix(root()).unwrap_or(path).display().to_string()
 }
@@ -263,4 +263,14 @@ fn the_settings_table_of_the_readme_is_the_codes() {
         readme.contains(millm_kit::Settings::markdown().trim()),
         "README.md: replace the settings table by the output of `millm config --markdown`"
     );
+}
+
+#[test]
+fn the_family_in_contributing_is_the_codes() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).expect("CONTRIBUTING.md");
+    let code = root().join("services/model/src/arch/families/granite.rs");
+    let code = fs::read_to_string(code).expect("the file of Granite");
+    let start = code.find("pub(super) const GRANITE").expect("the constant of Granite");
+    let block = format!("```rust\n{}\n```\n", code[start..].trim_end());
+    assert!(page.contains(&block), "CONTRIBUTING.md: replace the family by the constant in granite.rs");
 }

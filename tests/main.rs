@@ -1,4 +1,4 @@
-//! Black-box tests: miLLM through the real binary, as a person or a program uses it; and the rules of the source tree.
+//! Black-box tests: miLLM through the real binary, as a user or a program uses it, and the rules of the source tree.
 
 mod architecture;
 mod harness;

@@ -38,7 +38,7 @@ impl JsonObject {
     ///
     /// # Errors
     ///
-    /// As [`JsonObject::read`].
+    /// The same as for [`JsonObject::read`].
     pub async fn read_optional(request: Request) -> Result<Self, Failure> {
         if is_json(&request) {
             let bytes = bytes(request).await?;
@@ -121,8 +121,8 @@ fn not_json() -> Failure {
     Failure::with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE, error)
 }
 
-/// What the values of a body may take in memory: a body of eight million digits and commas would be six hundred
-/// megabytes of numbers.
+/// The maximum memory of a body's parsed values. Eight million digits and commas, for example, would become six
+/// hundred megabytes of numbers.
 const MAX_VALUE_BYTES: usize = 64 << 20;
 
 /// Returns the bytes that JSON takes at most once it is parsed, counted from the marks outside its strings. The sizes are

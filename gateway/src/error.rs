@@ -17,7 +17,7 @@ use millm_api::{Error, openai::ErrorBody};
 use millm_kit::{Reason, RequestId, ServiceError, panics};
 use tonic::Status;
 
-/// When a request for a model that is not loaded may succeed.
+/// The time after which a request for a model that is not loaded may succeed.
 const RETRY_UNLOADED: Duration = Duration::from_secs(2);
 
 /// A service's error with the HTTP status it gets: the table's, but for what only HTTP knows (405, 413, 415, 431).
@@ -81,7 +81,7 @@ impl IntoResponse for Failure {
     }
 }
 
-/// How the caller reads errors.
+/// The protocol of a caller, which decides the form of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// OpenAI's REST API: `/v1`.

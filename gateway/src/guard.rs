@@ -1,4 +1,4 @@
-//! The check of Host and Origin. A page of another origin, or a name that somebody pointed at this address (DNS
+//! The check of Host and Origin. A page of another origin, or a foreign name that resolves to this address (DNS
 //! rebinding), must not reach a server that asks for no password.
 
 use std::{

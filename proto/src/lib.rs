@@ -2,28 +2,28 @@
 //! set that reflection serves. Nothing here is written by hand but names.
 #![allow(clippy::all, clippy::pedantic)]
 
-/// What models exist.
+/// The registry of models.
 pub mod catalog {
     pub mod v1 {
         tonic::include_proto!("millm.catalog.v1");
     }
 }
 
-/// Models on their way.
+/// Downloads of models.
 pub mod downloader {
     pub mod v1 {
         tonic::include_proto!("millm.downloader.v1");
     }
 }
 
-/// Models that run.
+/// Loaded models and generation.
 pub mod runtime {
     pub mod v1 {
         tonic::include_proto!("millm.runtime.v1");
     }
 }
 
-/// Models as people see them.
+/// Models with their status, for clients.
 pub mod gateway {
     pub mod v1 {
         tonic::include_proto!("millm.gateway.v1");

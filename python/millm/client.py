@@ -46,7 +46,7 @@ class Client:
         self._channel.close()
 
     def models(self, query: str = "") -> list[Model]:
-        """Returns the models of the catalogue.
+        """Returns the models of the catalog.
 
         Args:
             query: Only models whose name, repository or architecture contains this.
@@ -232,7 +232,7 @@ def _channel(address: str) -> grpc.Channel:
     url = urlsplit(address if "://" in address else f"http://{address}")
     if url.scheme not in ("http", "https") or not url.netloc:
         raise ValueError(f"{address} is not an address: expected http://host:port")
-    # A page of the catalogue has the configurations of its models.
+    # A page of the catalog has the configurations of its models.
     options = [("grpc.max_receive_message_length", 64 << 20)]
     if url.scheme == "https":
         return grpc.secure_channel(url.netloc, grpc.ssl_channel_credentials(), options)

@@ -17,7 +17,7 @@ def _word(enum: Any, number: int, prefix: str) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the server's catalogue."""
+    """A model of the server's catalog."""
 
     id: int
     #: The unique name that requests use.

@@ -1,7 +1,8 @@
-//! The files of a crate and which of them use each other, read from `mod`, `use` and `crate::`, `super::` paths.
+//! The files of a crate and their imports of each other, read from `mod`, `use` and `crate::`, `super::` paths.
 //!
-//! This is no Rust parser: comments, strings and test modules are cut out, and what remains is read as words. A name is
-//! followed through re-exports to the file that defines it, so that `pub use` in a `mod.rs` joins no two files.
+//! This is not a Rust parser: comments, strings and test modules are removed, and the rest is read as words. A name
+//! is followed through re-exports to the file that defines it, so a `pub use` in a `mod.rs` does not connect two
+//! files.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -9,21 +10,21 @@ use std::path::{Path, PathBuf};
 
 type Segments = Vec<String>;
 
-/// A name may be re-exported through so many modules.
+/// The most modules that a name may be re-exported through.
 const MAX_REEXPORTS: usize = 12;
 
 struct Module {
     file: PathBuf,
-    /// Of the crate's root itself: the root.
+    /// The index of the parent. The root is its own parent.
     parent: usize,
     children: BTreeMap<String, usize>,
-    /// Names that a `use` brings in, and their paths.
+    /// The names that `use` imports, and their paths.
     imports: BTreeMap<String, Segments>,
-    /// Modules of which everything is brought in.
+    /// The modules that `use` imports with `*`.
     globs: Vec<Segments>,
-    /// Every path that is used, re-exports aside.
+    /// Every path that is used, except re-exports.
     used: Vec<Segments>,
-    /// Names that the file defines.
+    /// The names that the file defines.
     items: BTreeSet<String>,
 }
 
@@ -31,7 +32,7 @@ struct Module {
 pub struct Crate(Vec<Module>);
 
 impl Crate {
-    /// Reads the crate whose `lib.rs` or `main.rs` lies in `source`.
+    /// Reads the crate whose `lib.rs` or `main.rs` is in `source`.
     pub fn read(source: &Path) -> Self {
         let root = ["lib.rs", "main.rs"].map(|name| source.join(name)).into_iter().find(|path| path.exists());
         let mut modules = Self(Vec::new());
@@ -39,7 +40,7 @@ impl Crate {
         modules
     }
 
-    /// The file's module with those below it.
+    /// Adds the file's module and those below it. Returns its index.
     fn add(&mut self, file: &Path, parent: usize) -> usize {
         let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         let mut reader = Reader::new(&text);
@@ -53,7 +54,7 @@ impl Crate {
         let below = if is_folder { folder.to_owned() } else { folder.join(stem) };
         for name in reader.children {
             let places = [below.join(format!("{name}.rs")), below.join(&name).join("mod.rs")];
-            // A module that stands in the file itself has no other.
+            // An inline module has no file.
             if let Some(file) = places.iter().find(|path| path.exists()) {
                 let child = self.add(file, index);
                 self.0[index].children.insert(name, child);
@@ -62,9 +63,9 @@ impl Crate {
         index
     }
 
-    /// Files that need each other, directly or through others: the shortest circle of each.
+    /// Returns the shortest circle of each group of files that need each other, directly or indirectly.
     ///
-    /// What a file takes from a module above it does not count: a module and the files below it are one thing.
+    /// A file may use items of the modules above it: a module and the files below it count as one unit.
     pub fn circles(&self) -> Vec<Vec<&Path>> {
         let edges: Vec<BTreeSet<usize>> = (0..self.0.len()).map(|module| self.needed_by(module)).collect();
         let mut seen = BTreeSet::new();
@@ -80,12 +81,12 @@ impl Crate {
         defined.filter(|other| !self.is_above(*other, module)).collect()
     }
 
-    /// Whether `above` is `module` or holds it.
+    /// Returns whether `above` is `module` or contains it.
     fn is_above(&self, above: usize, module: usize) -> bool {
         above == module || module != 0 && self.is_above(above, self.0[module].parent)
     }
 
-    /// The module that defines what `path` names in `module`; `None` for what comes from another crate.
+    /// Returns the module that defines the item of `path`, seen from `module`, or `None` for items of other crates.
     fn definition(&self, module: usize, path: &[String], reexports: usize) -> Option<usize> {
         let Some(reexports) = reexports.checked_sub(1) else { return Some(module) };
         let (mut at, mut rest) = (module, path);
@@ -101,7 +102,7 @@ impl Crate {
             name => {
                 let import = self.0[module].imports.get(name)?;
                 let whole = [import.as_slice(), &path[1..]].concat();
-                // `use serde::Deserialize` names no module of ours; nor does `use http;`.
+                // `use serde::Deserialize` names no module of this crate; nor does `use http;`.
                 return if whole == path { None } else { self.definition(module, &whole, reexports) };
             }
         }
@@ -122,7 +123,7 @@ impl Crate {
     }
 }
 
-/// From `start` back to it.
+/// Returns the shortest path from `start` back to it.
 fn shortest_circle(edges: &[BTreeSet<usize>], start: usize) -> Option<Vec<usize>> {
     let mut came_from = BTreeMap::new();
     let mut queue = VecDeque::from([start]);
@@ -145,7 +146,7 @@ fn shortest_circle(edges: &[BTreeSet<usize>], start: usize) -> Option<Vec<usize>
     None
 }
 
-/// Reads one file's words.
+/// Reads the words of one file.
 struct Reader<'a> {
     words: Vec<&'a str>,
     children: Vec<String>,
@@ -195,7 +196,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Behind the item that begins at `at`: its block or its semicolon.
+    /// Returns the position after the item that begins at `at`: after its block or its semicolon.
     fn end_of_item(&self, mut at: usize) -> usize {
         let mut depth = 0;
         while let Some(word) = self.words.get(at) {
@@ -215,7 +216,7 @@ impl<'a> Reader<'a> {
         at
     }
 
-    /// One tree of a `use`: `a::{b, c as d, e::*}`.
+    /// Reads a tree of a `use`: `a::{b, c as d, e::*}`.
     fn import(&mut self, words: &mut Words<'_>, before: &[String], is_public: bool) {
         let mut path = before.to_vec();
         let mut name = None;
@@ -227,7 +228,7 @@ impl<'a> Reader<'a> {
                         self.import(words, &path, is_public);
                     }
                     words.next();
-                    // The comma behind the braces is the outer tree's.
+                    // The comma after the braces belongs to the outer tree.
                     words.next_if_eq(&",");
                     return;
                 }
@@ -255,7 +256,7 @@ impl<'a> Reader<'a> {
         self.imports.insert(name.unwrap_or(last), path);
     }
 
-    /// A path in the code, `crate::a::b`, and where it ends.
+    /// Reads a path in the code, `crate::a::b`. Returns the position after it.
     fn path(&mut self, mut at: usize) -> usize {
         let mut path = vec![self.words[at].to_owned()];
         while self.words.get(at + 1) == Some(&"::")
@@ -275,7 +276,7 @@ fn is_name(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
-/// Names, `::` and single signs; neither comments nor the insides of strings.
+/// Splits a text into names, `::` and single characters, without comments and the contents of strings.
 fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = text;
@@ -319,7 +320,7 @@ fn string_length(text: &str) -> usize {
     text.len()
 }
 
-/// `r#"…"#`; of a raw name only the `r`.
+/// Returns the length of `r#"…"#`, or 1 for a raw name.
 fn raw_string_length(text: &str) -> usize {
     let hashes = text[1..].chars().take_while(|c| *c == '#').count();
     if !text[1 + hashes..].starts_with('"') {
@@ -329,7 +330,7 @@ fn raw_string_length(text: &str) -> usize {
     text[2 + hashes..].find(&end).map_or(text.len(), |at| 2 + hashes + at + end.len())
 }
 
-/// `'x'` and `'\n'`; of a lifetime only its mark.
+/// Returns the length of `'x'` or `'\n'`, or 1 for a lifetime.
 fn char_length(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1);
     match chars.next() {

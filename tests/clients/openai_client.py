@@ -157,13 +157,13 @@ def test_several_choices_count_their_prompt_once(client, model):
     assert four.usage.completion_tokens <= 16
 
 
-def test_guessing_ahead_changes_no_text(api, client, model):
+def test_speculative_decoding_changes_no_text(api, client, model):
     text = "Repeat: one two three four, one two three four, one two three four, one two"
     plain = chat(client, model, text, max_completion_tokens=60)
-    before = api.runtime("GetStatus").models[0].guessed_tokens
-    guessed = chat(client, model, text, max_completion_tokens=60, extra_body={"speculate": 8})
-    assert guessed.choices[0].message.content == plain.choices[0].message.content
-    assert api.runtime("GetStatus").models[0].guessed_tokens >= before
+    before = api.runtime("GetStatus").models[0].draft_tokens
+    speculative = chat(client, model, text, max_completion_tokens=60, extra_body={"speculate": 8})
+    assert speculative.choices[0].message.content == plain.choices[0].message.content
+    assert api.runtime("GetStatus").models[0].draft_tokens >= before
 
 
 def test_logit_bias_forbids_and_demands(client, model):

@@ -1,4 +1,5 @@
-//! A target's known inputs: files of `tests/fuzz/corpus/<target>`, and seeds that are made because they are large.
+//! The known inputs of a target: the files of `tests/fuzz/corpus/<target>`, and seeds that are computed because they
+//! are large.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,12 +28,12 @@ impl Corpus {
         &self.inputs
     }
 
-    /// Used for new ones from now on.
+    /// Adds an input as a base of later mutations.
     pub fn add(&mut self, input: Vec<u8>) {
         self.inputs.push(input);
     }
 
-    /// Writes an input down, named by its hash; where it lies.
+    /// Writes an input to a file that is named by its hash. Returns the path.
     pub fn save(&self, input: &[u8]) -> PathBuf {
         let hash = hex::encode(Sha256::digest(input));
         let path = self.folder.join(&hash[..16]);

@@ -1,10 +1,10 @@
-//! Changes of JSON that leave it JSON: parts are swapped, wrapped, repeated, and their numbers moved to an edge.
+//! Mutations of JSON that keep it JSON: parts are swapped, wrapped and repeated, and numbers are moved to extremes.
 
 use serde_json::{Map, Value};
 
 use crate::harness::Rng;
 
-/// Numbers at an edge, as JSON has them.
+/// Extreme numbers, as JSON.
 const NUMBERS: [&str; 16] = [
     "0",
     "-1",
@@ -38,7 +38,7 @@ const WRAPPERS: [&str; 10] = [
     "[]",
 ];
 
-/// `text` with one to three changes; None when it is not JSON. `other` lends its parts.
+/// Returns `text` with one to three mutations, or `None` if it is not JSON. `other` is a source of parts.
 pub fn mutated(rng: &mut Rng, text: &[u8], other: &[u8]) -> Option<Vec<u8>> {
     let mut value: Value = serde_json::from_slice(text).ok()?;
     let other: Value = serde_json::from_slice(other).unwrap_or(Value::Null);
@@ -53,7 +53,7 @@ fn below(rng: &mut Rng, end: usize) -> usize {
     rng.below(end as u64) as usize
 }
 
-/// How many parts there are, the whole included.
+/// Returns the number of parts, including the whole.
 fn count(value: &Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter().map(count).sum(),
@@ -62,7 +62,7 @@ fn count(value: &Value) -> usize {
     }
 }
 
-/// The n-th part, the whole first.
+/// Returns the n-th part; the whole comes first.
 fn nth(value: &mut Value, n: usize) -> &mut Value {
     if n == 0 {
         return value;
@@ -97,7 +97,7 @@ fn change(rng: &mut Rng, part: &mut Value, other: &Value) {
     }
 }
 
-/// Puts it into itself's kind, up to sixty times: much deeper JSON is read by nobody.
+/// Wraps a part in its own kind, up to sixty times. JSON readers refuse much deeper nesting.
 fn wrap(rng: &mut Rng, part: &mut Value) {
     let wrapper = WRAPPERS[below(rng, WRAPPERS.len())];
     for _ in 0..[1, 3, 30, 60][below(rng, 4)] {
@@ -115,7 +115,7 @@ fn object(key: &str, value: Value) -> Value {
     Value::Object(Map::from_iter([(key.to_owned(), value)]))
 }
 
-/// More of the same: items, members, letters.
+/// Repeats items, members or letters.
 fn repeat(rng: &mut Rng, part: &mut Value) {
     let most = [3, 30, 300, 3_000][below(rng, 4)];
     let times = 1 + below(rng, most);
@@ -135,7 +135,7 @@ fn repeat(rng: &mut Rng, part: &mut Value) {
     }
 }
 
-/// A member gets another's name.
+/// Gives a member the name of another.
 fn rename(rng: &mut Rng, part: &mut Value, other: &Value) {
     let (Value::Object(members), Value::Object(names)) = (part, other) else { return };
     if members.is_empty() || names.is_empty() {
@@ -149,7 +149,7 @@ fn rename(rng: &mut Rng, part: &mut Value, other: &Value) {
     }
 }
 
-/// Another of the same kind.
+/// Replaces a value by another of the same kind.
 fn vary(rng: &mut Rng, part: &mut Value) {
     const WORDS: [&str; 12] = [
         "",

@@ -1,4 +1,4 @@
-//! Whether what came back is right: a typed answer, in time, from a server that lives.
+//! The check of an answer: it must be typed and in time, and the server must still run.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,12 @@ use millm_proto::runtime::v1::GetStatusRequest;
 
 use crate::harness::{Judged, ProcessTree, Server, Verdict};
 
-/// A typed answer comes within this on a machine that has nothing else to do.
+/// The time within which a typed answer comes on an idle machine.
 const PROMISE: Duration = Duration::from_secs(5);
-/// Inputs that take this long are worth keeping.
+/// The time from which an input is slow enough to be kept.
 pub const SLOW: Duration = Duration::from_secs(1);
 
-/// What an input came to.
+/// The outcome of an input.
 #[derive(Debug)]
 pub struct Outcome {
     pub took: Duration,
@@ -21,9 +21,9 @@ pub struct Outcome {
 
 #[derive(Debug)]
 pub enum End {
-    /// Typed: inputs of one class are alike.
+    /// A typed answer. Inputs whose answers have the same class are alike.
     Typed(Verdict),
-    /// The answer is being generated: it is long, not late.
+    /// The answer is still being generated: it is long, not late.
     Generating,
     Wrong(String),
 }
@@ -37,7 +37,7 @@ impl Outcome {
         }
     }
 
-    /// The server told to come again.
+    /// Returns whether the server asked to repeat the request later.
     pub fn is_put_off(&self) -> bool {
         matches!(&self.end, End::Typed(verdict) if verdict.reason == Some(Reason::ServiceUnavailable))
     }
@@ -47,7 +47,7 @@ impl Outcome {
     }
 }
 
-/// Status, reason and the first words, without what is the input's own.
+/// Returns status, reason and the first words of an answer, without the parts that repeat the input.
 fn class(verdict: &Verdict) -> String {
     let Some(reason) = verdict.reason else { return "200".to_owned() };
     let is_plain = |word: &&str| word.chars().all(|c| c.is_ascii_alphabetic() || "-,.:_".contains(c));
@@ -55,7 +55,7 @@ fn class(verdict: &Verdict) -> String {
     format!("{} {} {} {}", verdict.status, reason.name(), verdict.field, words.join(" "))
 }
 
-/// Waits for an answer as long as is right, and looks at it and at the server.
+/// Waits for an answer up to the deadline, and checks the answer and the server.
 pub async fn judge(server: &Server, tree: &ProcessTree, asked: impl Future<Output = Judged>) -> Outcome {
     let (started, patience) = (Instant::now(), patience());
     let judged = tokio::time::timeout(patience, asked).await;
@@ -84,7 +84,7 @@ async fn is_generating(server: &Server) -> bool {
     status.models.iter().any(|model| model.running_requests > 0)
 }
 
-/// The client has left: so must its work. Bounded; the status is asked as it changes.
+/// Checks that the work ends after its client has disconnected. Polls the status up to the deadline.
 async fn gone(server: &Server) -> End {
     let started = Instant::now();
     while is_generating(server).await {
@@ -96,7 +96,7 @@ async fn gone(server: &Server) -> End {
     End::Generating
 }
 
-/// The promise, times as many as share a core.
+/// Returns the deadline: [`PROMISE`], multiplied by the load of each core.
 fn patience() -> Duration {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);

@@ -1,9 +1,9 @@
-//! Fuzz targets, each through the real server and its real boundary: whatever comes in, a typed answer comes back,
-//! the process stays the same, and memory does not grow.
+//! Fuzz targets, each through the real server and its real protocols: every input gets a typed answer, the process
+//! stays the same, and memory does not grow.
 //!
-//! `MILLM_FUZZ_SECONDS` says for how long each target mutates (60 unless set; 0 only replays the corpus),
-//! `MILLM_FUZZ_SAVE` that inputs with a new kind of answer, or a slow one, join the corpus. An input that fails joins
-//! it always: its path is printed. `MILLM_SEED` repeats a run.
+//! `MILLM_FUZZ_SECONDS` is the time for which each target mutates (60 unless set; 0 only replays the corpus). With
+//! `MILLM_FUZZ_SAVE`, inputs with a new kind of answer or a slow one join the corpus. An input that fails always
+//! joins it, and its path is printed. `MILLM_SEED` repeats a run.
 
 #[allow(dead_code, unused_imports, unused_macros, reason = "the scenarios use more of it")]
 #[path = "../harness/mod.rs"]

@@ -1,9 +1,9 @@
-//! Makes new inputs of known ones: damage that any file meets, and changes that keep a language's form.
+//! Mutations of known inputs: damage that fits any file, and changes that keep a language's form.
 
 use crate::harness::Rng;
 use crate::json_tree;
 
-/// Numbers at which sizes, counts and bounds go wrong.
+/// Numbers at which sizes, counts and bounds fail.
 const NUMBERS: [&str; 22] = [
     "0",
     "1",
@@ -29,18 +29,18 @@ const NUMBERS: [&str; 22] = [
     "1e-300",
 ];
 
-/// What a language is made of.
+/// The words of a language, for mutations.
 pub struct Language {
-    /// Words and signs of it.
+    /// Words and signs.
     pub words: &'static [&'static str],
-    /// What may be put around a part of it.
+    /// Texts that may surround a part.
     pub around: &'static [(&'static str, &'static str)],
 }
 
 pub struct Mutator {
     rng: Rng,
     language: &'static Language,
-    /// Longer inputs are cut.
+    /// The longest input. Longer ones are cut.
     most: usize,
 }
 
@@ -53,8 +53,8 @@ impl Mutator {
         self.rng.below(end as u64) as usize
     }
 
-    /// One to four changes of `input`; `other` is what it may be joined with. What is JSON mostly stays it: of what
-    /// is not, a server reads no more than the beginning. A line before it stays as it is.
+    /// Returns `input` with one to four mutations; `other` is a source of parts. JSON mostly stays JSON, because a
+    /// server reads only the beginning of anything else. A line before the JSON stays as it is.
     pub fn mutated(&mut self, input: &[u8], other: &[u8]) -> Vec<u8> {
         if self.below(4) > 0 {
             let (line, text) = input.split_at(json_begins(input));
@@ -89,7 +89,7 @@ impl Mutator {
         }
     }
 
-    /// Mostly short, sometimes long.
+    /// Returns a length, which is mostly short and sometimes long.
     fn length(&mut self) -> usize {
         let most = [4, 16, 64, 512, 8_192][self.below(5)];
         1 + self.below(most)
@@ -104,7 +104,7 @@ impl Mutator {
         }
     }
 
-    /// A number as a binary file has it.
+    /// Overwrites bytes with a number, as in a binary file.
     fn overwrite(&mut self, bytes: &mut [u8]) {
         if bytes.is_empty() {
             return;
@@ -115,7 +115,7 @@ impl Mutator {
         bytes[at..at + width].copy_from_slice(&number.to_le_bytes()[..width]);
     }
 
-    /// The beginning of one, the end of another.
+    /// Joins the beginning of one input and the end of another.
     fn join(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
         let (at, from) = (self.below(bytes.len() + 1), self.below(other.len() + 1));
         let to = (from + self.length()).min(other.len());
@@ -137,7 +137,7 @@ impl Mutator {
         bytes.splice(at..at, word.bytes());
     }
 
-    /// The word or number around a place becomes another.
+    /// Replaces the word or number at a position.
     fn replace_token(&mut self, bytes: &mut Vec<u8>, at: usize) {
         let within = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'$');
         let at = at.min(bytes.len());
@@ -149,7 +149,7 @@ impl Mutator {
         bytes.splice(start..end, word.bytes());
     }
 
-    /// Twice to twenty thousand times: small counts as often as large ones.
+    /// Returns a count from 2 to 20,000, small ones as often as large ones.
     fn times(&mut self) -> usize {
         let most = [3, 10, 100, 1_000, 20_000][self.below(5)];
         2 + self.below(most - 1)
@@ -175,7 +175,7 @@ impl Mutator {
     }
 }
 
-/// After the first line when that is a path.
+/// Returns the position of the JSON: after the first line if that is a path.
 fn json_begins(input: &[u8]) -> usize {
     let line = input.iter().position(|byte| *byte == b'\n').filter(|_| input.starts_with(b"/v1/"));
     line.map_or(0, |end| end + 1)

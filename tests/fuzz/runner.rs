@@ -11,27 +11,27 @@ use crate::judge::{End, Outcome, SLOW, judge};
 use crate::mutator::{Language, Mutator};
 use crate::smaller::smaller;
 
-/// What inputs a target takes, and how the server is asked with one.
+/// A kind of inputs, and the way to send one to the server.
 pub trait Target {
-    /// Its folder in the corpus.
+    /// The name of its folder in the corpus.
     const NAME: &'static str;
-    /// Longer inputs are cut.
+    /// The longest input. Longer ones are cut.
     const MOST: usize = 256 << 10;
     fn language() -> &'static Language;
-    /// Inputs that are too large to be files.
+    /// Returns inputs that are too large to be files.
     fn seeds() -> Vec<Vec<u8>>;
     async fn ask(server: &Server, input: &[u8]) -> Judged;
 }
 
-/// A run ends early after so many inputs that were wrong.
+/// The number of failed inputs after which a run ends.
 const ENOUGH: usize = 5;
-/// What a run may leave behind.
+/// The most memory by which the server may grow during a run.
 const LEFT_BEHIND: u64 = 64 << 20;
-/// Questions asked to make a wrong input smaller.
+/// The most requests that are sent to reduce a failed input.
 const TRIES: usize = 40;
-/// How often one that was told to come again does.
+/// The number of times that a request is repeated if the server asks for that.
 const CHANCES: usize = 3;
-/// An everyday question is asked after each so many inputs.
+/// The number of inputs between two ordinary questions.
 const OFTEN: u64 = 20;
 
 struct Run {
@@ -39,7 +39,7 @@ struct Run {
     tree: ProcessTree,
     before: u64,
     corpus: Corpus,
-    /// How often each class of answers came.
+    /// The number of answers of each class.
     seen: BTreeMap<String, u64>,
     asked: u64,
     slowest: Duration,
@@ -80,13 +80,13 @@ impl Run {
         self.server.load(TINY).await;
         self.tree = self.server.process_tree(Role::Runtime);
         everyday(&self.server).await.expect("a new server answers");
-        // The first file is an everyday one: what it leaves behind is not the fuzzing's.
+        // The first file is an ordinary input. The memory that it takes for good is not counted.
         let first = self.corpus.inputs()[0].clone();
         T::ask(&self.server, &first).await.expect("an everyday input gets a typed answer");
         self.before = self.tree.resident_bytes();
     }
 
-    /// Every known input, once.
+    /// Sends every known input once.
     async fn replay<T: Target>(&mut self) {
         for input in self.corpus.inputs().to_vec() {
             let outcome = self.once::<T>(&input).await;

@@ -1,7 +1,6 @@
-//! Makes an input smaller that is wrong, for people to read.
+//! Reduces an input that fails, so that a person can read it.
 
-/// What is left once no part can go: parts of each size are left out for as long as `is_wrong` says that it still is.
-/// At most `tries` questions.
+/// Leaves out parts of decreasing size as long as `is_wrong` holds for the rest. Calls it at most `tries` times.
 pub async fn smaller(input: &[u8], tries: usize, mut is_wrong: impl AsyncFnMut(&[u8]) -> bool) -> Vec<u8> {
     let (mut best, mut left) = (input.to_vec(), tries);
     let mut size = best.len() / 2;

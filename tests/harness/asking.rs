@@ -9,24 +9,24 @@ use serde_json::{Value, json};
 use super::verdict::{Judged, Verdict, judge_answer, judge_status};
 use super::{Server, grpc_web};
 
-/// What the tests call the trained model where it is their own.
+/// The name of the trained model in tests that register it themselves.
 pub const TINY: &str = "tiny";
 
 const CHAT: &str = "/v1/chat/completions";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Over REST.
+/// Sends a JSON request over REST.
 pub async fn post(server: &Server, path: &str, body: &Value) -> Judged {
     post_bytes(server, path, body.to_string().into_bytes()).await
 }
 
-/// Over REST, whether or not it is JSON.
+/// Sends a request over REST, with any bytes as its body.
 pub async fn post_bytes(server: &Server, path: &str, body: Vec<u8>) -> Judged {
     let sent = server.rest().send(path, body).await;
     judge_answer(&sent.map_err(|error| format!("{error:?}"))?)
 }
 
-/// Over gRPC: the text of the whole answer.
+/// Generates over gRPC. Returns the text of the whole answer.
 pub async fn generate(server: &Server, request: GenerateRequest) -> Judged {
     let mut stream = match server.runtime().generate(request).await {
         Ok(answer) => answer.into_inner(),
@@ -46,12 +46,12 @@ pub async fn generate(server: &Server, request: GenerateRequest) -> Judged {
     }
 }
 
-/// Over gRPC-web.
+/// Generates over gRPC-web.
 pub async fn generate_over_web(server: &Server, request: &GenerateRequest) -> Judged {
     grpc_web::generate(server.rest().client(), &server.url(), request).await
 }
 
-/// What anybody asks at any time.
+/// Asks an ordinary question, which must be answered at any time.
 pub async fn everyday(server: &Server) -> Result<(), String> {
     let body = json!({"model": TINY, "temperature": 0,
         "messages": [{"role": "user", "content": "What is the capital of Japan?"}]});
@@ -61,7 +61,7 @@ pub async fn everyday(server: &Server) -> Result<(), String> {
     if right { Ok(()) } else { Err(format!("an everyday question gets {verdict}")) }
 }
 
-/// A greedy generation of the trained model.
+/// Returns a request for a greedy generation of the trained model.
 pub fn greedy(prompt: Prompt, max_tokens: u32) -> GenerateRequest {
     GenerateRequest {
         model: TINY.to_owned(),

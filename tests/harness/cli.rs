@@ -1,4 +1,4 @@
-//! The command line, run as a person runs it.
+//! The command line, run as a user runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,7 +16,7 @@ pub struct Cli {
     environment: Vec<(String, String)>,
 }
 
-/// How a command ended.
+/// The end of a command.
 #[derive(Debug)]
 pub struct Outcome {
     pub code: i32,
@@ -25,13 +25,13 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Standard output; the command must have succeeded.
+    /// Returns standard output. The command must have succeeded.
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// Standard output's last line, as JSON.
+    /// Returns the last line of standard output, as JSON.
     pub fn json(&self) -> Value {
         let last = self.stdout.trim_end().lines().last().unwrap_or_default();
         serde_json::from_str(&self.stdout)

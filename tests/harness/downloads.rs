@@ -12,18 +12,19 @@ use millm_proto::downloader::v1::{
 use super::{Layout, Options, Server, is_final, within};
 
 impl Server {
-    /// One process on a hub, as it comes but for a stall that is noticed after a second.
+    /// Starts one process that uses a hub. A stalled download is noticed after a second; other settings are the
+    /// defaults.
     pub async fn quick(hub: &RunningHub) -> Self {
         Self::start(Layout::OneProcess, quick(hub.url())).await
     }
 
-    /// Starts a download; its id. It must be taken.
+    /// Starts a download, which must be accepted. Returns its id.
     pub async fn begin(&self, repo: &str, quantization: Quantization) -> i64 {
         let source = HubSource { repo_id: repo.to_owned(), ..HubSource::default() };
         self.start_pull(source, quantization).await.expect("the download starts").model_id
     }
 
-    /// Starts a download from a hub that is left alone for a while after it failed.
+    /// Starts a download from a hub whose circuit breaker may still be open. Waits until the download is accepted.
     pub async fn begin_when_back(&self, repo: &str, quantization: Quantization) -> i64 {
         let source = HubSource { repo_id: repo.to_owned(), ..HubSource::default() };
         within("the hub's next try", async {
@@ -35,14 +36,14 @@ impl Server {
                         assert_eq!(error.reason, Reason::HubUnavailable, "{error}");
                     }
                 }
-                // Nothing tells when the pause is over: it has to be asked.
+                // No event tells when the pause is over, so this polls.
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         })
         .await
     }
 
-    /// Why a download failed: at once, or in the end.
+    /// Returns the error of a download that fails, at its start or at its end.
     pub async fn refused(&self, source: HubSource, quantization: Quantization) -> ServiceError {
         match self.start_pull(source, quantization).await {
             Err(status) => ServiceError::from(&status),
@@ -50,14 +51,14 @@ impl Server {
         }
     }
 
-    /// Why a download that was taken failed.
+    /// Returns the error of a download that was accepted and then failed.
     pub async fn failed(&self, model_id: i64) -> ServiceError {
         let end = self.watch_until(model_id, is_final).await;
         assert_eq!(end.state(), State::Failed, "{end:?}");
         ServiceError::from_rpc(&end.error.expect("a reason"))
     }
 
-    /// Every word on a download to the last; none takes back what was said before.
+    /// Returns every state of a download up to the last. Checks that progress never goes back.
     pub async fn followed(&self, model_id: i64) -> Vec<Download> {
         let request = WatchDownloadRequest { name: format!("downloads/{model_id}") };
         within("the download", async {
@@ -86,7 +87,7 @@ impl Server {
     }
 }
 
-/// Settings that make waiting short.
+/// Returns settings with short waits.
 pub fn quick(hub: &str) -> Options {
     Options::with_hub(hub).set("MILLM_DOWNLOAD_STALL_TIMEOUT", "1").set("MILLM_HUB_PAUSE", "1")
 }

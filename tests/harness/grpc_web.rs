@@ -1,4 +1,4 @@
-//! gRPC-web as a browser speaks it: frames in a body, with the status in the last one.
+//! gRPC-web as in a browser: frames in a body, with the status in the last frame.
 
 use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse};
 use prost::Message;
@@ -9,22 +9,22 @@ use tonic::{Code, Status};
 use super::verdict::{Judged, Verdict, judge_status};
 
 const GENERATE: &str = "/millm.runtime.v1.RuntimeService/Generate";
-/// A frame that holds trailers.
+/// The flag of a frame with trailers.
 const TRAILERS: u8 = 0x80;
 
-/// A message with its frame's head: no compression, then the length.
+/// Returns a message in a frame: no compression, then the length.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("frames are small").to_be_bytes();
     [&[0], &length[..], message].concat()
 }
 
-/// Asks, and reads to the end.
+/// Generates, and reads the answer to its end.
 pub async fn generate(client: &Client, url: &str, request: &GenerateRequest) -> Judged {
     call(client, url, GENERATE, framed(&request.encode_to_vec())).await
 }
 
-/// Calls a method with a body as it stands, its frames included. A server that refuses a body before it has read it closes
-/// the connection, and in HTTP/1.1 the answer may be lost with it: then the call is made once more.
+/// Calls a method with any bytes as its body, frames included. A server that refuses a body before it has read it
+/// closes the connection, and in HTTP/1.1 the answer may be lost with it. Then the call is repeated once.
 pub async fn call(client: &Client, url: &str, path: &str, body: Vec<u8>) -> Judged {
     let send = async || {
         let request =
@@ -52,7 +52,7 @@ fn judge(status: &Status, text: &str) -> Judged {
     if status.code() == Code::Ok { Ok(Verdict::taken(text)) } else { judge_status(status) }
 }
 
-/// The text of all messages, and the trailers.
+/// Returns the text of all messages, and the trailers.
 fn frames(mut body: &[u8]) -> Result<(String, Option<HeaderMap>), String> {
     let (mut text, mut trailers) = (String::new(), None);
     while !body.is_empty() {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use super::fixture;
 use super::shards::sharded;
 
-/// The token that gated and private repositories let in.
+/// The token with access to gated and private repositories.
 pub const MEMBER: &str = "hf_blackboxmembertoken";
 
-/// One prompt of the tiny model with transformers' greedy answer.
+/// A prompt of the tiny model with transformers' greedy answer.
 #[derive(Debug, Deserialize)]
 pub struct Tiny {
     pub messages: Vec<Value>,
@@ -23,7 +23,7 @@ pub struct Tiny {
 }
 
 impl Tiny {
-    /// All nineteen.
+    /// Returns all nineteen prompts.
     pub fn references() -> Vec<Self> {
         let text = std::fs::read(fixture("tiny-millm/reference_greedy.json")).expect("it is there");
         serde_json::from_slice(&text).expect("it is what its README says")
@@ -41,7 +41,7 @@ pub enum Fixture {
     Tiny,
     /// `millm/tiny-gguf`: llama.cpp's files of it.
     TinyGguf,
-    /// `millm/changed`: the trained model with one tensor's bytes turned around.
+    /// `millm/changed`: the trained model with the rows of one tensor in reverse order.
     Changed,
     /// `acme/sharded`: the trained model in three files.
     Sharded,
@@ -49,25 +49,25 @@ pub enum Fixture {
     Gated,
     /// `acme/pickle`: weights in a pickle.
     Pickle,
-    /// `acme/mamba`: an architecture that nobody here knows.
+    /// `acme/mamba`: an architecture that miLLM does not support.
     Unsupported,
-    /// `acme/custom`: wants its own code to be run.
+    /// `acme/custom`: a model that asks for its own code.
     CustomCode,
     /// `acme/enormous`: larger than any disk.
     Enormous,
 }
 
-/// A hub with these repositories.
+/// Starts a hub with these repositories.
 pub fn hub(fixtures: &[Fixture]) -> RunningHub {
     builder(fixtures).start().expect("a hub needs two ports")
 }
 
-/// A hub with the trained model.
+/// Starts a hub with the trained model.
 pub fn model_hub() -> RunningHub {
     hub(&[Fixture::Tiny])
 }
 
-/// `acme/large`: a model of at least `mib` MiB in one file of random weights.
+/// Returns `acme/large`: a model of at least `mib` MiB in one file of random weights.
 pub fn large(mib: u64) -> RepoSpec {
     Shape::of_mib(1, mib).repo("acme/large", &fixture("tiny-millm")).expect("the tokenizer is there")
 }
@@ -104,7 +104,7 @@ fn repo(which: Fixture) -> RepoSpec {
     }
 }
 
-/// The trained model with other fields in its config, and no weights.
+/// Returns the trained model with other fields in its config, and without weights.
 fn without_weights(id: &str, fields: &Value) -> RepoSpec {
     let folder = fixture("tiny-millm");
     let mut spec = RepoSpec::new(id);
@@ -128,7 +128,7 @@ fn with_weights(id: &str, fields: &Value) -> RepoSpec {
     without_weights(id, fields).file("model.safetensors", weights.as_path())
 }
 
-/// The trained model with the rows of one tensor in reverse: the same sizes, the same header, another answer.
+/// Returns the trained model with the rows of one tensor in reverse: same sizes, same header, another answer.
 fn changed() -> RepoSpec {
     let mut bytes = std::fs::read(fixture("tiny-millm/model.safetensors")).expect("it is there");
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;

@@ -1,13 +1,14 @@
-//! Questions to the fake hub's log: which bytes of a file were sent, in which requests, and which twice.
+//! Questions to the fake hub's log: the bytes of a file that were sent, by which requests, and which of them twice.
 
 use fake_hub::{Host, LogEntry, RunningHub};
 
-/// What a request that breaks may have put on the line without our reading it: buffers of both sides.
+/// The bytes that the hub may have sent on a broken connection without the client reading them: the buffers of both
+/// sides.
 pub const ON_THE_LINE: u64 = 1 << 20;
-/// Headers of weights are looked at before a download begins.
+/// The bytes of weights' headers that are read before a download begins.
 pub const LOOKED_AT: u64 = 1 << 20;
 
-/// Requests for the bytes of a large file, in their order.
+/// Returns the requests for the bytes of a large file, in their order.
 pub fn fetches(hub: &RunningHub, file: &str) -> Vec<LogEntry> {
     let ending = format!("/{file}");
     let log = hub.log().into_iter();
@@ -15,7 +16,7 @@ pub fn fetches(hub: &RunningHub, file: &str) -> Vec<LogEntry> {
         .collect()
 }
 
-/// Requests that the hub itself was asked, by the end of their path.
+/// Returns the requests to the hub itself whose path has this ending.
 pub fn asked(hub: &RunningHub, ending: &str) -> Vec<LogEntry> {
     let log = hub.log().into_iter();
     log.filter(|entry| entry.host == Host::Hub && entry.path.ends_with(ending)).collect()
@@ -25,7 +26,7 @@ pub fn bytes_sent(entries: &[LogEntry]) -> u64 {
     entries.iter().map(|entry| entry.bytes_sent).sum()
 }
 
-/// Every byte of a file of `size` was sent, by answers that were of use: parts where parts were asked for.
+/// Checks that the answers together sent every byte of a file of `size` bytes.
 pub fn assert_covered(entries: &[LogEntry], size: u64) {
     let sent = |entry: &LogEntry| {
         let start = if entry.status == 206 { entry.range_start() } else { 0 };

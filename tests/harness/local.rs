@@ -1,4 +1,4 @@
-//! Local models, made of the trained one with changed files, and their way through a server.
+//! Local models, made from the trained model with changed files, and their use on a server.
 
 use std::path::{Path, PathBuf};
 
@@ -11,15 +11,15 @@ use tempfile::TempDir;
 use super::verdict::{Judged, Verdict, judge_outcome, judge_status};
 use super::{Server, fixture, is_final};
 
-/// A folder with the trained model, or what became of it.
+/// A folder with the trained model, possibly changed.
 pub struct LocalModel {
     folder: TempDir,
-    /// What is registered: the folder, or a GGUF file in it.
+    /// The path that is registered: the folder, or a GGUF file in it.
     path: PathBuf,
 }
 
 impl LocalModel {
-    /// The trained model as it was published.
+    /// Returns the trained model as published.
     pub fn tiny() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         for entry in std::fs::read_dir(fixture("tiny-millm")).expect("fixtures are readable").flatten() {
@@ -30,7 +30,7 @@ impl LocalModel {
         Self { path: folder.path().to_owned(), folder }
     }
 
-    /// One GGUF file with these bytes.
+    /// Returns a model of one GGUF file with these bytes.
     pub fn gguf(bytes: &[u8]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("model.gguf");
@@ -60,7 +60,8 @@ impl LocalModel {
 }
 
 impl Server {
-    /// Registers and loads a model on the command line: the first refusal, or the second command's success.
+    /// Registers and loads a model on the command line. Returns the first refusal, or the success of the second
+    /// command.
     pub async fn add_and_load_by_cli(&self, path: &Path, handle: &str) -> Judged {
         let path = path.to_str().expect("our paths are UTF-8");
         let added = judge_outcome(&self.cli().run(&["add", path, "--name", handle, "--json"]).await)?;
@@ -70,7 +71,7 @@ impl Server {
         judge_outcome(&self.cli().run(&["load", handle, "--json"]).await)
     }
 
-    /// The same over gRPC.
+    /// Does the same over gRPC.
     pub async fn add_and_load(&self, path: &Path, handle: &str) -> Judged {
         match self.try_add(path, handle).await {
             Ok(()) => self.try_load(handle).await,
@@ -114,7 +115,7 @@ impl Server {
         }
     }
 
-    /// Unloads a model and forgets it, whatever state it is in.
+    /// Unloads a model and removes it, in any state.
     pub async fn remove_local(&self, handle: &str) -> Result<(), String> {
         let request = UnloadModelRequest { model: handle.to_owned(), ..UnloadModelRequest::default() };
         if let Ok(answer) = self.runtime().unload_model(request).await {

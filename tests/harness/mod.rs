@@ -32,17 +32,17 @@ pub use rng::{Rng, number_from};
 pub use server::{Layout, Options, Role, Server, is_final};
 pub use verdict::{Judged, Verdict, judge_status};
 
-/// Longer than anything takes on a slow machine: what comes later is a hang.
+/// The deadline of every wait. It is longer than anything takes on a slow machine, so reaching it means a hang.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A file or folder of `tests/fixtures`.
+/// Returns the path of a file or folder in `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(name);
     assert!(path.exists(), "{} is missing", path.display());
     path
 }
 
-/// The value of `future`, which must come before the deadline.
+/// Returns the output of `future`, and panics at the deadline.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
@@ -50,7 +50,7 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Runs scenarios in both layouts: each is an `async fn(Layout)` of the module that calls this.
+/// Runs scenarios in both layouts. Each is an `async fn(Layout)` of the calling module.
 macro_rules! in_both_layouts {
     ($($scenario:ident),+ $(,)?) => {
         mod one_process {

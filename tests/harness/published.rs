@@ -1,4 +1,4 @@
-//! The files that a hub publishes, asked over HTTP so that any hub will do, to compare a model on disk with.
+//! The files that a hub publishes, read over HTTP so that any hub will do, for comparison with a model on disk.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,13 +48,14 @@ impl Published {
         self.0[path].size
     }
 
-    /// The published file of a name, or of a size: the one file of weights may have got a name of ours.
+    /// Returns the published file with this name, or with this size: the only file of weights may have another name
+    /// on disk.
     fn counterpart(&self, path: &str, size: u64) -> &PublishedFile {
         let renamed = || self.0.values().find(|file| file.size == size);
         self.0.get(path).or_else(renamed).unwrap_or_else(|| panic!("{path} was never published"))
     }
 
-    /// The model's files are these, byte for byte, and all that its folder holds beside our own note.
+    /// Checks that the model's folder holds exactly these files, byte for byte, beside miLLM's own manifest.
     pub fn assert_kept(&self, model: &Model) {
         let folder = Path::new(&model.storage_path);
         assert!(!model.files.is_empty(), "{model:?}");
@@ -76,7 +77,7 @@ impl Published {
     }
 }
 
-/// Regular files below a folder; none when there is no folder.
+/// Returns the regular files below a folder, or none if the folder does not exist.
 pub fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut files = Vec::new();

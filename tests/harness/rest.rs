@@ -1,4 +1,4 @@
-//! REST as a program speaks it: JSON in, status and JSON out.
+//! A REST client: JSON in, status and JSON out.
 
 use std::sync::Once;
 
@@ -14,23 +14,23 @@ pub struct Rest {
     url: String,
 }
 
-/// What came back.
+/// An HTTP answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
-    /// Null when the body is not JSON.
+    /// The body as JSON; null if it is not JSON.
     pub json: Value,
     pub text: String,
 }
 
 impl Answer {
-    /// `data` of the management API's envelope; the call must have succeeded.
+    /// Returns `data` of the management API's envelope. The call must have succeeded.
     pub fn data(self) -> Value {
         assert!(self.status == 200 && self.json["success"] == true, "{} {}", self.status, self.text);
         self.json["data"].clone()
     }
 
-    /// The error's code: of the management API's envelope, or of OpenAI's body.
+    /// Returns the error's code: of the management API's envelope, or of OpenAI's body.
     pub fn code(&self) -> &str {
         self.json["error"]["code"].as_str().unwrap_or_default()
     }
@@ -50,7 +50,7 @@ impl Rest {
         Self { client, url: url.to_owned() }
     }
 
-    /// Whether `/readyz` says yes.
+    /// Returns whether `/readyz` reports that the server is ready.
     pub async fn ready(&self) -> bool {
         let answer = self.client.get(format!("{}/readyz", self.url)).send().await;
         answer.is_ok_and(|answer| answer.status() == 200)
@@ -76,12 +76,12 @@ impl Rest {
         self.call(Method::GET, path, None, headers).await
     }
 
-    /// A body that is not to be waited for.
+    /// Sends a request and returns without waiting for the body.
     pub async fn open(&self, path: &str, body: &Value) -> Response {
         self.client.post(format!("{}{path}", self.url)).json(body).send().await.expect("an answer")
     }
 
-    /// A body as it stands. An error is a connection that broke.
+    /// Sends any bytes as a body. An error is a broken connection.
     pub async fn send(&self, path: &str, body: Vec<u8>) -> Result<Answer, reqwest::Error> {
         let request = self.client.post(format!("{}{path}", self.url));
         let answer = request.header("content-type", "application/json").body(body).send().await?;
@@ -115,7 +115,7 @@ impl Rest {
         Answer { status, json, text }
     }
 
-    /// The text that follows a prompt of token ids, greedily.
+    /// Returns the greedy continuation of a prompt of token ids.
     pub async fn greedy(&self, model: &str, prompt: &Value, max_tokens: u32) -> String {
         let body = serde_json::json!({
             "model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0,
@@ -125,7 +125,7 @@ impl Rest {
         answer.json["choices"][0]["text"].as_str().expect("a text").to_owned()
     }
 
-    /// The answer to one question, greedily.
+    /// Returns the greedy answer to a question.
     pub async fn chat(&self, model: &str, question: &str) -> String {
         let body = serde_json::json!({
             "model": model, "temperature": 0, "messages": [{ "role": "user", "content": question }],

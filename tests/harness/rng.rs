@@ -11,7 +11,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// Returns the seed of MILLM_SEED, else another one in each run, and prints it, so that a failing test shows it.
+    /// Returns the seed of MILLM_SEED, or else a new one, and prints it, so that a failing test shows it.
     pub fn seed() -> u64 {
         let now =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;

@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::process::{Launch, Process};
 use super::{Cli, DEADLINE, ProcessTree, Rest, within};
 
-/// How the roles are spread.
+/// The distribution of roles over processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     OneProcess,
@@ -52,14 +52,14 @@ impl Role {
     }
 }
 
-/// What differs from a server as it comes.
+/// The differences from the default configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// HF_ENDPOINT; nowhere unless set.
+    /// HF_ENDPOINT. The default is an address that refuses connections.
     pub hub: String,
-    /// Further variables.
+    /// Further environment variables.
     pub environment: Vec<(String, String)>,
-    /// A command that runs the one that follows it, such as `unshare`.
+    /// A command that runs the command that follows it, such as `unshare`.
     pub inside: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ impl Options {
     }
 }
 
-/// The server. Its processes end with it, its files are removed.
+/// A server. Dropping it ends its processes and removes its files.
 pub struct Server {
     layout: Layout,
     launches: BTreeMap<Role, Launch>,
@@ -87,7 +87,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it is ready.
+    /// Starts a server and waits until it is ready.
     pub async fn start(layout: Layout, options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports = free_ports();
@@ -107,29 +107,29 @@ impl Server {
         server
     }
 
-    /// The gateway's address.
+    /// Returns the gateway's address.
     pub fn url(&self) -> String {
         address(self.ports[&Role::Gateway])
     }
 
-    /// MODEL_CACHE_DIR.
+    /// Returns the folder of MODEL_CACHE_DIR.
     pub fn models_folder(&self) -> PathBuf {
         self.folder.path().join("models")
     }
 
-    /// How a path that the server sees in a place of its own is reached from here.
+    /// Translates a path of the server's own mount namespace into one of this process.
     pub fn outside(&self, path: &Path) -> PathBuf {
         let process = self.processes.values().next().expect("there is one");
         let root = PathBuf::from(format!("/proc/{}/root", process.id()));
         root.join(path.strip_prefix("/").expect("it is absolute"))
     }
 
-    /// Everything that it wrote lies below: models, database, logs.
+    /// Returns the folder of everything that the server writes: models, database, logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where a model is on its way.
+    /// Returns the folder of a model that is being downloaded.
     pub fn incoming(&self, model_id: i64) -> PathBuf {
         let folder = self.models_folder().join("huggingface");
         let begin = format!(".incoming-{model_id}-");
@@ -159,44 +159,44 @@ impl Server {
         RuntimeServiceClient::new(self.channel.clone())
     }
 
-    /// The process of a role and what descends from it.
+    /// Returns the process of a role and its descendants.
     pub fn process_tree(&self, role: Role) -> ProcessTree {
         ProcessTree::of(self.processes[&self.home_of(role)].id())
     }
 
-    /// The command lines of all processes.
+    /// Returns the command lines of all processes.
     pub fn command_lines(&self) -> String {
         self.processes.values().map(Process::command_line).collect()
     }
 
-    /// What all processes have logged.
+    /// Returns the logs of all processes.
     pub fn log(&self) -> String {
         self.processes.values().map(Process::log).collect()
     }
 
-    /// SIGKILL to the process of a role: to the only one, when there is one.
+    /// Sends SIGKILL to the process of a role, which may be the only process.
     pub async fn kill(&mut self, role: Role) {
         self.process(role).kill().await;
     }
 
-    /// SIGKILL to all.
+    /// Sends SIGKILL to all processes.
     pub async fn kill_all(&mut self) {
         for process in self.processes.values_mut() {
             process.kill().await;
         }
     }
 
-    /// SIGTERM to the process of a role, without waiting for its end.
+    /// Sends SIGTERM to the process of a role, without waiting for its end.
     pub fn begin_to_stop(&mut self, role: Role) {
         self.process(role).terminate();
     }
 
-    /// The exit code of the process of a role, once it has ended.
+    /// Waits until the process of a role has ended, and returns its exit code.
     pub async fn ended(&mut self, role: Role) -> Option<i32> {
         self.process(role).ended().await.code()
     }
 
-    /// Starts a role that has ended again, at its address, and waits until all are ready.
+    /// Starts a role that has ended, at the same address, and waits until all are ready.
     pub async fn restart(&mut self, role: Role) {
         let role = self.home_of(role);
         let process = Process::start(&self.launches[&role]);
@@ -224,7 +224,7 @@ impl Server {
         self.processes.get_mut(&role).expect("every role has a home")
     }
 
-    /// Every process listens, and the gateway says that all is well.
+    /// Waits until every process listens and the gateway reports that all services are ready.
     async fn ready(&mut self) {
         let started = std::time::Instant::now();
         loop {
@@ -235,7 +235,7 @@ impl Server {
                 return;
             }
             assert!(started.elapsed() < DEADLINE, "not ready in time:\n{}", self.log());
-            // Nothing outside a process tells when it is ready: it has to be asked.
+            // No event tells when a process is ready, so this polls.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -249,7 +249,7 @@ impl Server {
         self.rest.ready().await
     }
 
-    /// Starts a download from the hub; its first state.
+    /// Starts a download from the hub. Returns its first state.
     pub async fn start_pull(
         &self,
         source: HubSource,
@@ -263,7 +263,7 @@ impl Server {
         Ok(self.downloader().start_download(request).await?.into_inner())
     }
 
-    /// Watches a download until `wanted` says so; that state.
+    /// Watches a download until `wanted` holds. Returns that state.
     pub async fn watch_until(&self, model_id: i64, wanted: impl Fn(&Download) -> bool) -> Download {
         let request = WatchDownloadRequest { name: format!("downloads/{model_id}") };
         within("the download", async {
@@ -280,14 +280,14 @@ impl Server {
         .await
     }
 
-    /// A model from the hub, arrived.
+    /// Downloads a model from the hub and waits for its end.
     pub async fn pull(&self, repo: &str, quantization: Quantization) -> Model {
         let source = HubSource { repo_id: repo.to_owned(), ..HubSource::default() };
         let started = self.start_pull(source, quantization).await.expect("the download starts");
         self.arrived(started.model_id).await
     }
 
-    /// A local model, registered.
+    /// Registers a local model and waits for its end.
     pub async fn add(&self, path: &Path, handle: &str) -> Model {
         let request = StartDownloadRequest {
             source: Some(Source::LocalPath(path.to_str().expect("our paths are UTF-8").to_owned())),
@@ -298,18 +298,18 @@ impl Server {
         self.arrived(started.model_id).await
     }
 
-    /// The model once its download has succeeded.
+    /// Returns the model once its download has succeeded.
     pub async fn arrived(&self, model_id: i64) -> Model {
         let end = self.watch_until(model_id, is_final).await;
         assert_eq!(end.state(), download::State::Succeeded, "{:?}", end.error);
-        self.model(&model_id.to_string()).await.expect("it is in the catalogue")
+        self.model(&model_id.to_string()).await.expect("it is in the catalog")
     }
 
     pub async fn model(&self, name: &str) -> Result<Model, Status> {
         Ok(self.catalog().get_model(GetModelRequest { name: name.to_owned() }).await?.into_inner())
     }
 
-    /// Loads a model; the last word on it.
+    /// Loads a model. Returns the last state of the load.
     pub async fn load(&self, model: &str) -> LoadProgress {
         let request = LoadModelRequest { model: model.to_owned(), ..LoadModelRequest::default() };
         within("loading", async {
@@ -355,14 +355,14 @@ impl Server {
         .await
     }
 
-    /// The loaded model as the runtime sees it.
+    /// Returns the loaded model in the Runtime's view.
     pub async fn loaded(&self) -> Option<LoadedModel> {
         let status = self.runtime().get_status(GetStatusRequest {}).await.expect("a status").into_inner();
         status.models.into_iter().find(|model| model.state() == LoadState::Loaded)
     }
 }
 
-/// Whether a download will not change any more.
+/// Returns whether a download has ended.
 pub fn is_final(download: &Download) -> bool {
     use download::State::{Cancelled, Failed, Succeeded};
     matches!(download.state(), Succeeded | Failed | Cancelled)
@@ -376,7 +376,7 @@ fn channel(port: u16) -> Channel {
     Endpoint::from_shared(address(port)).expect("an address").connect_lazy()
 }
 
-/// Free a moment ago. All are taken before any is given back, so they differ.
+/// Returns ports that were free a moment ago. All are bound before any is released, so they differ.
 fn free_ports() -> BTreeMap<Role, u16> {
     let taken =
         Role::ALL.map(|role| (role, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")));

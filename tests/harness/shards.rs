@@ -1,11 +1,11 @@
-//! Splits a model's weights into shards with an index, as large models on the hub are.
+//! Splits a model's weights into shards with an index, like large models on the hub.
 
 use fake_hub::{Content, RepoSpec};
 use serde_json::{Map, Value, json};
 
 use super::fixture;
 
-/// `id` with the trained model's tensors spread over `count` files.
+/// Returns the trained model as `id`, with its tensors in `count` files.
 pub fn sharded(mut spec: RepoSpec, count: usize) -> RepoSpec {
     let bytes = std::fs::read(fixture("tiny-millm/model.safetensors")).expect("it is there");
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;

@@ -12,16 +12,16 @@ use super::rest::Answer;
 /// A typed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// None: it was taken.
+    /// The reason of a refusal; `None` for success.
     pub reason: Option<Reason>,
     pub status: u16,
     /// `details.field` of a refusal.
     pub field: String,
-    /// Why it was refused; of what was taken, the text.
+    /// The message of a refusal, or the text of an answer.
     pub message: String,
 }
 
-/// What came back is no typed answer: what it is instead.
+/// A typed answer, or a description of an answer that is not typed.
 pub type Judged = Result<Verdict, String>;
 
 impl Verdict {
@@ -55,8 +55,8 @@ impl From<&ServiceError> for Verdict {
     }
 }
 
-/// A gRPC status. A message that cannot be read has a code and no details (`kit::decode_errors`); whatever else has none comes
-/// from no service of ours: a connection that broke.
+/// Judges a gRPC status. Only a message that cannot be decoded has a code without details (`kit::decode_errors`). Any
+/// other status without details comes from a broken connection.
 pub fn judge_status(status: &Status) -> Judged {
     let may_be_bare = [Code::Unimplemented, Code::InvalidArgument, Code::ResourceExhausted];
     if status.details().is_empty() && !may_be_bare.contains(&status.code()) {
@@ -65,7 +65,7 @@ pub fn judge_status(status: &Status) -> Judged {
     Ok(Verdict::from(&ServiceError::from(status)))
 }
 
-/// A REST answer of the OpenAI API or the management API, or a stream of events.
+/// Judges a REST answer of the OpenAI API or the management API, or a stream of events.
 pub fn judge_answer(answer: &Answer) -> Judged {
     if answer.status == 200 {
         return if answer.json.is_null() { judge_events(&answer.text) } else { Ok(taken(&answer.json)) };
@@ -74,7 +74,7 @@ pub fn judge_answer(answer: &Answer) -> Judged {
     Ok(Verdict { status: answer.status, ..error })
 }
 
-/// Events until `[DONE]`, or until the error that ended them.
+/// Judges events up to `[DONE]`, or up to the error that ended them.
 pub fn judge_events(text: &str) -> Judged {
     let mut said = String::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("data: ")) {
@@ -90,7 +90,7 @@ pub fn judge_events(text: &str) -> Judged {
     Err(format!("a stream without an end: {}", shown(text)))
 }
 
-/// A command's end: `--json` says why it failed.
+/// Judges the end of a command. `--json` has the reason of its failure.
 pub fn judge_outcome(outcome: &Outcome) -> Judged {
     if outcome.code == 0 {
         return Ok(Verdict::taken(""));
@@ -100,7 +100,8 @@ pub fn judge_outcome(outcome: &Outcome) -> Judged {
     error_of(&json).ok_or_else(|| format!("exit code {}: {}{}", outcome.code, outcome.stdout, outcome.stderr))
 }
 
-/// OpenAI's body or the envelope: `{"error": {"code", "message", "param" or "details": {"field"}}}`.
+/// Parses an error of OpenAI's form or of the envelope: `{"error": {"code", "message", "param" or "details":
+/// {"field"}}}`.
 fn error_of(body: &Value) -> Option<Verdict> {
     let error = &body["error"];
     let reason = Reason::from_name(&error["code"].as_str()?.to_ascii_uppercase())?;
@@ -113,7 +114,7 @@ fn taken(body: &Value) -> Verdict {
     Verdict::taken(text_of(body))
 }
 
-/// The first choice's text, of a whole answer or an event.
+/// Returns the text of the first choice, of a whole answer or of an event.
 fn text_of(body: &Value) -> &str {
     let choice = &body["choices"][0];
     let places = ["/text", "/message/content", "/delta/content", "/message/tool_calls/0/function/arguments"];

@@ -1,5 +1,4 @@
-//! GGUF files (ggml/docs/gguf.md), written and rewritten: hostile headers, and the trained model with another
-//! template in its metadata.
+//! GGUF files (ggml/docs/gguf.md): hostile headers, and the trained model with another template in its metadata.
 
 use crate::harness::fixture;
 
@@ -7,17 +6,17 @@ const TEMPLATE: &str = "tokenizer.chat_template";
 const UINT32: u32 = 4;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
-/// Where data begins, unless `general.alignment` says otherwise.
+/// The alignment of the data, unless `general.alignment` says otherwise.
 const ALIGNMENT: usize = 32;
 
-/// The smallest of the fixtures: header, then data.
+/// Returns the header and the data of the smallest fixture.
 pub fn tiny() -> (Vec<u8>, Vec<u8>) {
     let bytes = std::fs::read(fixture("tiny-millm-gguf/tiny-Q2_K.gguf")).expect("it is there");
     let end = Reader { bytes: &bytes, at: 0 }.header_end().next_multiple_of(ALIGNMENT);
     (bytes[..end].to_vec(), bytes[end..].to_vec())
 }
 
-/// The trained model with another chat template.
+/// Returns the trained model with another chat template.
 pub fn tiny_with_template(template: &str) -> Vec<u8> {
     let (header, data) = tiny();
     let mut reader = Reader { bytes: &header, at: 0 };
@@ -55,7 +54,7 @@ pub fn keys(n: u64) -> Vec<u8> {
     bytes
 }
 
-/// One key whose value is an array of an array of an array.
+/// Returns a header with one key, whose value is an array of arrays of arrays.
 pub fn nested_arrays(depth: usize) -> Vec<u8> {
     let mut bytes = head(0, 1);
     bytes.extend(text("deep"));
@@ -66,7 +65,7 @@ pub fn nested_arrays(depth: usize) -> Vec<u8> {
     bytes
 }
 
-/// One key whose array says that it has so many numbers.
+/// Returns a header with one key, whose array announces this many numbers.
 pub fn counted(n: u64) -> Vec<u8> {
     let mut bytes = head(0, 1);
     bytes.extend(text("long"));
@@ -84,7 +83,7 @@ fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat()
 }
 
-/// Reads a file that is known to be good.
+/// Reads a file that is known to be valid.
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -104,7 +103,7 @@ impl Reader<'_> {
         std::str::from_utf8(&self.bytes[self.at - length..self.at]).expect("names are UTF-8")
     }
 
-    /// The number at a place of the head.
+    /// Returns the number at a position of the header.
     fn count(&self, at: usize) -> u64 {
         Reader { bytes: self.bytes, at }.number(8)
     }
@@ -124,7 +123,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Where the keys end, and where the template's value lies.
+    /// Returns the end of the keys, and the range of the template's value.
     fn template(&mut self) -> (usize, std::ops::Range<usize>) {
         let keys = self.count(16);
         self.at = 24;
@@ -141,7 +140,7 @@ impl Reader<'_> {
         (self.at, found.expect("the fixture has a template"))
     }
 
-    /// Where the tensors' descriptions end.
+    /// Returns the end of the tensors' descriptions.
     fn tensors(&mut self, n: u64) -> usize {
         for _ in 0..n {
             let _ = self.text();

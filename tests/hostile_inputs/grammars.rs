@@ -2,7 +2,7 @@
 
 use super::{Named, repeated};
 
-/// In the syntax of Rust's regex crate.
+/// Returns regular expressions in the syntax of Rust's regex crate.
 pub fn regexes() -> Vec<Named<String>> {
     let words: Vec<String> = (0..20_000).map(|n| format!("word{n}")).collect();
     vec![
@@ -21,7 +21,7 @@ pub fn regexes() -> Vec<Named<String>> {
     ]
 }
 
-/// In llguidance's variant.
+/// Returns grammars in llguidance's variant of Lark.
 pub fn larks() -> Vec<Named<String>> {
     let minimum = r#"{"type": "integer", "minimum": -9223372036854775808, "maximum": -9223372036854775808}"#;
     vec![
@@ -51,7 +51,7 @@ pub fn larks() -> Vec<Named<String>> {
     ]
 }
 
-/// `r0: r1`, and so on.
+/// Returns `n` rules, each of which is the next: `r0: r1`, and so on.
 pub fn rules(n: usize) -> String {
     let links = repeated(n, |i| format!("r{i}: r{}\n", i + 1));
     format!("start: r0\n{links}r{n}: \"a\"\n")
@@ -72,7 +72,7 @@ fn doubling_rules(n: usize) -> String {
     format!("start: r0\n{links}r{n}: \"a\"\n")
 }
 
-/// Texts that hold every letter: the automaton has a state for each set of them.
+/// Returns an expression for texts that have every letter. Its automaton has a state for each set of letters.
 fn intersection(n: usize) -> String {
     let parts: Vec<String> =
         (0..n).map(|i| format!("/.*{}.*{i}.*/", char::from(b'a' + (i % 26) as u8))).collect();

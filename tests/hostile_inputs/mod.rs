@@ -1,5 +1,5 @@
-//! Inputs that are too much: the smallest that end or stop a server without a sandbox, and their siblings. The
-//! scenarios ask a server with them, the fuzz targets begin with them.
+//! Inputs that are too much: the smallest that end or stop a server without a sandbox, and variants of them. The
+//! scenarios send them to a server, and the fuzz targets begin with them.
 
 pub mod gguf;
 pub mod grammars;
@@ -9,10 +9,10 @@ pub mod templates;
 pub mod tokenizers;
 pub mod weights;
 
-/// A name for people and the input itself.
+/// An input with its name.
 pub type Named<T> = (&'static str, T);
 
-/// `n` texts, one after the other.
+/// Returns `n` texts in a row.
 fn repeated(n: usize, text: impl Fn(usize) -> String) -> String {
     (0..n).map(text).collect()
 }

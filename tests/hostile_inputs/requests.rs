@@ -1,15 +1,15 @@
-//! Requests that are too much without a grammar: prompts, messages, tools, and how much of an answer is asked for.
+//! Hostile requests without a grammar: prompts, messages, tools, and the amount of output.
 
 use serde_json::{Value, json};
 
 use super::Named;
 
-/// A body without its model, and the field that a refusal may name beside `model`.
+/// A body without its model, and the field, beside `model`, that a refusal may name.
 pub struct Request {
     pub path: &'static str,
     pub body: Value,
     pub field: &'static str,
-    /// More than the context holds: it is not taken, whatever the limits are.
+    /// More than the context holds. It is refused under any limits.
     pub is_too_long: bool,
 }
 
@@ -69,13 +69,13 @@ fn chats() -> Vec<Named<Request>> {
     ]
 }
 
-/// Sixteen choices, each as long as the context, each token with twenty others.
+/// Returns a request for sixteen answers as long as the context, with twenty alternatives for each token.
 pub fn many_choices() -> Value {
     json!({"messages": [{"role": "user", "content": "Hello!"}], "n": 16, "logprobs": true, "top_logprobs": 20,
         "max_tokens": 2_000, "ignore_eos": true})
 }
 
-/// A tool whose arguments have this schema.
+/// Returns a tool whose arguments have this schema.
 pub fn tool(schema: &Value) -> Value {
     json!({"type": "function", "function": {"name": "f", "parameters": schema}})
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::Named;
 
-/// Each alone is a whole request's constraint.
+/// Returns schemas, each of which is the constraint of one request.
 pub fn all() -> Vec<Named<Value>> {
     let mut all = numbers();
     all.extend(chains());
@@ -13,7 +13,7 @@ pub fn all() -> Vec<Named<Value>> {
     all
 }
 
-/// Where integers end, and where their multiples get long.
+/// Returns schemas with extreme integers, and with multiples that are long.
 pub fn numbers() -> Vec<Named<Value>> {
     let (least, most) = (i64::MIN, i64::MAX);
     vec![
@@ -34,7 +34,7 @@ pub fn numbers() -> Vec<Named<Value>> {
     ]
 }
 
-/// Definitions of which each refers to the next.
+/// Returns chains of definitions, each of which refers to the next.
 pub fn chains() -> Vec<Named<Value>> {
     vec![
         ("650 $refs", chain(650, |next| next)),
@@ -67,7 +67,7 @@ pub fn chains() -> Vec<Named<Value>> {
     ]
 }
 
-/// `n` definitions, each made of a reference to the next.
+/// Returns `n` definitions, each of which contains a reference to the next.
 pub fn chain(n: usize, link: impl Fn(Value) -> Value) -> Value {
     let mut definitions = Map::new();
     for i in 0..n {
@@ -77,7 +77,7 @@ pub fn chain(n: usize, link: impl Fn(Value) -> Value) -> Value {
     json!({"$ref": "#/$defs/r0", "$defs": definitions})
 }
 
-/// Regular expressions that must all hold.
+/// Returns regular expressions that must all match.
 pub fn patterns() -> Vec<Named<Value>> {
     let letters = ('a'..='t').map(|letter| json!({"pattern": format!(".*{letter}.*")}));
     let letters: Vec<Value> = letters.collect();
@@ -92,7 +92,7 @@ pub fn patterns() -> Vec<Named<Value>> {
     ]
 }
 
-/// Much of what is harmless alone.
+/// Returns large numbers of parts that are harmless alone.
 pub fn sizes() -> Vec<Named<Value>> {
     let names: Vec<String> = (0..10_000).map(|n| format!("name{n}")).collect();
     let properties: Map<String, Value> =
@@ -114,7 +114,7 @@ pub fn sizes() -> Vec<Named<Value>> {
     ]
 }
 
-/// Bounds that floats cannot tell apart, and integers can: held exactly, or refused.
+/// Returns bounds that integers distinguish and floats do not. They are followed exactly, or refused.
 pub fn beyond_floats() -> Vec<(i64, i64)> {
     let edge = 1_i64 << 53;
     vec![

@@ -1,8 +1,8 @@
-//! Chat templates that are too much: to read, or to run.
+//! Chat templates that are too expensive to compile or to render.
 
 use super::{Named, repeated};
 
-/// Chains of each operator, and nesting of each block.
+/// Returns chains of each operator, and nested blocks of each kind.
 pub fn to_read() -> Vec<Named<String>> {
     const N: usize = 5_000;
     let chain = |link: &str| format!("{{{{ 1{} }}}}", link.repeat(N));
@@ -32,7 +32,7 @@ pub fn to_read() -> Vec<Named<String>> {
     ]
 }
 
-/// Short ones that want time or memory without end.
+/// Returns short templates that take endless time or memory.
 pub fn to_run() -> Vec<Named<String>> {
     vec![
         (
@@ -54,12 +54,12 @@ pub fn to_run() -> Vec<Named<String>> {
     ]
 }
 
-/// Takes some more memory with every step, and a while.
+/// Returns a template whose memory grows slowly with every step.
 pub fn growing_steps() -> String {
     "{% set ns = namespace(x='') %}{% for i in range(90000) %}{% set ns.x = ns.x ~ (('x' * 300000) | replace('x', 'y')) %}{% endfor %}".to_owned()
 }
 
-/// Few instructions, each of which takes milliseconds: fuel alone does not end it.
+/// Returns a template of few instructions that take milliseconds each. The fuel alone does not end it.
 pub fn slow_steps() -> String {
     "{% for i in range(90000) %}{% set x = ('x' * 2000000) | replace('x', 'y') | length %}{% endfor %}"
         .to_owned()

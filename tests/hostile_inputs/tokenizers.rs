@@ -1,11 +1,11 @@
-//! Tokenizers that are too much, made of the trained model's.
+//! Tokenizers that are too much, made from the trained model's.
 
 use serde_json::{Value, json};
 
 use super::Named;
 use crate::harness::fixture;
 
-/// Each the text of a tokenizer.json. Read one by one: some are large.
+/// Returns texts of tokenizer.json. Each is made when it is needed, because some are large.
 pub fn all() -> Vec<Named<fn() -> String>> {
     vec![
         ("8 replacements, each hundredfold", || with("normalizer", sequence("normalizers", replacements()))),
@@ -48,7 +48,7 @@ pub fn all() -> Vec<Named<fn() -> String>> {
     ]
 }
 
-/// The trained model's, read.
+/// Returns the trained model's tokenizer.json.
 pub fn tiny() -> Value {
     let text = std::fs::read(fixture("tiny-millm/tokenizer.json")).expect("it is there");
     serde_json::from_slice(&text).expect("it is JSON")
@@ -90,7 +90,7 @@ fn nested(n: usize) -> Value {
     (0..n).fold(json!({"type": "NFC"}), |inner, _| sequence("normalizers", vec![inner]))
 }
 
-/// TemplateProcessing that writes the same special token again and again.
+/// Returns a TemplateProcessing that writes the same special token again and again.
 fn pieces(count: usize, ids: usize) -> Value {
     let piece = json!({"SpecialToken": {"id": "x", "type_id": 0}});
     let mut single = vec![piece; count];
@@ -99,7 +99,7 @@ fn pieces(count: usize, ids: usize) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {"x": token}})
 }
 
-/// A token for each length of x, each made of the last.
+/// Returns a tokenizer with a token for each length of x, each merged from the one before it.
 fn merges() -> String {
     let mut tokenizer = tiny();
     let mut made = Vec::new();

@@ -1,14 +1,14 @@
-//! Files of weights that are too much, safetensors and GGUF.
+//! Hostile files of weights, safetensors and GGUF.
 
 use std::fmt::Write;
 
 use super::{Named, gguf};
 use crate::harness::fixture;
 
-/// Makes a file; some are too large to have all at once.
+/// Makes a file. Some files are too large to keep all in memory.
 type MakeFile = fn() -> Vec<u8>;
 
-/// Each a whole model.safetensors.
+/// Returns files, each of which is a whole model.safetensors.
 pub fn safetensors() -> Vec<Named<MakeFile>> {
     vec![
         ("a million empty tensors", || file(&empty_tensors(1_000_000), &[])),
@@ -38,7 +38,7 @@ pub fn safetensors() -> Vec<Named<MakeFile>> {
     ]
 }
 
-/// Each a whole GGUF file.
+/// Returns files, each of which is a whole GGUF file.
 pub fn ggufs() -> Vec<Named<MakeFile>> {
     vec![
         ("a million empty tensors", || gguf::empty_tensors(1_000_000)),
@@ -52,12 +52,12 @@ pub fn ggufs() -> Vec<Named<MakeFile>> {
     ]
 }
 
-/// Header and data as the format has them.
+/// Returns a file of this header and this data.
 pub fn file(header: &str, data: &[u8]) -> Vec<u8> {
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
 }
 
-/// The trained model's header and data.
+/// Returns the trained model's header and data.
 pub fn tiny() -> (String, Vec<u8>) {
     let bytes = std::fs::read(fixture("tiny-millm/model.safetensors")).expect("it is there");
     let length = u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes")) as usize;
@@ -65,7 +65,7 @@ pub fn tiny() -> (String, Vec<u8>) {
     (header, bytes[8 + length..].to_vec())
 }
 
-/// A header with `n` tensors of no elements.
+/// Returns a header with `n` tensors without elements.
 fn empty_tensors(n: usize) -> String {
     let mut header = String::from("{");
     for i in 0..n {

@@ -12,10 +12,10 @@ use crate::harness::{Layout, Options, Server, Tiny, in_both_layouts, model_hub, 
 in_both_layouts!(joining_streams_change_nothing);
 
 const STREAMS: usize = 8;
-/// Tokens of the first and longest.
+/// The tokens of the first and longest answer.
 const LONGEST: u32 = 480;
 
-/// The n-th stream: its own prompt, shorter than the first, joining later.
+/// Returns the request of the n-th stream. Its prompt is its own, and it is shorter and joins later than the first.
 fn request(n: usize, handle: &str, references: &[Tiny]) -> GenerateRequest {
     GenerateRequest {
         model: handle.to_owned(),
@@ -27,7 +27,7 @@ fn request(n: usize, handle: &str, references: &[Tiny]) -> GenerateRequest {
     }
 }
 
-/// Token ids of a whole generation; `seen` is told how many have come.
+/// Returns the token ids of a whole generation, and sends their number so far to `seen`.
 async fn generate(server: &Server, request: GenerateRequest, seen: &watch::Sender<usize>) -> Vec<u32> {
     let mut stream = server.runtime().generate(request).await.expect("it starts").into_inner();
     let mut ids = Vec::new();
@@ -68,7 +68,7 @@ async fn joining_streams_change_nothing(layout: Layout) {
             if n == 0 {
                 return generate(server, request, first).await;
             }
-            // Each joins when the first has got so far.
+            // Each joins when the first has this many tokens.
             first.subscribe().wait_for(|seen| *seen >= 12 * n).await.expect("it is held above");
             generate(server, request, &watch::Sender::new(0)).await
         }

@@ -52,8 +52,7 @@ async fn what_is_wrong_is_told_and_mended(layout: Layout) {
     let cli = server.cli();
     let told = cli.run(&["doctor"]).await;
     assert_eq!(told.code, 1);
-    for part in
-        ["'tiny-millm' has lost files", "a model that the catalogue does not know", "not made by miLLM"]
+    for part in ["'tiny-millm' has lost files", "a model that the catalog does not know", "not made by miLLM"]
     {
         assert!(told.stdout.contains(part), "{}", told.stdout);
     }
@@ -66,7 +65,7 @@ async fn what_is_wrong_is_told_and_mended(layout: Layout) {
     assert!(!std::path::Path::new(&lost.storage_path).exists() && mine.join("notes.txt").exists());
     assert_eq!(server.model("tiny-millm").await.unwrap().state(), State::Error);
     assert_eq!(cli.run(&["doctor"]).await.code, 0);
-    // What was lost can be got again.
+    // Lost files can be downloaded again.
     cli.run(&["pull", "millm/tiny-millm", "-q", "NATIVE"]).await.ok();
 }
 

@@ -32,7 +32,8 @@ async fn the_whole_way_on_the_command_line(layout: Layout) {
     cli.run(&["load", &name]).await.ok();
     let answer = cli.run(&["run", &name, "-t", "0", "What is the capital of Japan?"]).await;
     assert_eq!(answer.ok().trim(), "The capital of Japan is Tokyo.");
-    assert!(cli.run(&["ps"]).await.ok().contains(&name));
+    let ps = cli.run(&["ps"]).await.ok();
+    assert!(ps.contains(&name) && ps.contains("MAX MEMORY"), "{ps}");
     assert_eq!(cli.run(&["show", &name, "--json"]).await.json()["status"], "loaded");
     cli.run(&["unload"]).await.ok();
     cli.run(&["rm", &name, "--yes"]).await.ok();
@@ -149,7 +150,7 @@ async fn rest_and_the_command_line_print_the_same(layout: Layout) {
         rest.post("/api/models/preview", &json!({ "repo_id": repo })).await.data(),
     ];
     for preview in &mut previews {
-        // What is free changes all the time.
+        // Free disk space changes all the time.
         assert!(preview["available_disk_bytes"].take().as_u64() > Some(0));
     }
     assert_eq!(previews[0], previews[1]);

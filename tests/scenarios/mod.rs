@@ -1,5 +1,5 @@
-//! The promises of miLLM, seen from outside. Every scenario runs with all roles in one process and with each role in
-//! its own.
+//! The promises of miLLM, tested from outside. Every scenario runs with all roles in one process, and with each role
+//! in its own process.
 
 mod batching;
 mod doctor;

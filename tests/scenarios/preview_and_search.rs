@@ -15,7 +15,7 @@ in_both_layouts!(
 
 const LIAR: &str = "liar/tiny-70b";
 
-/// The tiny model under a name that lies, in an API that says nothing of its weights.
+/// Starts a hub with the tiny model under a misleading name, whose API does not describe its weights.
 fn liar() -> RunningHub {
     let hub = hub(&[]);
     let repo = RepoSpec::folder(LIAR, &fixture("tiny-millm")).unwrap();

@@ -1,4 +1,4 @@
-//! Behaviour with a real hub as well as with the fake one: nothing here needs the fake hub's switches or log. Variables
+//! Behaviour with a real hub as well as with the fake one. Nothing here needs the fake hub's faults or log. Variables
 //! name another hub and its models:
 //!
 //! ```text
@@ -14,10 +14,10 @@ use fake_hub::RunningHub;
 
 use crate::harness::{Fixture, Layout, Options, Published, Server, hub, is_final};
 
-/// The hub of the environment, or a fake one.
+/// The hub that the environment names, or a fake one.
 struct RealHub {
     url: String,
-    /// A small model that is open to all.
+    /// A small public model.
     repo: String,
     gated: String,
     _fake: Option<RunningHub>,

@@ -14,7 +14,7 @@ in_both_layouts!(
     the_chat_template_is_applied,
 );
 
-/// How many of the nineteen answers are transformers'.
+/// Returns the number of answers, of nineteen, that equal transformers'.
 async fn equal_answers(server: &Server, model: &str) -> usize {
     let mut equal = 0;
     for reference in Tiny::references() {
@@ -47,7 +47,7 @@ async fn quantizations_answer_like_the_original(layout: Layout) {
     }
 }
 
-/// Of `llamacpp_greedy.json`.
+/// The content of `llamacpp_greedy.json`.
 #[derive(Deserialize)]
 struct Llamacpp {
     whole_answers_equal: usize,

@@ -17,12 +17,12 @@ in_both_layouts!(
     foreign_hosts_are_refused,
 );
 
-/// A repository, the token to come with, and why it is refused.
+/// A repository, the token for it, and the reason for its refusal.
 struct Refused {
     repo: &'static str,
     token: &'static str,
     reason: Reason,
-    /// Part of the message.
+    /// A part of the message.
     says: &'static str,
 }
 
@@ -44,7 +44,7 @@ const REFUSED: [Refused; 11] = [
     refused("acme/enormous", "", Reason::InsufficientDisk, "Insufficient disk space. Need"),
 ];
 
-/// A message without what is free on the disk, which changes from one call to the next.
+/// Returns a message without the free disk space, which changes from one call to the next.
 fn settled(message: &str) -> &str {
     message.split(" only ").next().unwrap_or(message)
 }
@@ -55,7 +55,7 @@ async fn repositories_are_refused(layout: Layout) {
     let server = Server::start(layout, Options::with_hub(hub.url())).await;
     for case in &REFUSED {
         let Refused { repo, token, reason, says } = case;
-        // gRPC: at once, or as the download's end.
+        // gRPC refuses the request at once, or the download fails.
         let source = HubSource { repo_id: (*repo).into(), hf_token: (*token).into(), ..HubSource::default() };
         let error = match server.start_pull(source, Quantization::Q4).await {
             Err(status) => ServiceError::from(&status),
@@ -119,7 +119,7 @@ async fn unknown_models_are_refused(layout: Layout) {
     }
 }
 
-/// A model that says it can look back sixty million tokens.
+/// A model whose config announces a context of sixty million tokens.
 async fn too_little_memory_is_refused(layout: Layout) {
     let server = Server::start(layout, Options::default()).await;
     let own = server.folder().join("far");

@@ -67,7 +67,7 @@ async fn a_repository_with_custom_code() {
     let server = Server::quick(&hub).await;
     let error = server.refused(from("acme/custom"), Quantization::Q4).await;
     assert_eq!(error.reason, Reason::RemoteCodeRequired, "{error}");
-    // Agreed to, the native implementation is used; the code is not even fetched.
+    // With the caller's agreement, miLLM's own implementation is used. The code is not even downloaded.
     let request = StartDownloadRequest {
         source: Some(Source::Hub(from("acme/custom"))),
         quantization: Quantization::Native.into(),

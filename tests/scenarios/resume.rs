@@ -16,13 +16,13 @@ fn from(repo: &str) -> HubSource {
     HubSource { repo_id: repo.to_owned(), ..HubSource::default() }
 }
 
-/// Requests for the weights at the CDN.
+/// Returns the requests for the weights at the CDN.
 fn served(hub: &RunningHub) -> Vec<LogEntry> {
     let log = hub.log().into_iter();
     log.filter(|entry| entry.host == Host::Cdn && entry.path.ends_with("/model.safetensors")).collect()
 }
 
-/// The catalog where it has a process of its own, else the whole server.
+/// Restarts the catalog if it has its own process, or else the whole server.
 async fn a_restart_in_mid_download_loses_nothing(layout: Layout) {
     let hub = hub(&[]);
     hub.add_repo(large(16)).unwrap();

@@ -1,5 +1,5 @@
-//! Files that are on this machine already are used: other models, Hugging Face's cache, another server's model. And the
-//! selection of one of a repository's models.
+//! Files that are on this machine already are reused: from other models, Hugging Face's cache, or another server's
+//! model. Also the choice among a repository's models.
 
 use std::{fs, path::Path};
 
@@ -30,8 +30,7 @@ fn from(repo: &str) -> HubSource {
     HubSource { repo_id: repo.to_owned(), ..HubSource::default() }
 }
 
-/// Requests for the bytes of weights.
-/// How often the weights were sent: as often as the part of them that was asked for most.
+/// Returns the number of times that the weights were sent: the maximum over their parts.
 fn served(hub: &RunningHub) -> usize {
     let parts: Vec<_> = fetches(hub, "model.safetensors").into_iter().map(|entry| entry.range).collect();
     parts.iter().map(|part| parts.iter().filter(|other| *other == part).count()).max().unwrap_or(0)
@@ -100,7 +99,7 @@ async fn fault_24_two_servers_on_one_folder_fetch_once(layout: Layout) {
     assert_ne!(first.storage_path, second.storage_path);
     let made = |model: &Model| sha256(&Path::new(&model.storage_path).join("model.gguf"));
     assert_eq!(made(&first), made(&second));
-    // Neither needs the other's.
+    // Neither model needs the other's files.
     one.cli().run(&["rm", &first.handle, "--yes"]).await.ok();
     two.load(&second.handle).await;
     assert_eq!(two.cli().run(&["doctor"]).await.code, 0);

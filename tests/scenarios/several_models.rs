@@ -32,16 +32,16 @@ async fn models_come_when_they_are_named(layout: Layout) {
         list["data"].as_array().expect("a list").iter().map(|model| &model["id"]).collect();
     assert_eq!(ids.len(), 3, "all that can be asked: {list}");
 
-    // Several at once for a model that is not there yet.
+    // Several requests at once for a model that is not loaded yet.
     let first = join_all((0..4).map(|_| server.rest().chat(&pulled.handle, QUESTION)));
     assert_eq!(within("the first model", first).await, [ANSWER; 4]);
     assert_eq!(within("the second model", server.rest().chat("own", QUESTION)).await, ANSWER);
     assert_eq!(loaded(&server).await, ["own", "tiny-millm"]);
-    // The first is used again, so the second leaves for the third.
+    // The first is used again, so the second is evicted for the third.
     assert_eq!(server.rest().chat(&pulled.handle, QUESTION).await, ANSWER);
     assert_eq!(within("the third model", server.rest().chat("file", QUESTION)).await, ANSWER);
     assert_eq!(loaded(&server).await, ["file", "tiny-millm"]);
-    // All three at once, with room for two.
+    // Requests for three models at once, with room for two.
     let names = ["own", "file", "tiny-millm", "own"];
     let answers = join_all(names.map(|name| server.rest().chat(name, QUESTION)));
     assert_eq!(within("all three", answers).await, [ANSWER; 4]);

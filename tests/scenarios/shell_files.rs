@@ -6,10 +6,10 @@ use std::process::Command;
 
 use crate::harness::Cli;
 
-/// Commands that people use.
+/// Frequent commands.
 const COMMANDS: [&str; 5] = ["pull", "load", "run", "serve", "doctor"];
 
-/// The command line without a server, and with a setting that no command takes.
+/// Returns a command line without a server, and with a setting that is not valid.
 fn offline(folder: &Path) -> Cli {
     Cli::new("http://127.0.0.1:1", folder).env("PORT", "no number")
 }

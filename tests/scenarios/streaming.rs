@@ -23,7 +23,7 @@ async fn loaded(layout: Layout) -> (fake_hub::RunningHub, Server, String) {
     (hub, server, model.handle)
 }
 
-/// The `data:` lines of a whole event stream.
+/// Returns the `data:` lines of a whole event stream.
 async fn events(answer: reqwest::Response) -> Vec<String> {
     assert_eq!(answer.status(), 200);
     let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();

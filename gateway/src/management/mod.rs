@@ -18,7 +18,7 @@ use millm_api::Success;
 
 use crate::{error::Failure, state::AppState};
 
-/// Returns the routes under `/api`.
+/// Returns the routes under `/api`. A new route is also listed in [`crate::openapi`].
 pub fn routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/api/models", get(models::list).post(models::create))

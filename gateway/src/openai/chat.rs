@@ -19,10 +19,10 @@ use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{GenerateRequest, Message, Messages, TokenLogprob, generate_request::Prompt};
 
 use super::{
-    FINGERPRINT, Tally,
-    bounds::{self, Asked, Collected},
-    finish_reason, prompt, ranges,
-    run::{self, Piece, Pieces},
+    FINGERPRINT, Tally, finish_reason,
+    generations::{self, Piece, Pieces},
+    memory_bounds::{self, Asked, Collected},
+    number_ranges, prompt,
     sampling::{self, Settings},
     stream,
     tools::{self, CallParser, Tools},
@@ -63,18 +63,18 @@ struct Chat {
 pub async fn create(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, Failure> {
     let chat = Arc::new(Chat::read(JsonObject::read(request).await?)?);
     let choices = chat.settings.choices;
-    bounds::check_sent(choices, Some(&chat.request(0)))?;
+    memory_bounds::check_sent(choices, Some(&chat.request(0)))?;
     let asked = chat.asked();
     if !chat.settings.stream {
         asked.check(&app).await?;
     }
     let asking = Arc::clone(&chat);
     let mut collected = Collected::new(asked, &app.held);
-    let pieces = run::start(app, (0..choices).map(move |choice| asking.request(choice))).await?;
+    let pieces = generations::start(app, (0..choices).map(move |choice| asking.request(choice))).await?;
     if chat.settings.stream {
         return Ok(stream::answer(chat.chunks(pieces)));
     }
-    let wholes = run::collect(pieces, choices as usize, &mut collected).await?;
+    let wholes = generations::collect(pieces, choices as usize, &mut collected).await?;
     Ok(collected.answer(&chat.whole(&wholes))?)
 }
 
@@ -86,10 +86,11 @@ impl Chat {
         let messages = prompt::messages(params.messages.unwrap_or_default())?;
         check_modalities(params.modalities)?;
         let longest = 1..=i64::from(i32::MAX);
-        let older = ranges::integer("max_tokens", params.max_tokens, longest.clone())?;
-        let max_tokens = ranges::integer("max_completion_tokens", params.max_completion_tokens, longest)?;
+        let older = number_ranges::integer("max_tokens", params.max_tokens, longest.clone())?;
+        let max_tokens =
+            number_ranges::integer("max_completion_tokens", params.max_completion_tokens, longest)?;
         let wanted = params.logprobs.unwrap_or(false);
-        let top = ranges::integer("top_logprobs", params.top_logprobs, 0..=20)?;
+        let top = number_ranges::integer("top_logprobs", params.top_logprobs, 0..=20)?;
         if top.is_some() && !wanted {
             return Err(ServiceError::invalid_argument("top_logprobs", "needs 'logprobs' to be true"));
         }
@@ -137,9 +138,9 @@ impl Chat {
         }
     }
 
-    fn whole<'a>(&'a self, wholes: &'a [run::Whole]) -> ChatCompletion<'a> {
+    fn whole<'a>(&'a self, wholes: &'a [generations::Whole]) -> ChatCompletion<'a> {
         let mut tally = Tally::default();
-        let choice = |(index, whole): (usize, &'a run::Whole)| {
+        let choice = |(index, whole): (usize, &'a generations::Whole)| {
             tally.add(0, &whole.end);
             let message = self.message(&whole.text);
             let called = message.tool_calls.is_some();

@@ -19,10 +19,10 @@ use millm_proto::runtime::v1::{
 };
 
 use super::{
-    FINGERPRINT, Tally,
-    bounds::{self, Asked, Collected},
-    finish_reason, prompt, ranges,
-    run::{self, Piece, Pieces, Whole},
+    FINGERPRINT, Tally, finish_reason,
+    generations::{self, Piece, Pieces, Whole},
+    memory_bounds::{self, Asked, Collected},
+    number_ranges, prompt,
     sampling::{self, Settings},
     stream,
 };
@@ -59,9 +59,9 @@ struct Completion {
 )]
 pub async fn create(State(app): State<Arc<AppState>>, request: Request) -> Result<Response, Failure> {
     let mut completion = Completion::read(JsonObject::read(request).await?)?;
-    let count = bounds::generations(completion.prompts.len(), completion.settings.choices)?;
+    let count = memory_bounds::generations(completion.prompts.len(), completion.settings.choices)?;
     let largest = completion.prompts.iter().max_by_key(|prompt| prompt.encoded_len());
-    bounds::check_sent(
+    memory_bounds::check_sent(
         completion.settings.choices,
         largest.map(|prompt| completion.request(prompt, 0)).as_ref(),
     )?;
@@ -74,11 +74,11 @@ pub async fn create(State(app): State<Arc<AppState>>, request: Request) -> Resul
     let asking = Arc::clone(&completion);
     let requests = (0..count).map(move |index| asking.request_of(index));
     let mut collected = Collected::new(asked, &app.held);
-    let pieces = run::start(app, requests).await?;
+    let pieces = generations::start(app, requests).await?;
     if completion.settings.stream {
         return Ok(stream::answer(completion.chunks(pieces)));
     }
-    let wholes = run::collect(pieces, count, &mut collected).await?;
+    let wholes = generations::collect(pieces, count, &mut collected).await?;
     Ok(collected.answer(&completion.whole(&wholes))?)
 }
 
@@ -88,19 +88,20 @@ impl Completion {
         object.refuse(&["suffix"])?;
         let params: CompletionParams = object.into_typed()?;
         let prompts = prompt::prompts(params.prompt)?;
-        let best_of = ranges::integer("best_of", params.best_of, 1..=20)?;
+        let best_of = number_ranges::integer("best_of", params.best_of, 1..=20)?;
         if best_of.is_some_and(|best_of| best_of != settings.choices) {
             return Err(ServiceError::invalid_argument("best_of", "must be the same as 'n'"));
         }
         let echo = params.echo.unwrap_or(false);
         let least = i64::from(!echo);
-        let max_tokens = ranges::integer("max_tokens", params.max_tokens, least..=i64::from(i32::MAX))?;
+        let max_tokens =
+            number_ranges::integer("max_tokens", params.max_tokens, least..=i64::from(i32::MAX))?;
         Ok(Self {
             settings,
             echo: echo.then(|| vec![String::new(); prompts.len()]),
             prompts,
             max_tokens: max_tokens.unwrap_or(DEFAULT_TOKENS),
-            logprobs: ranges::integer("logprobs", params.logprobs, 0..=20)?,
+            logprobs: number_ranges::integer("logprobs", params.logprobs, 0..=20)?,
             id: format!("cmpl-{}", ids::random_id()),
             created: ids::unix_seconds(),
         })

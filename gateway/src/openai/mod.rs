@@ -2,14 +2,14 @@
 //! are not supported are refused by name rather than ignored.
 
 mod answer_memory;
-mod bounds;
 pub(crate) mod chat;
 pub(crate) mod completions;
 mod constraint;
+mod generations;
+mod memory_bounds;
 pub(crate) mod models;
+mod number_ranges;
 mod prompt;
-mod ranges;
-mod run;
 mod sampling;
 pub(crate) mod stream;
 mod tools;
@@ -29,7 +29,7 @@ pub use answer_memory::AnswerMemory;
 /// The implementation's name and version: the `system_fingerprint` of answers.
 const FINGERPRINT: &str = concat!("millm-", env!("CARGO_PKG_VERSION"));
 
-/// Returns the routes under `/v1`.
+/// Returns the routes under `/v1`. A new route is also listed in [`crate::openapi`].
 pub fn routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/models", get(models::list))

@@ -6,7 +6,7 @@ use millm_api::openai::request::{GenerationParams, Stop};
 use millm_kit::{ServiceError, settings::MAX_DRAFT_TOKENS};
 use millm_proto::runtime::v1::{Constraint, Sampling};
 
-use super::{constraint, ranges};
+use super::{constraint, number_ranges};
 
 /// Choices of each prompt.
 const MAX_CHOICES: i64 = 16;
@@ -21,17 +21,17 @@ const MAX_BIASED: usize = 16_384;
 pub struct Settings {
     /// The model's name.
     pub model: String,
-    /// How tokens are chosen.
+    /// The sampling parameters.
     pub sampling: Sampling,
     /// Texts that end the answer.
     pub stop: Vec<String>,
     /// Answers of each prompt.
     pub choices: u32,
-    /// Whether the answer is sent while it is made.
+    /// True if the answer is streamed.
     pub stream: bool,
-    /// Whether the last event of a stream has the usage.
+    /// True if the last event of a stream has the usage.
     pub include_usage: bool,
-    /// Whether the answer goes on past the end of the sequence.
+    /// True if the answer continues past the end of the sequence.
     pub ignore_eos: bool,
     /// The form of the answer.
     pub constraint: Option<Constraint>,
@@ -56,26 +56,34 @@ impl TryFrom<GenerationParams> for Settings {
             model: model.ok_or_else(|| invalid("model", "must be given"))?,
             sampling: sampling(&mut params)?,
             stop: stop(params.stop.take())?,
-            choices: ranges::integer("n", params.n, 1..=MAX_CHOICES)?.unwrap_or(1),
+            choices: number_ranges::integer("n", params.n, 1..=MAX_CHOICES)?.unwrap_or(1),
             stream,
             include_usage: params.stream_options.as_ref().is_some_and(|options| options.include_usage),
             ignore_eos: params.ignore_eos.unwrap_or(false),
-            speculate: ranges::integer("speculate", params.speculate, 0..=i64::from(MAX_DRAFT_TOKENS))?,
+            speculate: number_ranges::integer(
+                "speculate",
+                params.speculate,
+                0..=i64::from(MAX_DRAFT_TOKENS),
+            )?,
             constraint: constraint::of(params)?,
         })
     }
 }
 
 fn sampling(params: &mut GenerationParams) -> Result<Sampling, ServiceError> {
-    let top_p = ranges::number("top_p", params.top_p, 0.0..=1.0)?;
-    let penalty = |field, value| ranges::number(field, value, -2.0..=2.0);
+    let top_p = number_ranges::number("top_p", params.top_p, 0.0..=1.0)?;
+    let penalty = |field, value| number_ranges::number(field, value, -2.0..=2.0);
     Ok(Sampling {
-        temperature: ranges::number("temperature", params.temperature, 0.0..=2.0)?,
+        temperature: number_ranges::number("temperature", params.temperature, 0.0..=2.0)?,
         // 0 would leave no token: the smallest positive value leaves the likeliest one.
         top_p: top_p.map(|p| p.max(1e-6)),
-        top_k: ranges::integer("top_k", params.top_k, 0..=i64::from(i32::MAX))?,
-        min_p: ranges::number("min_p", params.min_p, 0.0..=1.0)?,
-        repetition_penalty: ranges::number("repetition_penalty", params.repetition_penalty, 0.01..=10.0)?,
+        top_k: number_ranges::integer("top_k", params.top_k, 0..=i64::from(i32::MAX))?,
+        min_p: number_ranges::number("min_p", params.min_p, 0.0..=1.0)?,
+        repetition_penalty: number_ranges::number(
+            "repetition_penalty",
+            params.repetition_penalty,
+            0.01..=10.0,
+        )?,
         frequency_penalty: penalty("frequency_penalty", params.frequency_penalty)?,
         presence_penalty: penalty("presence_penalty", params.presence_penalty)?,
         seed: params.seed.map(i64::cast_unsigned),

@@ -12,7 +12,7 @@ use crate::ids;
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
 const MAX_TOOLS: usize = 128;
-/// Of all tools together, as JSON.
+/// The maximum size of all tools together, as JSON.
 const MAX_TOOL_BYTES: usize = 1 << 20;
 
 /// The tools of a request.
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::body::JsonObject;
 
-    /// Whatever the pieces are, the same is said and called.
+    /// Checks that a text gives the same content and calls, whatever the size of its pieces.
     fn check(text: &str, said: &str, called: &[&str]) {
         for size in [1, 3, 1000] {
             let mut parser = CallParser::default();

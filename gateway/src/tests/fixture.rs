@@ -59,7 +59,7 @@ pub struct Stage {
     pub estimate: Mutex<MemoryEstimate>,
     pub load: Mutex<Vec<LoadProgress>>,
     pub unload: Mutex<Vec<UnloadProgress>>,
-    /// What each generation says, in turn; the last one again and again.
+    /// The responses of each generation, in turn. The last one repeats.
     pub generations: Mutex<Vec<Vec<Result<GenerateResponse, Status>>>>,
     pub refusal: Mutex<Option<ServiceError>>,
     pub started: Mutex<Vec<StartDownloadRequest>>,

@@ -293,7 +293,7 @@ async fn events_have_their_names_and_data() {
         let (name, data) = text.strip_prefix("event: ").unwrap().trim_end().split_once("\ndata: ").unwrap();
         Some((name.to_owned(), serde_json::from_str::<Value>(data).unwrap()))
     };
-    // What ended before is no news.
+    // Work that ended before the subscription sends no event.
     let (name, data) = next().await.unwrap();
     assert_eq!(
         (name.as_str(), &data["model_id"], &data["progress"]),

@@ -3,10 +3,10 @@
 // A body written as json!({…}) reads better without a reference.
 #![allow(clippy::needless_pass_by_value)]
 
-mod bounds;
 mod documents;
 mod fixture;
 mod management;
+mod memory_bounds;
 mod mutations;
 mod openai;
 mod protocols;

@@ -70,7 +70,7 @@ fn merged(mut base: Value, more: Value) -> Value {
     base
 }
 
-/// What differs from call to call is checked for its form and taken out.
+/// Checks the form of values that differ from call to call, and removes them.
 fn settled(mut value: Value, id: &str) -> Value {
     assert!(value["id"].as_str().unwrap().starts_with(id), "{value}");
     assert!(value["created"].as_u64().unwrap() > 1_700_000_000);

@@ -1,4 +1,4 @@
-//! What no handler meant to answer: panics, and heads of requests that are too large.
+//! Failures outside of handlers: panics, and headers that are too large.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -68,7 +68,7 @@ async fn a_large_head_is_refused() {
     }
 }
 
-/// Over a socket nobody reads more of a head than its limit, however much comes.
+/// Sends an endless head over a socket. The server stops reading at its limit.
 #[tokio::test]
 async fn an_endless_head_is_refused_before_it_ends() {
     let fixture = Fixture::new().await;

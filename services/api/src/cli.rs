@@ -34,16 +34,16 @@ pub struct Answer {
 /// A failed command: `{"error": …}`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ErrorReport {
-    /// The error, as the REST API has it.
+    /// The error, in the REST API's form.
     pub error: Error,
 }
 
 /// A setting of `millm config --json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Setting {
-    /// As text; secrets are hidden.
+    /// The value as text. Secrets are hidden.
     pub value: String,
-    /// The layer that it comes from: `default`, `file`, …
+    /// The layer that the value comes from: `default`, `file`, …
     pub from: &'static str,
     /// The environment variable that sets it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,38 +53,38 @@ pub struct Setting {
 /// `millm doctor --json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Checkup {
-    /// Whether nothing is wrong.
+    /// True if no problem was found.
     pub ok: bool,
-    /// How many things are wrong.
+    /// The number of problems.
     pub problems: usize,
     /// The server's address.
     pub server: String,
     /// The settings that matter most, by name.
     pub settings: BTreeMap<&'static str, Setting>,
-    /// By service.
+    /// The check of each service, by its name.
     pub services: BTreeMap<&'static str, ServiceCheck>,
-    /// The models folder.
+    /// The check of the models folder.
     pub storage: StorageCheck,
 }
 
-/// How a service answers.
+/// The result of asking a service.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ServiceCheck {
-    /// Whether nothing is wrong with it.
+    /// True if the service has no problem.
     pub ok: bool,
-    /// For people.
+    /// The service's state as a sentence.
     pub says: String,
 }
 
-/// The files on disk, or the reason why they cannot be read.
+/// A report on the files on disk, or the reason why there is none.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum StorageCheck {
     /// The report.
     Report(StorageReport),
-    /// Why there is none.
+    /// The report failed.
     Failed {
-        /// For people.
+        /// The reason as a sentence.
         error: String,
     },
 }
@@ -94,46 +94,46 @@ pub enum StorageCheck {
 pub struct StorageReport {
     /// The models folder.
     pub path: String,
-    /// Why it cannot be written.
+    /// The reason why the folder cannot be written; null if it can.
     pub write_error: Option<String>,
-    /// Free for models.
+    /// Bytes that are free for models.
     pub free_bytes: i64,
-    /// `ext4`.
+    /// The file system, such as `ext4`; null while unknown.
     pub file_system: Option<String>,
-    /// Finished models.
+    /// Bytes of complete models.
     pub models_bytes: i64,
-    /// Unfinished models.
+    /// Bytes of incomplete models.
     pub partial_bytes: i64,
-    /// The bytes that a fix frees, or has freed.
+    /// Bytes that a fix frees, or has freed.
     pub reclaimable_bytes: i64,
-    /// The Hugging Face cache, whose files are used again.
+    /// The folder of the Hugging Face cache, whose files are reused.
     pub hub_cache: Option<String>,
-    /// Disagreements between the disk and the catalogue.
+    /// Differences between the disk and the catalog.
     pub findings: Vec<Finding>,
 }
 
-/// A disagreement between the disk and the catalogue.
+/// A difference between the disk and the catalog.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Finding {
-    /// `files_missing`, `partial_old`, …
+    /// The kind of finding: `files_missing`, `partial_old`, …
     pub kind: String,
-    /// Where.
+    /// The path on disk.
     pub path: String,
-    /// The model.
+    /// The model's id.
     pub model_id: Option<i64>,
     /// The model's name.
     pub name: Option<String>,
-    /// On disk.
+    /// Bytes on disk.
     pub bytes: i64,
-    /// Of the youngest file (RFC 3339).
+    /// The time of the youngest file's last change (RFC 3339).
     pub changed_at: Option<String>,
-    /// Whether something is wrong; otherwise it is only worth knowing.
+    /// True for a problem, false for a remark.
     pub problem: bool,
-    /// What a fix does, for people.
+    /// The action of a fix, as a sentence.
     pub remedy: Option<String>,
-    /// Whether it has been done.
+    /// True if the fix has been done.
     pub fixed: bool,
-    /// Why it could not be done.
+    /// The reason why the fix failed.
     pub error: Option<String>,
 }
 

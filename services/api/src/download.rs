@@ -1,4 +1,4 @@
-//! Downloads: what starts one, and how far one is.
+//! Downloads: the request that starts one, and its progress.
 
 use millm_kit::{ServiceError, quantization};
 use millm_proto::{
@@ -35,9 +35,9 @@ pub struct StartDownload {
     /// Q2, Q4, Q8, FP16 or NATIVE (as published); Q4 unless given, NATIVE for GGUF files and local models.
     #[schema(example = "Q4")]
     pub quantization: Option<String>,
-    /// The model's name; made from the repository's or file's name unless given.
+    /// The model's name. The default is made from the repository's or file's name.
     pub custom_name: Option<String>,
-    /// Agrees to the native implementation of a repository that asks for custom code, which never runs.
+    /// Agrees to use miLLM's own implementation for a repository that asks for custom code. The custom code never runs.
     pub trust_remote_code: Option<bool>,
     /// Keeps the published files beside the quantized one.
     pub keep_source: Option<bool>,
@@ -48,7 +48,7 @@ impl TryFrom<StartDownload> for StartDownloadRequest {
 
     /// # Errors
     ///
-    /// INVALID_ARGUMENT of `repo_id` or `local_path`, whichever the source needs, and of `quantization`.
+    /// INVALID_ARGUMENT for `repo_id` or `local_path`, whichever the source needs, and for `quantization`.
     fn try_from(start: StartDownload) -> Result<Self, ServiceError> {
         let missing = |field| ServiceError::invalid_argument(field, "must be given");
         let otherwise = if start.local_path.is_some() { Source::Local } else { Source::Huggingface };
@@ -75,7 +75,7 @@ impl TryFrom<StartDownload> for StartDownloadRequest {
     }
 }
 
-/// Returns the quantization that a request names, or that it leaves it to the server.
+/// Returns the quantization that a request names, or `Unspecified` if it leaves the choice to the server.
 pub(crate) fn parse_quantization(text: Option<&str>) -> Result<Quantization, ServiceError> {
     text.map_or(Ok(Quantization::Unspecified), quantization::parse)
 }
@@ -83,13 +83,13 @@ pub(crate) fn parse_quantization(text: Option<&str>) -> Result<Quantization, Ser
 /// A download in progress: an event of `/api/events`, a line of `millm pull --json`, a part of `millm ps --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Download {
-    /// The model that it makes.
+    /// The id of the model that is downloaded.
     pub model_id: i64,
     /// The model's name.
     pub name: String,
-    /// What goes on now.
+    /// The current stage.
     pub stage: Stage,
-    /// 0 to 100 of the whole work, quantizing included.
+    /// Progress of the whole work, including quantization, from 0 to 100.
     pub progress: f64,
     /// Bytes on disk.
     pub bytes_downloaded: i64,
@@ -97,52 +97,52 @@ pub struct Download {
     pub total_bytes: i64,
     /// Bytes that were on disk when this run began.
     pub resumed_bytes: i64,
-    /// Decimal megabytes per second, as people read download speeds.
+    /// Speed in decimal megabytes per second.
     pub speed_mbps: f64,
-    /// Bytes per second, smoothed.
+    /// Speed in bytes per second, smoothed.
     pub speed_bytes_per_second: i64,
-    /// Null while unknown.
+    /// Estimated seconds to the end; null while unknown.
     pub seconds_left: Option<i64>,
-    /// 1 is next; null when not queued.
+    /// Place in the queue: 1 is next. Null if the download is not queued.
     pub queue_position: Option<u32>,
-    /// When a queued download will begin, where that can be estimated (RFC 3339).
+    /// Estimated start of a queued download (RFC 3339); null while unknown.
     pub estimated_start_at: Option<String>,
     /// Attempts that failed so far.
     pub retries: u32,
-    /// No byte has come for a while.
+    /// True if no data has arrived for a while.
     pub stalled: bool,
-    /// The present step, for people.
+    /// The current step as text.
     pub detail: String,
 }
 
-/// What goes on with a download.
+/// The stage of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Not known yet.
     Unknown,
-    /// Waits for its turn.
+    /// Waits in the queue.
     Queued,
     /// Asks the hub for the list of files.
     Resolving,
-    /// Fetches bytes.
+    /// Fetches files.
     Downloading,
     /// Compares checksums.
     Verifying,
     /// Quantizes the weights.
     Quantizing,
-    /// Puts the model into its place.
+    /// Moves the model into its final folder.
     Finalizing,
-    /// Ended well.
+    /// Ended successfully.
     Succeeded,
     /// Ended with an error.
     Failed,
-    /// Ended by its user.
+    /// Cancelled on request.
     Cancelled,
 }
 
 impl Stage {
-    /// Returns the word, as JSON has it.
+    /// Returns the stage's name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -176,7 +176,7 @@ impl From<State> for Stage {
     }
 }
 
-/// Returns whether a download waits or runs.
+/// Returns whether a download is queued or running.
 pub const fn is_running(state: State) -> bool {
     !matches!(state, State::Succeeded | State::Failed | State::Cancelled | State::Unspecified)
 }

@@ -1,4 +1,4 @@
-//! What wraps every answer of the management API: `{"success", "data", "error"}`.
+//! The envelope of every answer of the management API: `{"success", "data", "error"}`.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 pub struct Success<T> {
     /// Always true.
     success: bool,
-    /// What was asked for.
+    /// The result.
     data: T,
     /// Always null.
     #[schema(value_type = Option<Error>)]
@@ -25,7 +25,7 @@ impl<T> Success<T> {
     }
 }
 
-/// The `data` of a call that only does something: null.
+/// The `data` of a call without a result: null.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub struct Nothing;
 
@@ -37,7 +37,7 @@ pub struct Failure {
     /// Always null.
     #[schema(value_type = Option<Object>)]
     data: (),
-    /// What went wrong.
+    /// The error.
     error: Error,
 }
 
@@ -48,18 +48,18 @@ impl Failure {
     }
 }
 
-/// Why a call failed.
+/// The error of a failed call.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Error {
-    /// A reason of the error table: `MODEL_NOT_FOUND`.
+    /// The error's machine-readable reason, such as `MODEL_NOT_FOUND`.
     pub code: &'static str,
-    /// A sentence for people.
+    /// The error as a sentence.
     pub message: String,
-    /// Facts for programs: `field`, `required_bytes`, `model_id`, …; and `request_id`, which the log has too.
+    /// Machine-readable details: `field`, `required_bytes`, `model_id`, …, and `request_id`, which is also in the log.
     pub details: BTreeMap<String, Detail>,
 }
 
-/// A fact of an error.
+/// A detail of an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub enum Detail {
@@ -79,7 +79,7 @@ impl Error {
 }
 
 impl From<&ServiceError> for Error {
-    /// Details that are numbers become numbers.
+    /// Converts a service's error. Details that are numbers become numbers in JSON.
     fn from(error: &ServiceError) -> Self {
         let detail = |(key, text): (&String, &String)| {
             let is_id = key == "request_id";

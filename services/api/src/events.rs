@@ -31,21 +31,21 @@ pub enum Event {
     UnloadComplete(Completed),
 }
 
-/// Work on a model that has ended well.
+/// The end of successful work on a model.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Completed {
-    /// The model.
+    /// The model's id.
     pub model_id: i64,
-    /// The model as it is now; null when it is gone again already.
+    /// The model as it is now; null if it has been removed since.
     pub model: Option<Box<Model>>,
 }
 
-/// Work on a model that has failed.
+/// The end of failed work on a model.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Failed {
-    /// The model.
+    /// The model's id.
     pub model_id: i64,
-    /// Why.
+    /// The reason of the failure.
     pub error: Error,
 }
 
@@ -64,7 +64,7 @@ impl Event {
         }
     }
 
-    /// Returns what to fill in before the event is sent: the model, of work that has ended well.
+    /// Returns the end of successful work, whose `model` is filled in before the event is sent.
     pub const fn completed_mut(&mut self) -> Option<&mut Completed> {
         match self {
             Self::DownloadComplete(completed)

@@ -5,34 +5,34 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The process lives.
+/// The answer of a running process.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Health {
     /// Always `ok`.
     pub status: &'static str,
 }
 
-/// Whether requests can be answered now.
+/// The readiness of the server to answer requests.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Readiness {
-    /// Whether all services are serving.
+    /// True if all services are serving.
     pub ready: bool,
-    /// By service.
+    /// The state of each service, by its name.
     pub services: BTreeMap<&'static str, ServiceState>,
 }
 
-/// How a service answers.
+/// The state of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceState {
-    /// It is ready.
+    /// The service is ready.
     Serving,
-    /// It says that it is not ready.
+    /// The service reports that it is not ready.
     #[serde(rename = "not serving")]
     NotServing,
-    /// It says nothing in time.
+    /// The service did not answer in time.
     #[serde(rename = "not answering")]
     NotAnswering,
-    /// The server ends: new requests go elsewhere.
+    /// The server is shutting down and takes no new requests.
     Stopping,
 }

@@ -1,4 +1,4 @@
-//! The hub: what a search finds, and how the hub has answered lately.
+//! The Hugging Face hub: the results of a search, and the state of the connection to it.
 
 use millm_kit::ServiceError;
 use millm_proto::downloader::v1::{
@@ -15,13 +15,13 @@ use crate::{some, time};
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub struct SearchQuery {
-    /// A part of a repository's name.
+    /// A part of the repository's name.
     pub q: String,
-    /// Only repositories of this owner.
+    /// The owner of the repositories; any unless given.
     pub author: String,
-    /// `downloads`, `likes` or `last_modified`; the hub's own order unless given.
+    /// The order: `downloads`, `likes` or `last_modified`; the hub's own order unless given.
     pub sort: String,
-    /// How many repositories at most; 20 unless given.
+    /// The maximum number of repositories; 20 unless given.
     #[param(value_type = Option<u32>)]
     pub limit: String,
 }
@@ -31,7 +31,7 @@ impl TryFrom<SearchQuery> for SearchReposRequest {
 
     /// # Errors
     ///
-    /// INVALID_ARGUMENT of `sort` or `limit`.
+    /// INVALID_ARGUMENT for `sort` or `limit`.
     fn try_from(query: SearchQuery) -> Result<Self, ServiceError> {
         let limit = match query.limit.as_str() {
             "" => 0,
@@ -42,11 +42,11 @@ impl TryFrom<SearchQuery> for SearchReposRequest {
     }
 }
 
-/// Reads the order of a search. An empty text is the hub's own order; case does not matter.
+/// Parses the order of a search. An empty text is the hub's own order; case does not matter.
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT of `sort` for any other text.
+/// INVALID_ARGUMENT for `sort` if the text is anything else.
 pub fn parse_sort(text: &str) -> Result<Sort, ServiceError> {
     match text.to_ascii_lowercase().as_str() {
         "" => Ok(Sort::Unspecified),
@@ -62,17 +62,17 @@ pub fn parse_sort(text: &str) -> Result<Sort, ServiceError> {
 pub struct FoundRepo {
     /// `owner/name`.
     pub repo_id: String,
-    /// Downloads of the last month.
+    /// Downloads in the last month.
     pub downloads: i64,
-    /// Of users.
+    /// Likes by users of the hub.
     pub likes: i64,
-    /// RFC 3339.
+    /// The time of the last change (RFC 3339).
     pub last_modified: Option<String>,
-    /// Whether its owner grants access to each user.
+    /// True if users have to request access.
     pub is_gated: bool,
-    /// What it was made for: `text-generation`.
+    /// The task that the model is for, such as `text-generation`.
     pub pipeline_tag: Option<String>,
-    /// Whether miLLM can run it; null when its description does not tell.
+    /// True if miLLM can run the model; null if the repository's description does not tell.
     pub supported: Option<bool>,
 }
 
@@ -94,20 +94,20 @@ impl From<&downloader::FoundRepo> for FoundRepo {
     }
 }
 
-/// How the hub has answered lately.
+/// The state of the connection to the hub.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Hub {
-    /// Its host.
+    /// The hub's host name.
     pub host: String,
-    /// Of the circuit breaker.
+    /// The state of the circuit breaker.
     pub state: Breaker,
-    /// Since the last success.
+    /// Failures in a row since the last success.
     pub consecutive_failures: u32,
-    /// When it is asked again, while the breaker is open (RFC 3339).
+    /// The time of the next call, while the circuit breaker is open (RFC 3339).
     pub next_try_at: Option<String>,
-    /// Of the last failure.
+    /// The last failure as a sentence.
     pub last_error: Option<String>,
-    /// RFC 3339.
+    /// The time of the last failure (RFC 3339).
     pub last_error_at: Option<String>,
 }
 
@@ -115,11 +115,11 @@ pub struct Hub {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Breaker {
-    /// Calls go through.
+    /// Calls pass.
     Closed,
-    /// Calls fail at once: the hub failed too often in a row.
+    /// Calls fail at once, because the hub failed too often in a row.
     Open,
-    /// One call may try; its result decides.
+    /// One call may pass. Its result closes or opens the circuit breaker.
     HalfOpen,
 }
 

@@ -1,7 +1,9 @@
-//! The JSON of miLLM as types: what the management API and the OpenAI API take and answer, and what the command line
-//! prints with `--json`. OpenAPI documents are generated from the same types.
+//! The JSON of miLLM's APIs as types: the requests and answers of the management API and the OpenAI API, and the output of
+//! the command line with `--json`. The endpoints themselves are in the gateway (`gateway/src/management`,
+//! `gateway/src/openai`). The OpenAPI documents are generated from the same types, so doc comments here are documentation
+//! for users.
 //!
-//! [`Status::of`] is the only place that joins what the three services know of a model into one word.
+//! [`Status::of`] is the only place that computes a model's status from the states of the three services.
 
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
 
@@ -24,12 +26,12 @@ pub use model::Model;
 pub use source::Source;
 pub use status::{FailedStep, Status};
 
-/// Returns the text, or `None` when it is empty: protobuf has no other way to say that there is none.
+/// Returns the text, or `None` if it is empty: in protobuf an empty text means that there is none.
 fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// Returns the time in RFC 3339, `2026-01-30T12:00:00Z`.
+/// Returns a time in RFC 3339: `2026-01-30T12:00:00Z`.
 fn time(time: Option<&prost_types::Timestamp>) -> Option<String> {
     time.map(ToString::to_string)
 }

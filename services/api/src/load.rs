@@ -6,12 +6,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{megabytes, percent, some};
 
-/// The body of `POST /api/models/{id}/load`; it may be missing.
+/// The body of `POST /api/models/{id}/load`, which is optional.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct LoadRequest {
-    /// Loads although the estimate exceeds the free memory.
+    /// Loads the model even if the estimate exceeds the free memory.
     pub allow_insufficient_memory: Option<bool>,
-    /// Tokens that a request may hold; the server's setting unless given.
+    /// Maximum tokens of a request, prompt and output together; the server's setting unless given.
     #[schema(minimum = 1, maximum = 4_294_967_295_u64)]
     pub context_length: Option<i64>,
 }
@@ -20,30 +20,30 @@ pub struct LoadRequest {
 #[derive(Debug, Clone, Default, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct MemoryQuery {
-    /// Tokens that a request may hold; the server's setting unless given.
+    /// Maximum tokens of a request, prompt and output together; the server's setting unless given.
     pub context_length: Option<u32>,
 }
 
-/// Whether a model is in memory.
+/// The state of a model in the Runtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadState {
     /// Not known.
     Unknown,
-    /// On its way into memory.
+    /// Being loaded into memory.
     Loading,
     /// In memory; answers requests.
     Loaded,
-    /// On its way out: running requests end first.
+    /// Being unloaded, after the running requests have ended.
     Unloading,
     /// Not in memory.
     Unloaded,
-    /// Its last load failed.
+    /// The last load failed.
     Failed,
 }
 
 impl LoadState {
-    /// Returns the word, as JSON has it.
+    /// Returns the state's name in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -69,21 +69,21 @@ impl From<runtime::LoadState> for LoadState {
     }
 }
 
-/// The steps of a load.
+/// The stage of a load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LoadStage {
     /// Not known yet.
     Unknown,
-    /// Another model makes room.
+    /// Unloads another model to free memory.
     UnloadingPrevious,
     /// Reads config and tokenizer.
     Reading,
     /// Reads the weights.
     LoadingWeights,
-    /// Runs a first token.
+    /// Generates a first token.
     WarmingUp,
-    /// Is complete.
+    /// The load is complete.
     Done,
 }
 
@@ -100,22 +100,22 @@ impl From<Stage> for LoadStage {
     }
 }
 
-/// How far a load is: an event of `/api/events`, a line of `millm load --json`.
+/// The progress of a load: an event of `/api/events`, a line of `millm load --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct LoadProgress {
-    /// The model.
+    /// The model's id.
     pub model_id: i64,
     /// The model's name.
     pub name: String,
-    /// `loading` until it has ended.
+    /// The model's state: `loading` until the load has ended.
     pub state: LoadState,
-    /// The present step.
+    /// The current stage.
     pub stage: LoadStage,
-    /// 0 to 100.
+    /// Progress from 0 to 100.
     pub progress: f64,
-    /// The present step, for people.
+    /// The current stage as text.
     pub detail: String,
-    /// Bytes of memory that it will take; null until they are estimated.
+    /// The most bytes of memory that the model will take; null until they are estimated.
     pub estimated_memory_bytes: Option<i64>,
 }
 
@@ -133,18 +133,18 @@ impl From<&runtime::LoadProgress> for LoadProgress {
     }
 }
 
-/// How far an unload is: an event of `/api/events`, a line of `millm unload --json`.
+/// The progress of an unload: an event of `/api/events`, a line of `millm unload --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct UnloadProgress {
-    /// The model.
+    /// The model's id.
     pub model_id: i64,
     /// The model's name.
     pub name: String,
-    /// `unloading` until it has ended.
+    /// The model's state: `unloading` until the unload has ended.
     pub state: LoadState,
-    /// Requests that still run.
+    /// Requests that are still running.
     pub pending_requests: u32,
-    /// Bytes of memory that were freed; 0 until it has ended.
+    /// Bytes of memory that were freed; 0 until the unload has ended.
     pub freed_bytes: i64,
 }
 
@@ -160,30 +160,30 @@ impl From<&runtime::UnloadProgress> for UnloadProgress {
     }
 }
 
-/// What loading a model takes of memory, against what is free.
+/// The most memory that a model will take, and the memory that is available.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct MemoryEstimate {
-    /// The weights.
+    /// Bytes of the weights.
     pub weights_bytes: i64,
-    /// The KV cache for the context.
+    /// Bytes of the KV cache when it is full.
     pub kv_cache_bytes: i64,
-    /// Intermediate results.
+    /// Bytes of activations.
     pub activations_bytes: i64,
-    /// The tokenizer and everything else.
+    /// Bytes of the tokenizer and everything else.
     pub overhead_bytes: i64,
-    /// All of them.
+    /// The sum in bytes.
     pub total_bytes: i64,
-    /// Decimal megabytes of all of them.
+    /// The sum in decimal megabytes.
     pub total_mb: i64,
-    /// Where it would run: `cpu`, `cuda:0`.
+    /// The device that the model would run on: `cpu`, `cuda:0`.
     pub device: String,
-    /// Free now, with what the models give back that would be unloaded first.
+    /// Bytes that are free now, including the memory of models that would be unloaded first.
     pub available_bytes: i64,
-    /// Decimal megabytes of it.
+    /// The available memory in decimal megabytes.
     pub available_mb: i64,
-    /// Whether it fits.
+    /// True if the model fits into the available memory.
     pub fits: bool,
-    /// For people, when it does not.
+    /// A sentence for users, if the model does not fit.
     pub warning: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! A model, as `GET /api/models` and `millm list --json` show it.
+//! A model in the form of `GET /api/models` and `millm list --json`.
 
 use millm_kit::{ServiceError, format, quantization};
 use millm_proto::{catalog::v1 as catalog, downloader::v1::Download, runtime::v1::LoadedModel};
@@ -11,88 +11,88 @@ use crate::{FailedStep, Source, Status, download::is_running, megabytes, percent
 /// A model with its status and the progress of its download.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Model {
-    /// Unique and never used again.
+    /// The model's id, which is never reused.
     pub id: i64,
-    /// The unique name that people use.
+    /// The model's name, which is unique.
     pub name: String,
-    /// Where its files came from.
+    /// The source of the model's files.
     pub source: Source,
-    /// `owner/name` of the hub.
+    /// The repository on the hub, `owner/name`.
     pub repo_id: Option<String>,
-    /// The branch, tag or commit that was asked for.
+    /// The requested branch, tag or commit.
     pub revision: Option<String>,
-    /// The commit that the revision was at: 40 hex digits.
+    /// The commit that the revision named at the download: 40 hex digits.
     pub commit: Option<String>,
     /// The file that was chosen from the repository.
     pub file: Option<String>,
     /// The absolute path of a local model.
     pub local_path: Option<String>,
-    /// The number of parameters for people, `2.5B`; empty while unknown.
+    /// The number of parameters as text, such as `2.5B`; empty while unknown.
     pub params: String,
     /// The number of parameters; 0 while unknown.
     pub parameter_count: i64,
-    /// The quantization of its weights; the one that was asked for until they are complete.
+    /// The quantization of the weights. Until they are complete, the requested quantization.
     #[schema(example = "Q4")]
     pub quantization: &'static str,
-    /// The quantization that was asked for.
+    /// The requested quantization.
     #[schema(example = "Q4")]
     pub requested_quantization: &'static str,
-    /// Why the two quantizations differ.
+    /// The reason why the two quantizations differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantization_reason: Option<String>,
-    /// Its shape; null while unknown.
+    /// The model's dimensions; null while unknown.
     pub architecture: Option<Architecture>,
     /// Decimal megabytes on disk.
     pub disk_size_mb: i64,
     /// Bytes on disk.
     pub disk_size_bytes: i64,
-    /// Decimal megabytes of memory that it takes when loaded, as estimated.
+    /// The most memory that the model takes when loaded, estimated, in decimal megabytes.
     pub estimated_memory_mb: i64,
-    /// Bytes of memory that it takes when loaded, as estimated.
+    /// The most memory that the model takes when loaded, estimated, in bytes.
     pub estimated_memory_bytes: i64,
-    /// Whether the caller agreed to the native implementation of a repository that asks for custom code.
+    /// True if the caller agreed to use miLLM's own implementation for a repository that asks for custom code.
     pub trust_remote_code: bool,
-    /// Whether it can chat.
+    /// True if the model has a chat template.
     pub has_chat_template: bool,
-    /// One word for what goes on with it.
+    /// The model's status.
     pub status: Status,
-    /// The step that failed, with the status `error`.
+    /// The step that failed, if the status is `error`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<FailedStep>,
-    /// 0 to 100, while it is being downloaded.
+    /// Progress of a running download, from 0 to 100.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub download_progress: Option<f64>,
-    /// Its place in the queue of downloads: 1 is next.
+    /// Place in the queue of downloads: 1 is next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_position: Option<u32>,
-    /// When a queued download will begin, where that can be estimated (RFC 3339).
+    /// Estimated start of a queued download (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_start_at: Option<String>,
-    /// Why the step failed, for people.
+    /// The reason why the step failed, as a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<String>,
-    /// Why the step failed, for programs: a reason of the error table.
+    /// The machine-readable reason why the step failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_code: Option<&'static str>,
-    /// Its files.
+    /// The model's files.
     pub files: Vec<ModelFile>,
-    /// Where its files are: a folder, or one GGUF file.
+    /// The path of the files: a folder, or one GGUF file.
     pub storage_path: Option<String>,
-    /// RFC 3339.
+    /// The time of the registration (RFC 3339).
     pub created_at: Option<String>,
-    /// RFC 3339.
+    /// The time of the last change (RFC 3339).
     pub updated_at: Option<String>,
-    /// Since when it is in memory (RFC 3339).
+    /// The time of the load, while the model is in memory (RFC 3339).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loaded_at: Option<String>,
 }
 
-/// The shape of a model.
+/// The architecture and dimensions of a model.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Architecture {
-    /// As config.json has it: `LlamaForCausalLM`.
+    /// The architecture of config.json, such as `LlamaForCausalLM`.
     pub name: String,
-    /// `llama`.
+    /// The family, such as `llama`.
     pub family: String,
     /// Decoder layers.
     pub layers: u32,
@@ -108,18 +108,18 @@ pub struct Architecture {
     pub intermediate_size: u32,
     /// Token ids.
     pub vocabulary_size: u32,
-    /// Tokens that the model was made for.
+    /// Context length in tokens that the model was trained for.
     pub context_length: u32,
 }
 
 /// A file of a model.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelFile {
-    /// Relative to the model's folder.
+    /// The path relative to the model's folder.
     pub path: String,
-    /// Its size.
+    /// The size in bytes.
     pub size_bytes: i64,
-    /// 64 hex digits.
+    /// The SHA-256 hash: 64 hex digits.
     pub sha256: String,
 }
 
@@ -147,7 +147,7 @@ impl From<&catalog::ModelFile> for ModelFile {
 }
 
 impl Model {
-    /// Joins a row with what the Downloader and the Runtime know of it; `download` and `loaded` are those of this model.
+    /// Joins a row of the Catalog with the model's download and its state in the Runtime, if there are any.
     pub fn new(model: &catalog::Model, download: Option<&Download>, loaded: Option<&LoadedModel>) -> Self {
         let status = Status::of(model, download, loaded);
         let failed_step = status.failed_step(model);
@@ -206,15 +206,15 @@ impl Model {
 /// `GET /api/models/{id}/architecture`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelArchitecture {
-    /// Of the model.
+    /// The model's id.
     pub id: i64,
-    /// Of the model.
+    /// The model's name.
     pub name: String,
-    /// Its shape; null while unknown.
+    /// The model's dimensions; null while unknown.
     pub architecture: Option<Architecture>,
-    /// 0 while unknown.
+    /// The number of parameters; 0 while unknown.
     pub parameter_count: i64,
-    /// config.json as published; null when there is none (a GGUF file).
+    /// config.json as published; null if there is none, as for a GGUF file.
     pub config: Value,
 }
 

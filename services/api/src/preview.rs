@@ -1,4 +1,4 @@
-//! What a repository holds and would take, before it is downloaded.
+//! The preview of a repository: its content, its sizes, and obstacles to its download.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +25,10 @@ pub struct PreviewRequest {
     pub variant: Option<String>,
     /// The repository's folder that holds the model.
     pub subfolder: Option<String>,
-    /// As the download would ask for it, for the obstacles; Q4 unless given.
+    /// The quantization of the planned download, which decides the obstacles; Q4 unless given.
     #[schema(example = "Q4")]
     pub quantization: Option<String>,
-    /// As the download would say it, for the obstacles.
+    /// The same field of the planned download, which decides the obstacles.
     pub trust_remote_code: Option<bool>,
 }
 
@@ -37,7 +37,7 @@ impl TryFrom<PreviewRequest> for PreviewModelRequest {
 
     /// # Errors
     ///
-    /// INVALID_ARGUMENT of `quantization`, and of `repo_id` when it is missing or empty.
+    /// INVALID_ARGUMENT for `quantization`, and for `repo_id` if it is missing or empty.
     fn try_from(request: PreviewRequest) -> Result<Self, ServiceError> {
         let quantization = parse_quantization(request.quantization.as_deref())?;
         let repo_id = request.repo_id.filter(|id| !id.is_empty());
@@ -54,79 +54,79 @@ impl TryFrom<PreviewRequest> for PreviewModelRequest {
     }
 }
 
-/// What a repository holds and would take.
+/// The preview of a repository.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelPreview {
-    /// What the model would be called.
+    /// The name that the model would get.
     pub name: String,
     /// The repository.
     pub repo_id: String,
-    /// The commit that the revision is at.
+    /// The commit that the revision names.
     pub commit: String,
-    /// The number of parameters for people, `2.5B`; empty while unknown.
+    /// The number of parameters as text, such as `2.5B`; empty while unknown.
     pub params: String,
-    /// 0 while unknown.
+    /// The number of parameters; 0 while unknown.
     pub parameter_count: i64,
-    /// As config.json has it, `LlamaForCausalLM`; empty while unknown.
+    /// The architecture of config.json, such as `LlamaForCausalLM`; empty while unknown.
     pub architecture: String,
-    /// Its shape.
+    /// The model's dimensions.
     pub architecture_details: Option<Architecture>,
-    /// Whether miLLM can run it.
+    /// True if miLLM can run the model.
     pub supported: bool,
-    /// Why it cannot.
+    /// The reason why miLLM cannot run the model.
     pub unsupported_reason: Option<String>,
-    /// Whether the repository asks for custom code.
+    /// True if the repository asks for custom code.
     pub requires_trust_remote_code: bool,
-    /// Whether its owner grants access to each user.
+    /// True if users have to request access.
     pub is_gated: bool,
-    /// As the repository names it.
+    /// The licence that the repository names.
     pub license: String,
-    /// Bytes to fetch.
+    /// Bytes to download.
     pub download_size_bytes: i64,
-    /// Bytes free for models.
+    /// Bytes on disk that are free for models.
     pub available_disk_bytes: i64,
-    /// Why a download would be refused now; empty when it would not.
+    /// The reasons why a download would be refused now; empty if it would be accepted.
     pub obstacles: Vec<Obstacle>,
-    /// What it takes, by quantization.
+    /// The model's sizes, by quantization.
     pub estimated_sizes: BTreeMap<&'static str, EstimatedSize>,
     /// The repository's files.
     pub files: Vec<PreviewFile>,
 }
 
-/// Why a download would be refused.
+/// A reason why a download would be refused.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Obstacle {
-    /// A reason of the error table.
+    /// The machine-readable reason.
     pub code: &'static str,
-    /// A sentence for people.
+    /// The reason as a sentence.
     pub message: String,
 }
 
-/// What a model takes with one quantization.
+/// The sizes of a model with one quantization.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct EstimatedSize {
     /// Decimal megabytes on disk.
     pub disk_mb: i64,
     /// Decimal megabytes of memory.
     pub memory_mb: i64,
-    /// Bytes that stay on disk.
+    /// Bytes on disk when the model is complete.
     pub disk_bytes: i64,
-    /// Bytes that must be free while it is being made.
+    /// Bytes that must be free on disk during download and quantization.
     pub peak_disk_bytes: i64,
-    /// Bytes of memory when loaded.
+    /// The most bytes of memory that the model takes when loaded.
     pub memory_bytes: i64,
-    /// The model that is this already, ready or on its way.
+    /// The id of the same model with this quantization, if it is here or being downloaded.
     pub model_id: Option<i64>,
 }
 
 /// A file of a repository.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct PreviewFile {
-    /// Within the repository.
+    /// The path within the repository.
     pub path: String,
-    /// Its size.
+    /// The size in bytes.
     pub size_bytes: i64,
-    /// Whether a download with the default settings fetches it.
+    /// True if a download with the default settings fetches the file.
     pub selected: bool,
 }
 

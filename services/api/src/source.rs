@@ -1,14 +1,14 @@
-//! Where a model's files come from.
+//! The source of a model's files.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Where a model's files came from.
+/// The source of a model's files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     /// A repository of the hub.
     Huggingface,
-    /// A folder or file of this machine.
+    /// A folder or file on the server's machine.
     Local,
 }

@@ -1,4 +1,4 @@
-//! The status of a model: one word for what the three services know of it. No service stores it.
+//! The status of a model, computed from the states of the three services. No service stores it.
 
 use std::fmt;
 
@@ -11,33 +11,33 @@ use millm_proto::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// One word for a model, the same in REST, in the command line and on the page.
+/// The status of a model, the same in REST, in the command line and on the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Waits for its download.
+    /// The model waits in the queue of downloads.
     Queued,
-    /// Is being downloaded.
+    /// The model is being downloaded.
     Downloading,
-    /// Its files are checked, or complete and about to be registered.
+    /// The files are being verified, or are complete and about to be registered.
     Verifying,
-    /// Is being quantized.
+    /// The weights are being quantized.
     Quantizing,
-    /// Is complete and can be loaded.
+    /// The model is complete and can be loaded.
     Ready,
-    /// Is being loaded.
+    /// The model is being loaded.
     Loading,
-    /// Answers requests.
+    /// The model answers requests.
     Loaded,
-    /// Leaves memory.
+    /// The model is being unloaded.
     Unloading,
-    /// Its download or its last load failed.
+    /// The download or the last load failed.
     Error,
-    /// Its row is about to go.
+    /// The model is being removed.
     Deleting,
 }
 
-/// The step whose failure [`Status::Error`] stands for.
+/// The step that failed, if the status is `error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FailedStep {
@@ -50,12 +50,12 @@ pub enum FailedStep {
 impl Status {
     /// Returns the status of a model; `download` and `loaded` are those of this model, when there are any.
     ///
-    /// The three services are not in step, so each case also holds while one of them is behind:
-    /// - The Runtime's state comes first: a model in memory is complete, whatever else is known.
+    /// The three services change state at different times, so each case also holds while one of them is behind:
+    /// - The Runtime's state comes first: a model in memory is complete, whatever the other states are.
     /// - A READY row whose last load failed is an error, although it can be loaded again.
-    /// - A running download comes before the ERROR of its row: a retry runs before the row says so.
-    /// - A PENDING row without a download is queued (the Downloader restarts), after a successful one it is verifying (the
-    ///   row becomes READY next), after a cancelled one it is deleting (the row goes next).
+    /// - A running download comes before the ERROR of its row: a retry starts before the row changes.
+    /// - A PENDING row without a download is queued: the Downloader is restarting. After a successful download it is
+    ///   verifying: the row becomes READY next. After a cancelled one it is deleting: the row is removed next.
     pub fn of(model: &Model, download: Option<&Download>, loaded: Option<&LoadedModel>) -> Self {
         let load = loaded.map(LoadedModel::state);
         match load {
@@ -100,7 +100,7 @@ impl Status {
         (self == Self::Error).then_some(step)
     }
 
-    /// Returns the word, as JSON has it.
+    /// Returns the status as in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",

@@ -9,19 +9,19 @@ use crate::{download::Download, hub::Hub, load::LoadState, time};
 /// `GET /api/system`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct System {
-    /// Of the gateway.
+    /// The gateway's version.
     pub version: &'static str,
-    /// The memory of each device.
+    /// The devices and their memory.
     pub devices: Vec<Device>,
     /// Models that are loading, loaded or unloading, or whose last load failed.
     pub models: Vec<LoadedModel>,
-    /// Resident bytes of the Runtime's process.
+    /// Resident memory of the Runtime's process in bytes.
     pub process_memory_bytes: i64,
-    /// Registered models.
+    /// The number of registered models.
     pub model_count: usize,
-    /// Bytes on disk of the models that were downloaded.
+    /// Bytes on disk of downloaded models.
     pub cache_size_bytes: i64,
-    /// Null while the Downloader does not answer.
+    /// The state of the connection to the hub; null while the Downloader does not answer.
     pub hub: Option<Hub>,
 }
 
@@ -30,26 +30,26 @@ pub struct System {
 pub struct Activity {
     /// Models that are loading, loaded or unloading, or whose last load failed.
     pub models: Vec<LoadedModel>,
-    /// The memory of each device.
+    /// The devices and their memory.
     pub devices: Vec<Device>,
-    /// Downloads that wait or run.
+    /// Downloads that are queued or running.
     pub downloads: Vec<Download>,
-    /// Resident bytes of the Runtime's process.
+    /// Resident memory of the Runtime's process in bytes.
     pub process_memory_bytes: i64,
 }
 
 /// A device that models run on.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Device {
-    /// `cpu`, `cuda:0`.
+    /// The device's id: `cpu`, `cuda:0`.
     pub id: String,
-    /// As its maker calls it.
+    /// The vendor's name of the device.
     pub name: String,
-    /// Its memory.
+    /// The device's memory in bytes.
     pub total_bytes: i64,
-    /// By all programs.
+    /// Bytes that all programs use.
     pub used_bytes: i64,
-    /// For models.
+    /// Bytes that are free for models.
     pub free_bytes: i64,
 }
 
@@ -65,38 +65,38 @@ impl From<&runtime::Device> for Device {
     }
 }
 
-/// A model that the Runtime knows.
+/// A model that is loading, loaded or unloading, or whose last load failed.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct LoadedModel {
-    /// The model.
+    /// The model's id.
     pub model_id: i64,
     /// The model's name.
     pub name: String,
-    /// Whether it is in memory.
+    /// The model's state.
     pub state: LoadState,
-    /// Where it runs.
+    /// The device that the model runs on.
     pub device: String,
-    /// Tokens that a request may hold.
+    /// Maximum tokens of a request, prompt and output together.
     pub context_length: u32,
-    /// Requests that can run at once.
+    /// Maximum requests that run at the same time.
     pub slots: u32,
-    /// Requests that run.
+    /// Requests that are running.
     pub running_requests: u32,
     /// Requests that wait for a slot.
     pub waiting_requests: u32,
-    /// Bytes of memory, as estimated before it was loaded.
+    /// The most bytes of memory that the model takes, estimated before it was loaded.
     pub estimated_memory_bytes: i64,
-    /// Bytes of memory, the most since it was loaded.
+    /// The peak of the model's memory since it was loaded, in bytes.
     pub measured_memory_bytes: i64,
-    /// RFC 3339.
+    /// The time of the load (RFC 3339).
     pub loaded_at: Option<String>,
-    /// RFC 3339.
+    /// The time of the last request (RFC 3339).
     pub last_used_at: Option<String>,
-    /// Forward passes since it was loaded.
+    /// Forward passes since the load.
     pub forward_passes: u64,
-    /// Tokens that were generated in them.
+    /// Tokens generated since the load.
     pub generated_tokens: u64,
-    /// Tokens of prompts.
+    /// Tokens of prompts since the load.
     pub prompt_tokens: u64,
 }
 

@@ -10,7 +10,7 @@ mod change_feed;
 mod context;
 mod error;
 mod field_mask;
-mod handle;
+mod model_handle;
 mod service;
 mod store;
 mod validate;

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     change_feed::Change,
     context::Context,
-    field_mask, handle,
+    field_mask, model_handle,
     store::{Filter, ModelRow, StoreError, state_word},
     validate,
     watch::watch,
@@ -87,7 +87,7 @@ impl Context {
     async fn create(&self, mut model: Model) -> Result<Model, ServiceError> {
         let _write_lock = self.lock_for_write().await?;
         let is_given = !model.handle.is_empty();
-        let base = if is_given { model.handle.clone() } else { handle::derive(&model) };
+        let base = if is_given { model.handle.clone() } else { model_handle::derive(&model) };
         model.create_time = Some(now());
         model.update_time = model.create_time;
         for _ in 0..MAX_ATTEMPTS {
@@ -99,7 +99,7 @@ impl Context {
             if is_given && taken.contains(&base) {
                 return Err(self.handle_taken(base).await);
             }
-            model.handle = handle::first_free(&base, &model, &taken);
+            model.handle = model_handle::first_free(&base, &model, &taken);
             match self.store.insert(ModelRow::from_model(model.clone(), 1)).await {
                 Ok(row) => return Ok(self.publish(row)),
                 // Another catalog wrote first: read again.
@@ -157,7 +157,7 @@ impl Context {
             let mut model = row.into_model();
             check_etag(&model, &change.etag)?;
             field_mask::apply(&mut model, change, paths)?;
-            handle::validate(&model.handle)?;
+            model_handle::validate(&model.handle)?;
             validate::check_fields(&model)?;
             model.update_time = Some(now());
             let row = ModelRow::from_model(model, version + 1);

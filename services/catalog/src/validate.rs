@@ -11,7 +11,7 @@ use millm_kit::{
 };
 use millm_proto::catalog::v1::{Model, Quantization, Source, model::State};
 
-use crate::handle;
+use crate::model_handle;
 
 /// Returns the model to insert for a request's model: PENDING, without output-only fields, with defaults.
 ///
@@ -56,7 +56,7 @@ pub(crate) fn new_model(mut model: Model) -> Result<Model, ServiceError> {
 /// INVALID_ARGUMENT, which names the first field that is not valid.
 pub(crate) fn check_fields(model: &Model) -> Result<(), ServiceError> {
     if !model.handle.is_empty() {
-        handle::validate(&model.handle)?;
+        model_handle::validate(&model.handle)?;
     }
     Revision::parse(&model.revision)?;
     let invalid = ServiceError::invalid_argument;

@@ -30,7 +30,7 @@ pub(crate) struct CatalogClient {
     client: CatalogServiceClient<Channel>,
 }
 
-/// Rows, and the identity of their catalogue.
+/// Rows, and the identity of their catalog.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) models: Vec<Model>,
@@ -75,7 +75,7 @@ impl CatalogClient {
     ///
     /// # Errors
     ///
-    /// As [`Self::update`].
+    /// The errors of [`Self::update`].
     pub(crate) async fn mark_deleting(&self, id: i64) -> Result<Model, ServiceError> {
         self.update(row_in_state(id, State::Deleting, None), &["state"]).await
     }
@@ -160,9 +160,9 @@ impl CatalogClient {
     /// The errors of [`Self::list`], except that the Catalog does not answer.
     pub(crate) async fn list_with_retry(
         &self,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
     ) -> Option<Result<Listing, ServiceError>> {
-        with_retry(stopping, || self.try_list("")).await
+        with_retry(shutdown, || self.try_list("")).await
     }
 
     /// Writes the fields that `paths` names. `None` when the process stops meanwhile.
@@ -172,26 +172,26 @@ impl CatalogClient {
     /// The errors of [`Self::update`], except that the Catalog does not answer.
     pub(crate) async fn update_with_retry(
         &self,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
         model: &Model,
         paths: &[&str],
     ) -> Option<Result<Model, ServiceError>> {
-        with_retry(stopping, || self.try_update(model.clone(), paths)).await
+        with_retry(shutdown, || self.try_update(model.clone(), paths)).await
     }
 
     /// Sets the state to ERROR with this error. `None` when the process stops meanwhile.
     ///
     /// # Errors
     ///
-    /// As [`Self::update_with_retry`].
+    /// The errors of [`Self::update_with_retry`].
     pub(crate) async fn fail_with_retry(
         &self,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
         id: i64,
         error: &ServiceError,
     ) -> Option<Result<Model, ServiceError>> {
         let row = row_in_state(id, State::Error, Some(error.to_rpc()));
-        self.update_with_retry(stopping, &row, &["state", "error"]).await
+        self.update_with_retry(shutdown, &row, &["state", "error"]).await
     }
 
     /// Deletes a row. `None` when the process stops meanwhile.
@@ -201,10 +201,10 @@ impl CatalogClient {
     /// The errors of [`Self::delete`], except that the Catalog does not answer.
     pub(crate) async fn delete_with_retry(
         &self,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
         id: i64,
     ) -> Option<Result<(), ServiceError>> {
-        with_retry(stopping, || self.try_delete(id)).await
+        with_retry(shutdown, || self.try_delete(id)).await
     }
 
     async fn try_get(&self, name: &str) -> Result<Model, Status> {
@@ -271,10 +271,10 @@ fn is_transport_error(status: &Status) -> bool {
 }
 
 async fn with_retry<T, F: Future<Output = Result<T, Status>>>(
-    stopping: &CancellationToken,
+    shutdown: &CancellationToken,
     call: impl FnMut() -> F,
 ) -> Option<Result<T, ServiceError>> {
     let is_away = |status: &Status| status.code() == Code::Unavailable;
-    let result = RetryPolicy::CATALOG.run_until_stopped(stopping, call, is_away).await;
+    let result = RetryPolicy::CATALOG.run_until_stopped(shutdown, call, is_away).await;
     result.map(|result| result.map_err(Into::into))
 }

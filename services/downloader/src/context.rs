@@ -34,7 +34,8 @@ pub(crate) struct Context {
     pub(crate) threads: usize,
     /// Tasks that run to their end although their caller has left.
     pub(crate) tasks: TaskTracker,
-    pub(crate) stopping: CancellationToken,
+    /// Set when the process stops.
+    pub(crate) shutdown: CancellationToken,
 }
 
 impl Context {

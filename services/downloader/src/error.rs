@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use millm_kit::ServiceError;
 use millm_model::{Error as ModelError, Fault};
 
-/// Why the Downloader cannot start.
+/// The reason why the Downloader cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The models folder cannot be made or written.

@@ -115,7 +115,7 @@ impl Downloader {
             max_concurrent_downloads: self.max_concurrent_downloads,
             threads: self.threads,
             tasks: host.tasks.clone(),
-            stopping: host.shutdown.stopping.clone(),
+            shutdown: host.shutdown.stopping.clone(),
         });
         let (queue, worker) = Queue::new(&context);
         context.tasks.spawn(repair_then_work(Arc::clone(&context), worker));

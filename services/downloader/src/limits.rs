@@ -11,7 +11,7 @@ const LOWEST_SPEED: u64 = 256;
 
 /// A connection is replaced when most others are faster by this factor.
 pub(crate) const SLOW_FACTOR: u64 = 20;
-/// How often the connection of one range is replaced for being slow.
+/// The number of times that the connection of one range is replaced for being slow.
 pub(crate) const MAX_SLOW_RECONNECTS: u32 = 2;
 
 /// Bytes after which an attempt counts as progress: the retries start again.
@@ -54,9 +54,9 @@ pub(crate) const SMALL_FILE_BYTES: u64 = 8 << 20;
 /// The attempts of one call alone never open the circuit breaker: with more retries it needs more failures.
 const LEAST_BREAKER_FAILURES: u32 = 5;
 
-/// How long the hub's acceptance of a token is remembered. The endpoint is strictly rate-limited.
+/// The time for which the hub's acceptance of a token is remembered. The endpoint is strictly rate-limited.
 pub(crate) const ACCEPTED_TOKEN_TTL: Duration = Duration::from_mins(10);
-/// How long any other answer about a token is remembered. It is shorter: the token may be corrected soon.
+/// The time for which any other answer about a token is remembered. It is shorter: the token may be corrected soon.
 pub(crate) const OTHER_TOKEN_TTL: Duration = Duration::from_mins(1);
 
 /// Times and counts for one hub, from the settings.
@@ -74,7 +74,7 @@ pub(crate) struct HubLimits {
     pub(crate) retry: RetryPolicy,
     /// Failures of the hub in a row that open the circuit breaker.
     pub(crate) breaker_failures: u32,
-    /// How long the circuit breaker stays open before one request may probe the hub.
+    /// The time for which the circuit breaker stays open before one request may probe the hub.
     pub(crate) breaker_pause: Duration,
 }
 

@@ -1,5 +1,14 @@
-//! When a failed operation is tried again, and after which pause. One policy serves all four: calls to the hub, the
-//! ranges of a transfer, calls to the Catalog, and the repair at startup.
+//! Retries of failed operations, and the pauses before them. There are three policies:
+//!
+//! | policy | for | retries |
+//! |---|---|---|
+//! | [`RetryPolicy::hub`] | calls to the hub, and the ranges of a transfer | the setting `download_retries` |
+//! | [`RetryPolicy::CATALOG`] | calls to the Catalog | until it answers |
+//! | [`RetryPolicy::STARTUP`] | the repair at startup | until it succeeds |
+//!
+//! [`HubError`](crate::hub::error::HubError) says which failures of the hub are retried, and
+//! [`HubLimits`](crate::limits::HubLimits) reads the setting. Calls give up at once while the circuit breaker is open;
+//! ranges wait for it.
 //!
 //! The pauses come from `backon`: exponential, with jitter. A server's `Retry-After` or `RateLimit` header can make a
 //! pause longer, up to a limit.
@@ -16,12 +25,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-/// How often an operation is tried again, and how long the pauses are.
+/// The number of retries of an operation, and the pauses between them. Jitter makes each pause up to twice as long as
+/// the fields say.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RetryPolicy {
     /// The pause before the first retry. It doubles with each further retry.
     pub(crate) first_pause: Duration,
-    pub(crate) longest_pause: Duration,
+    /// The pause does not grow beyond this.
+    pub(crate) longest_pause_before_jitter: Duration,
     /// The longest pause that a server can ask for.
     pub(crate) longest_requested_pause: Duration,
     /// Attempts after the first one; `None` means until it succeeds.
@@ -55,7 +66,7 @@ impl RetryPolicy {
     /// Waits for a Catalog that restarts, for as long as it takes.
     pub(crate) const CATALOG: Self = Self {
         first_pause: Duration::from_millis(100),
-        longest_pause: Duration::from_secs(2),
+        longest_pause_before_jitter: Duration::from_secs(2),
         longest_requested_pause: Duration::ZERO,
         max_retries: None,
     };
@@ -67,7 +78,7 @@ impl RetryPolicy {
     pub(crate) const fn hub(max_retries: usize) -> Self {
         Self {
             first_pause: Duration::from_millis(250),
-            longest_pause: Duration::from_secs(20),
+            longest_pause_before_jitter: Duration::from_secs(20),
             longest_requested_pause: Duration::from_mins(2),
             max_retries: Some(max_retries),
         }
@@ -77,7 +88,7 @@ impl RetryPolicy {
         let backoff = ExponentialBuilder::new()
             .with_min_delay(self.first_pause)
             .with_factor(2.0)
-            .with_max_delay(self.longest_pause)
+            .with_max_delay(self.longest_pause_before_jitter)
             .with_jitter();
         match self.max_retries {
             Some(times) => backoff.with_max_times(times),
@@ -108,25 +119,25 @@ impl RetryPolicy {
             .await
     }
 
-    /// As [`Self::run`], but gives up at a pause when the process stops. An attempt that is under way is not
-    /// interrupted: its effect would be unknown. Returns `None` when it gave up.
+    /// Does the same as [`Self::run`], but gives up at a pause when the process stops. A running attempt is not
+    /// interrupted, because its effect would be unknown. Returns `None` if it gave up.
     ///
     /// # Errors
     ///
     /// Returns the first error that `is_transient` rejects.
     pub(crate) async fn run_until_stopped<T, E: RetryError, F: Future<Output = Result<T, E>>>(
         &self,
-        stopping: &CancellationToken,
+        shutdown: &CancellationToken,
         operation: impl FnMut() -> F,
         is_transient: impl Fn(&E) -> bool,
     ) -> Option<Result<T, E>> {
         let gave_up = Arc::new(Notify::new());
         let sleep = {
-            let (stopping, gave_up) = (stopping.clone(), Arc::clone(&gave_up));
+            let (shutdown, gave_up) = (shutdown.clone(), Arc::clone(&gave_up));
             move |pause| {
-                let (stopping, gave_up) = (stopping.clone(), Arc::clone(&gave_up));
+                let (shutdown, gave_up) = (shutdown.clone(), Arc::clone(&gave_up));
                 async move {
-                    if stopping.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                         gave_up.notify_one();
                         std::future::pending::<()>().await;
                     }
@@ -205,7 +216,7 @@ mod tests {
 
     const QUICK: RetryPolicy = RetryPolicy {
         first_pause: Duration::from_millis(1),
-        longest_pause: Duration::from_millis(1),
+        longest_pause_before_jitter: Duration::from_millis(1),
         longest_requested_pause: Duration::ZERO,
         max_retries: Some(3),
     };
@@ -268,16 +279,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_stops_gives_up_after_the_attempt() {
-        let (attempts, stopping) = (Cell::new(0), CancellationToken::new());
+        let (attempts, shutdown) = (Cell::new(0), CancellationToken::new());
         let fail = || async {
             attempts.set(attempts.get() + 1);
             if attempts.get() == 3 {
-                stopping.cancel();
+                shutdown.cancel();
             }
             Err::<(), _>(Status::unavailable("away"))
         };
         let endless = RetryPolicy { max_retries: None, ..QUICK };
-        assert!(endless.run_until_stopped(&stopping, fail, |_| true).await.is_none());
+        assert!(endless.run_until_stopped(&shutdown, fail, |_| true).await.is_none());
         assert_eq!(attempts.get(), 3);
     }
 }

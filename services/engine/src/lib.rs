@@ -11,7 +11,7 @@
 //!
 //! | folder | content |
 //! |---|---|
-//! | `scheduler` | continuous batching: admission, preemption, chunked prefill, speculative decoding |
+//! | `scheduler` | continuous batching: admission, preemption, chunked and layer-wise prefill, speculative decoding |
 //! | `kv_cache` | blocks of keys and values, and the prefix cache |
 //! | `sampling` | from logits to tokens, with or without a grammar |
 //! | `forward` | the forward pass on the host |

@@ -12,7 +12,7 @@ use crate::scheduler::core_budget::default_threads;
 use crate::scheduler::limits::{Limits, PrefillBudget};
 use crate::sys::cpu::KernelSet;
 
-/// How an engine is set up.
+/// The options of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EngineOptions {
     /// Tokens of prompt and answer of one request. `None`, or more than that, is the model's own context length.

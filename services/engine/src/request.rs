@@ -7,7 +7,7 @@ use crate::sampling::{Constraint, InvalidParameter, SamplingParams};
 pub struct Request {
     /// Token ids, at least one.
     pub prompt: Vec<u32>,
-    /// How tokens are chosen.
+    /// The sampling parameters.
     pub sampling: SamplingParams,
     /// The most tokens to generate; `None` is until the context is full. 0 scores the prompt only.
     pub max_tokens: Option<usize>,
@@ -41,8 +41,8 @@ pub struct Token {
     pub top: Vec<(u32, f32)>,
 }
 
-/// What a sink receives, in this order: `Started`, any number of `Token`s, `End`. A request that is cancelled or
-/// fails before it started receives `End` alone.
+/// An event that a sink receives, in this order: `Started`, any number of `Token`s, `End`. A request that is
+/// cancelled or fails before it started receives `End` alone.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The prompt is in the KV cache.
@@ -54,7 +54,7 @@ pub enum Event {
     Token(Token),
     /// The last event.
     End {
-        /// Why the generation ended.
+        /// The reason why the generation ended.
         reason: EndReason,
         /// Tokens of the prompt.
         prompt_tokens: usize,
@@ -65,7 +65,7 @@ pub enum Event {
     },
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
     /// A stop token was generated.
@@ -98,7 +98,7 @@ pub trait Sink: Send {
     }
 }
 
-/// Why a request was refused. Its sink receives nothing.
+/// The reason why a request was refused. Its sink receives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// All slots and the queue are taken.

@@ -19,7 +19,7 @@ pub struct Stats {
     pub draft_tokens: u64,
     /// Draft tokens that the model sampled itself.
     pub accepted_tokens: u64,
-    /// How often a running request was preempted by an older one.
+    /// The number of times that a running request was preempted by an older one.
     pub preemptions: u64,
     /// Requests in the running batch.
     pub running: usize,

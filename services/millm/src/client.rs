@@ -36,18 +36,22 @@ impl Server {
         Ok(Self { channel, url })
     }
 
+    /// Returns a client of the Catalog.
     pub fn catalog(&self) -> CatalogServiceClient<Channel> {
         CatalogServiceClient::new(self.channel.clone())
     }
 
+    /// Returns a client of the Downloader.
     pub fn downloader(&self) -> DownloaderServiceClient<Channel> {
         DownloaderServiceClient::new(self.channel.clone())
     }
 
+    /// Returns a client of the Runtime.
     pub fn runtime(&self) -> RuntimeServiceClient<Channel> {
         RuntimeServiceClient::new(self.channel.clone())
     }
 
+    /// Returns a model by its name or id.
     pub async fn model(&self, name: &str) -> Result<Model> {
         let request = GetModelRequest { name: name.to_owned() };
         Ok(self.catalog().get_model(request).await.map_err(|s| self.explain(&s))?.into_inner())

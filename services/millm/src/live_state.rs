@@ -1,4 +1,4 @@
-//! The state of each model in the Downloader and the Runtime, joined with its catalogue entry for `list` and `show`.
+//! The state of each model in the Downloader and the Runtime, joined with its catalog entry for `list` and `show`.
 
 use std::collections::HashMap;
 
@@ -14,11 +14,14 @@ use crate::client::Server;
 /// Downloads and loaded models, by model id. A service that does not answer leaves its part empty: the list is still
 /// shown.
 pub struct LiveState {
+    /// The downloads, by model id.
     pub downloads: HashMap<i64, Download>,
+    /// The models in the Runtime, by model id.
     pub loaded: HashMap<i64, LoadedModel>,
 }
 
 impl LiveState {
+    /// Asks the Downloader and the Runtime at the same time.
     pub async fn read(server: &Server) -> Self {
         let (mut downloader, mut runtime) = (server.downloader(), server.runtime());
         let (downloads, status) = tokio::join!(
@@ -33,7 +36,7 @@ impl LiveState {
         }
     }
 
-    /// Joins a catalogue entry with what is known of it.
+    /// Joins a catalog entry with what is known of it.
     pub fn model(&self, row: &catalog::Model) -> Model {
         Model::new(row, self.downloads.get(&row.id), self.loaded.get(&row.id))
     }

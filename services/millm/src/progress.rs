@@ -19,7 +19,7 @@ const NAME_WIDTH: usize = 34;
 pub struct DownloadProgress {
     all: MultiProgress,
     total: ProgressBar,
-    /// By path.
+    /// The bars of files, by path.
     files: HashMap<String, ProgressBar>,
     /// The line that counts the other files.
     more: Option<ProgressBar>,
@@ -29,6 +29,7 @@ pub struct DownloadProgress {
 }
 
 impl DownloadProgress {
+    /// Returns a display that has shown nothing yet.
     pub fn new(json: bool) -> Self {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let total = all.add(ProgressBar::new(1000));
@@ -36,6 +37,7 @@ impl DownloadProgress {
         Self { all, total, files: HashMap::new(), more: None, json, printed: (-1, 0) }
     }
 
+    /// Shows the present state of the download.
     pub fn show(&mut self, d: &Download) -> Result<()> {
         let state = d.state();
         let ended = matches!(state, State::Succeeded | State::Failed | State::Cancelled);

@@ -9,9 +9,11 @@ use crate::output::Misuse;
 /// A repository argument with its `--quantization`.
 #[derive(Debug)]
 pub struct RepoArg {
+    /// The repository.
     pub repo: RepoId,
     /// Selects one of several GGUF files by its quantization, as in `:Q8_0`; empty when none is named.
     pub variant: String,
+    /// The requested quantization.
     pub quantization: Quantization,
 }
 

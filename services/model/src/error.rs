@@ -15,9 +15,9 @@ pub enum Error {
     /// A file's content is not what its name says.
     #[error("{file}: {why}")]
     InvalidFile {
-        /// The file's name relative to the model, or what part of the model it is.
+        /// The file's name relative to the model, or the part of the model.
         file: String,
-        /// What is wrong, and where.
+        /// The reason, with the place in the file.
         why: String,
     },
     /// The config or header names an architecture that no family has.
@@ -45,7 +45,7 @@ pub enum Error {
     /// A path that a person gave is not that of a model.
     #[error("invalid model path: {why}")]
     InvalidPath {
-        /// What is wrong, with the path.
+        /// The reason, with the path.
         why: String,
     },
     /// The chat template cannot be compiled or rendered.
@@ -87,7 +87,7 @@ pub enum Fault {
     },
     /// `INVALID_LOCAL_PATH`
     InvalidLocalPath {
-        /// What is wrong, with the path.
+        /// The reason, with the path.
         why: String,
     },
     /// `CANCELLED`

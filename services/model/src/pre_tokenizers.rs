@@ -1,6 +1,9 @@
 //! The regular expressions by which published tokenizers split text before byte-pair merging, under the names of
 //! llama.cpp's `llama-vocab.cpp`. The quantizer recognizes them in tokenizer.json; the sandbox builds tokenizers from
 //! GGUF's names with them.
+//!
+//! A new pattern is a constant here, a name in `quantize/pre_tokenizer.rs`, and a name in the sandbox's
+//! `tokenizer/pretokenize.rs`.
 
 /// `llama-bpe`: Llama 3.
 pub const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";

@@ -28,15 +28,15 @@ pub(crate) struct LoaderOptions {
     pub threads: u32,
     /// CPU kernels; `None` is the fastest set of this machine.
     pub kernels: Option<KernelSet>,
-    /// How long unloading waits for running requests.
+    /// The maximum time that unloading waits for running requests.
     pub drain: Duration,
     /// Models in memory at the same time.
     pub max_models: usize,
-    /// Whether requests load the models that they name.
+    /// True if requests load the models that they name.
     pub load_on_demand: bool,
-    /// How long a request waits for its model to load.
+    /// The maximum time that a request waits for its model to load.
     pub load_timeout: Duration,
-    /// How long an unused model stays loaded.
+    /// The time for which an unused model stays loaded.
     pub keep_alive: KeepAlive,
     /// Runs tokenizers, chat templates and grammars.
     pub sandbox: Sandbox,

@@ -112,8 +112,8 @@ fn with_counters(model: &LoadedModel, base: proto::LoadedModel) -> proto::Loaded
         generated_tokens: stats.generated_tokens,
         prompt_tokens: stats.prompt_tokens,
         cached_tokens: stats.cached_tokens,
-        guessed_tokens: stats.draft_tokens,
-        true_guesses: stats.accepted_tokens,
+        draft_tokens: stats.draft_tokens,
+        accepted_draft_tokens: stats.accepted_tokens,
         preemptions: stats.preemptions,
         last_used_time: model.requests.activity().last_used.map(Into::into),
         ..base

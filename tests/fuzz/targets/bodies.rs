@@ -1,4 +1,4 @@
-//! Bodies of OpenAI's face. The first line is the path; what follows is sent as it stands.
+//! Bodies of the OpenAI API. The first line is the path. The rest is sent as it is.
 
 use serde_json::json;
 

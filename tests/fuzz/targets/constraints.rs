@@ -1,4 +1,4 @@
-//! Schemas, regular expressions and Lark grammars, as requests hold them.
+//! Schemas, regular expressions and Lark grammars of requests.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! What the languages of a model's files are made of.
+//! The words of the languages in a model's files.
 
 use crate::mutator::Language;
 

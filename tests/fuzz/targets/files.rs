@@ -1,5 +1,5 @@
-//! Files of a model: its template, its tokenizer, and the headers of its weights. Each input becomes a model of its
-//! own that is added, loaded, asked, unloaded and removed.
+//! Files of a model: its template, its tokenizer, and the headers of its weights. Each input becomes a model that is
+//! added, loaded, asked, unloaded and removed.
 
 use serde_json::json;
 
@@ -73,7 +73,7 @@ impl Target for Tokenizer {
     }
 }
 
-/// An input is a header; the trained model's data follows it.
+/// Inputs are headers, which the trained model's data follows.
 struct Safetensors;
 
 impl Target for Safetensors {
@@ -94,7 +94,7 @@ impl Target for Safetensors {
     }
 }
 
-/// An input is a header; the trained model's data follows it where the format has it.
+/// Inputs are headers, which the trained model's data follows at the aligned offset.
 struct Gguf;
 
 impl Target for Gguf {

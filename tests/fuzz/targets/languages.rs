@@ -1,4 +1,4 @@
-//! What the languages of requests are made of.
+//! The words of the languages in requests.
 
 use crate::mutator::Language;
 

@@ -1,5 +1,5 @@
-//! gRPC messages. The first line is the method; what follows is the message's bytes, or with `web ` before the method
-//! a whole body of gRPC-web, frames and all.
+//! gRPC messages. The first line is the method. The rest is the message's bytes, or, with `web ` before the method, a
+//! whole gRPC-web body with its frames.
 
 use millm_proto::runtime::v1::constraint::Kind;
 use millm_proto::runtime::v1::generate_request::Prompt;
@@ -19,7 +19,7 @@ use crate::hostile_inputs::{grammars, schemas};
 use crate::mutator::Language;
 use crate::runner::{Target, run};
 
-/// What may be called: nothing that takes the model away from the other inputs.
+/// The methods that are called: none that unloads the model that other inputs need.
 const METHODS: [&str; 9] = [
     "millm.runtime.v1.RuntimeService/Generate",
     "millm.runtime.v1.RuntimeService/Tokenize",

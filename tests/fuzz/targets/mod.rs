@@ -1,4 +1,4 @@
-//! What is fuzzed, and through which door it comes in.
+//! The fuzz targets, each with the protocol through which it reaches the server.
 
 mod bodies;
 mod constraints;

@@ -1,4 +1,4 @@
-//! gRPC with messages that are bytes, whether or not they are protobuf.
+//! gRPC calls whose messages are any bytes, whether or not they are protobuf.
 
 use prost::bytes::{Buf, BufMut};
 use tonic::Status;

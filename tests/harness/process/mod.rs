@@ -10,22 +10,22 @@ use tokio::process::{Child, Command};
 
 use crate::harness::within;
 
-/// A running `millm`. Killed when dropped.
+/// A running `millm`, which is killed on drop.
 pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
 }
 
-/// How to start one, also again.
+/// The command of a process, which can be started several times.
 #[derive(Clone)]
 pub struct Launch {
     pub name: String,
-    /// A command that runs the one that follows it; most often none.
+    /// A command that runs the command that follows it; usually none.
     pub inside: Vec<String>,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
-    /// Where it runs and where its log lies.
+    /// The folder in which the process runs and writes its log.
     pub folder: PathBuf,
 }
 
@@ -54,39 +54,39 @@ impl Process {
         self.child.id().expect("it has not been waited for")
     }
 
-    /// Its words as every user of the machine can read them.
+    /// Returns the command line as every user of the machine can read it.
     pub fn command_line(&self) -> String {
         let words = std::fs::read(format!("/proc/{}/cmdline", self.id())).expect("it runs");
         String::from_utf8_lossy(&words).replace('\0', " ")
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL and waits for the end.
     pub async fn kill(&mut self) {
         self.child.kill().await.expect("it is ours to kill");
     }
 
-    /// SIGTERM; returns at once.
+    /// Sends SIGTERM and returns at once.
     pub fn terminate(&self) {
         let id = i32::try_from(self.id()).expect("ids are small");
-        // SAFETY: sends a signal to a child that has not been waited for: the id is still its own.
+        // SAFETY: sends a signal to a child that has not been waited for, so its process id is not reused.
         let sent = unsafe { libc::kill(id, libc::SIGTERM) };
         assert_eq!(sent, 0, "SIGTERM to {}", self.name);
     }
 
-    /// Waits for its end.
+    /// Waits for the end.
     pub async fn ended(&mut self) -> ExitStatus {
         let what = format!("the end of {}", self.name);
         within(&what, self.child.wait()).await.expect("it is our child")
     }
 
-    /// Panics with its log when it has ended.
+    /// Panics with the log if the process has ended.
     pub fn assert_running(&mut self) {
         if let Ok(Some(status)) = self.child.try_wait() {
             panic!("{} ended with {status}:\n{}", self.name, self.log());
         }
     }
 
-    /// All that it has written, restarts included.
+    /// Returns the whole log, including that of earlier starts.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -103,7 +103,7 @@ impl Drop for Process {
     }
 }
 
-/// The `millm` under test: MILLM_BIN, else the one beside the tests.
+/// Returns the path of the `millm` under test: MILLM_BIN, or else the one beside the tests.
 pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("MILLM_BIN") {
         return path.into();
@@ -114,7 +114,7 @@ pub fn binary() -> PathBuf {
     built
 }
 
-/// Nothing of the caller's environment reaches a `millm` but what every program needs.
+/// Clears the environment of a `millm`, except for the variables that every program needs.
 pub fn isolate(command: &mut Command, folder: &Path) {
     command.env_clear().current_dir(folder).env("HOME", folder);
     for name in ["PATH", "LLVM_PROFILE_FILE", "RUST_BACKTRACE"] {

@@ -1,27 +1,27 @@
-//! A server's process and its helpers as the system sees them: which live, since when, and with how much memory.
+//! A server's process and its sandbox processes, from `/proc`: their states, start times and memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::harness::DEADLINE;
 
-/// What a helper's command line says after the program's name.
+/// The first argument of a sandbox process.
 const HELPER: &str = "sandbox";
 
-/// The process of a server, and whatever descends from it.
+/// The process of a server and its descendants.
 #[derive(Debug, Clone)]
 pub struct ProcessTree {
     root: u32,
-    /// In clock ticks since the machine's start: another process with the same id began later.
+    /// The start time in clock ticks since boot. A process that reuses the id has a later one.
     started: u64,
 }
 
-/// A process as `/proc` had it.
+/// The state of a process in `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     pub id: u32,
     pub parent: u32,
-    /// `R`, `S`, `T`, `Z`, …
+    /// The state: `R`, `S`, `T`, `Z`, …
     pub state: char,
     started: u64,
 }
@@ -32,13 +32,13 @@ impl ProcessTree {
         Self { root, started }
     }
 
-    /// Whether the process is the one that it was.
+    /// Returns whether the process is alive.
     pub fn is_alive(&self) -> bool {
         stat(self.root).is_some_and(|seen| seen.started == self.started && seen.state != 'Z')
     }
 
-    /// The helpers, supervisors before their forks. Zombies are none.
-    pub fn helpers(&self) -> Vec<Seen> {
+    /// Returns the sandbox processes except zombies, parents before their forks.
+    pub fn sandbox_processes(&self) -> Vec<Seen> {
         let all: Vec<Seen> = processes().filter_map(stat).filter(|seen| seen.state != 'Z').collect();
         let mut found: Vec<Seen> = Vec::new();
         let mut parents = vec![self.root];
@@ -54,17 +54,17 @@ impl ProcessTree {
         found
     }
 
-    /// Helpers that the server started itself.
-    pub fn supervisors(&self) -> Vec<Seen> {
-        self.helpers().into_iter().filter(|seen| seen.parent == self.root).collect()
+    /// Returns the helpers, which the server started itself.
+    pub fn helpers(&self) -> Vec<Seen> {
+        self.sandbox_processes().into_iter().filter(|seen| seen.parent == self.root).collect()
     }
 
-    /// Helpers that another helper started: each has one prompt or grammar.
+    /// Returns the forks of helpers. Each works on one prompt or one grammar.
     pub fn forks(&self) -> Vec<Seen> {
-        self.helpers().into_iter().filter(|seen| seen.parent != self.root).collect()
+        self.sandbox_processes().into_iter().filter(|seen| seen.parent != self.root).collect()
     }
 
-    /// The first forks there are. Bounded: nothing outside tells when one begins.
+    /// Waits until there are forks and returns them. Gives up after a while: no event tells when a fork begins.
     pub async fn first_forks(&self) -> Vec<Seen> {
         let started = Instant::now();
         loop {
@@ -72,18 +72,22 @@ impl ProcessTree {
             if !forks.is_empty() {
                 return forks;
             }
-            assert!(started.elapsed() < DEADLINE, "no helper began to work; helpers: {:?}", self.helpers());
+            assert!(
+                started.elapsed() < DEADLINE,
+                "no helper began to work; helpers: {:?}",
+                self.sandbox_processes()
+            );
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    /// Resident bytes of the server, and of its helpers what is theirs: a page that several share counts once.
+    /// Returns the resident bytes of the server and its sandbox processes. A page that several share counts once.
     pub fn resident_bytes(&self) -> u64 {
-        let helpers: u64 = self.helpers().iter().map(|seen| proportional_bytes(seen.id)).sum();
+        let helpers: u64 = self.sandbox_processes().iter().map(|seen| proportional_bytes(seen.id)).sum();
         resident_bytes(self.root) + helpers
     }
 
-    /// Returns once memory is at most `limit` bytes; what it is then. Panics when it stays above.
+    /// Returns the memory once it is at most `limit` bytes. Panics if it stays above.
     pub async fn settled_below(&self, limit: u64) -> u64 {
         const PATIENCE: Duration = Duration::from_secs(30);
         let started = Instant::now();
@@ -98,28 +102,28 @@ impl ProcessTree {
                 bytes >> 20,
                 limit >> 20,
                 resident_bytes(self.root) >> 20,
-                self.helpers()
+                self.sandbox_processes()
                     .iter()
                     .map(|seen| (seen.id, seen.parent, proportional_bytes(seen.id) >> 20))
                     .collect::<Vec<_>>()
             );
-            // Memory is given back by and by, and nothing tells when.
+            // Memory is returned gradually, and no event tells when.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
 impl Seen {
-    /// Sends a signal. A process that has ended meanwhile is as good.
+    /// Sends a signal. A process that has ended in the meantime is no error.
     pub fn signal(&self, signal: i32) {
         if stat(self.id).is_some_and(|now| now.started == self.started) {
             let id = i32::try_from(self.id).expect("ids are small");
-            // SAFETY: the id is a helper's of a server of ours, seen a moment ago with the same start.
+            // SAFETY: the id is a sandbox process of this test's server, seen a moment ago with the same start time.
             unsafe { libc::kill(id, signal) };
         }
     }
 
-    /// Lets it have no more memory than it has: its next large allocation fails.
+    /// Limits the address space to its current size, so that the next large allocation fails.
     pub fn starve(&self) {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.id)).unwrap_or_default();
         let pages: u64 = pages.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default();
@@ -129,7 +133,7 @@ impl Seen {
         unsafe { libc::prlimit(id, libc::RLIMIT_AS, &raw const limit, std::ptr::null_mut()) };
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process still runs.
     pub fn is_alive(&self) -> bool {
         stat(self.id).is_some_and(|now| now.started == self.started && now.state != 'Z')
     }
@@ -140,14 +144,14 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
 }
 
-/// proc_pid_stat(5): the fields after the name, which may hold anything.
+/// Parses proc_pid_stat(5). The name may hold anything, so fields are counted from its end.
 fn stat(id: u32) -> Option<Seen> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let runs = || threads(id).any(|thread| thread.contains(") R "));
     Some(Seen {
         id,
-        // Of all its threads.
+        // A sleeping process with a running thread counts as running.
         state: fields
             .first()?
             .chars()
@@ -158,7 +162,7 @@ fn stat(id: u32) -> Option<Seen> {
     })
 }
 
-/// `stat` of each thread.
+/// Returns `stat` of each thread.
 fn threads(id: u32) -> impl Iterator<Item = String> {
     let all = std::fs::read_dir(format!("/proc/{id}/task")).into_iter().flatten().flatten();
     all.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok())
@@ -169,14 +173,15 @@ fn is_helper(id: u32) -> bool {
     words.split(|byte| *byte == 0).nth(1) == Some(HELPER.as_bytes())
 }
 
-/// None when it has ended meanwhile.
+/// Returns the resident bytes of a process, or 0 if it has ended.
 fn resident_bytes(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/statm")).unwrap_or_default();
     let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
     pages * page_bytes()
 }
 
-/// `Pss` of proc_pid_smaps(5): each page divided by how many have it. None when it has ended meanwhile.
+/// Returns `Pss` of proc_pid_smaps(5), in which each page is divided by the number of its users, or 0 if the process
+/// has ended.
 fn proportional_bytes(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
@@ -184,6 +189,6 @@ fn proportional_bytes(id: u32) -> u64 {
 }
 
 fn page_bytes() -> u64 {
-    // SAFETY: asks a constant of the system.
+    // SAFETY: reads a constant of the system.
     u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("pages have a size")
 }

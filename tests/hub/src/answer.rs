@@ -1,4 +1,4 @@
-//! Answers that are no files: JSON, errors as the hub words them, redirects.
+//! Answers other than files: JSON, errors in the hub's words, redirects.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 pub(crate) const ERROR_CODE: HeaderName = HeaderName::from_static("x-error-code");
 pub(crate) const ERROR_MESSAGE: HeaderName = HeaderName::from_static("x-error-message");
 
-/// Errors that the hub has a word for.
+/// The hub's own errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// No such repository, or one that the asker may not know of.
+    /// The repository does not exist, or its existence is hidden from the client.
     RepoNotFound {
         with_token: bool,
     },
@@ -30,7 +30,7 @@ pub(crate) enum Problem {
         path: String,
     },
     BadToken,
-    /// whoami without a token.
+    /// `whoami` without a token.
     NoToken,
     Disabled,
     NoSuchPage,
@@ -40,6 +40,7 @@ pub(crate) enum Problem {
 }
 
 impl Problem {
+    /// Returns the hub's answer for this error.
     pub fn answer(&self) -> Response {
         match self {
             Self::RepoNotFound { with_token: true } => {
@@ -77,7 +78,7 @@ impl Problem {
     }
 }
 
-/// An error as the hub sends it: in headers for HEAD, and in the body.
+/// Returns an error in the hub's form: in headers, for HEAD, and in the body.
 pub(crate) fn error(status: u16, code: Option<&'static str>, message: &str) -> Response {
     let mut response = json_answer(status, &json!({ "error": message }));
     let headers = response.headers_mut();
@@ -88,7 +89,7 @@ pub(crate) fn error(status: u16, code: Option<&'static str>, message: &str) -> R
     response
 }
 
-/// A rate limit or a failing server, as faults ask for it.
+/// Returns the answer of a rate limit or of a failing server, for a fault.
 pub(crate) fn status_fault(
     code: u16,
     retry_after: Option<&str>,
@@ -128,20 +129,20 @@ pub(crate) fn with_body(status: u16, content_type: &'static str, body: String) -
     response
 }
 
-/// A redirect with a short text, whose length is not the file's.
+/// Returns a redirect with a short text as its body. Its length is not the file's.
 pub(crate) fn redirect(status: u16, location: &str) -> Response {
     let mut response = with_body(status, "text/plain; charset=utf-8", format!("Redirecting to {location}"));
     response.headers_mut().insert(LOCATION, header(location));
     response
 }
 
-/// A page that is not a hub's.
+/// Returns a page of another server, such as a captive portal.
 pub(crate) fn foreign_page() -> Response {
     let page = "<!doctype html><title>Welcome</title><p>Please accept our terms to go online.";
     with_body(200, "text/html; charset=utf-8", page.to_owned())
 }
 
-/// A header's value; what cannot stand in a header becomes `?`.
+/// Returns a header's value. Characters that a header cannot hold become `?`.
 pub(crate) fn header(text: &str) -> HeaderValue {
     let plain: String =
         text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect();

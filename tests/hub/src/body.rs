@@ -1,4 +1,4 @@
-//! The body of a file's answer: a range of a blob, read as it is sent, with what faults do to it.
+//! The body of a file's answer: a range of a blob, read while it is sent, with the effects of faults.
 
 use std::io;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::journal::Ticket;
 use crate::repo::blob::Reader;
 use crate::throttle::Throttle;
 
-/// A rate is kept by this many small waits a second.
+/// The number of waits a second that keep a rate.
 const TICKS: u64 = 20;
-/// Lets what was sent before a cut reach the socket: the server flushes while the body is pending.
+/// A wait before a cut, so that the bytes before it reach the socket: the server flushes while the body is pending.
 const FLUSH: Duration = Duration::from_millis(10);
 
-/// What happens to one body.
+/// The effects of faults on one body.
 #[derive(Debug, Default)]
 pub(crate) struct BodyPlan {
     cut_after: Option<u64>,
@@ -33,7 +33,7 @@ pub(crate) struct BodyPlan {
 }
 
 impl BodyPlan {
-    /// For a body of the file's bytes `start..end`.
+    /// Returns the effects on a body of the file's bytes `start..end`.
     pub fn new(faults: Vec<Applied>, start: u64, end: u64) -> Self {
         let mut plan = Self::default();
         let middle = start + (end - start) / 2;
@@ -41,7 +41,7 @@ impl BodyPlan {
             match kind {
                 FaultKind::Cut { after } => plan.cut_after = Some(after),
                 FaultKind::RandomCut { probability, .. } if draw < probability => {
-                    // The same number, stretched over the body, says where.
+                    // Given that it is below `probability`, the number is uniform, so it decides the place too.
                     let part = draw / probability;
                     plan.cut_after = Some(((end - start) as f64 * part) as u64);
                 }
@@ -63,17 +63,18 @@ impl BodyPlan {
     }
 }
 
-/// A body in the sending.
+/// A body that is being sent.
 #[derive(Debug)]
 pub(crate) struct Sending {
     pub reader: Reader,
-    /// Offsets in the file: the next byte, and the one after the last.
+    /// The offset of the next byte in the file.
     pub position: u64,
+    /// The offset after the last byte in the file.
     pub end: u64,
-    /// Bytes of the whole file.
+    /// The size of the whole file in bytes.
     pub size: u64,
     pub plan: BodyPlan,
-    /// Bytes that are read and sent at once.
+    /// The number of bytes that are read and sent at once.
     pub piece: u64,
     pub ticket: Ticket,
 }
@@ -85,6 +86,7 @@ struct Progress {
 }
 
 impl Sending {
+    /// Returns the HTTP body, which reads the file as it is polled.
     pub fn into_body(mut self) -> Body {
         self.end -= self.plan.short_by;
         let progress = Progress { sending: self, sent: 0, over: false };
@@ -134,7 +136,7 @@ impl Progress {
         Some(piece.map(|piece| self.account(piece)))
     }
 
-    /// Up to the next place where something happens.
+    /// Returns the length of the next piece, which ends at the next effect of a fault.
     fn next_len(&self) -> u64 {
         let Sending { position, end, plan, piece, .. } = &self.sending;
         let mut len = (*piece).min(end - position);

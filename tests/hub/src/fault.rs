@@ -1,5 +1,5 @@
-//! Faults: what goes wrong, for which requests, how often. Every fault counts its uses, so that a test
-//! can tell that it met what it asked for.
+//! Faults: their kind, the requests that they apply to, and their number. Every fault counts its uses, so that a test
+//! can check that the fault occurred.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,51 +10,52 @@ use crate::journal::Host;
 use crate::repo::blob::splitmix;
 use crate::throttle::Throttle;
 
-/// What goes wrong. Offsets and sizes are bytes.
+/// The kind of a fault. Offsets and sizes are in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum FaultKind {
     /// The connection breaks after this many bytes of the body.
     Cut { after: u64 },
-    /// With this probability (0 to 1) the connection breaks somewhere in the body.
+    /// The connection breaks at a random place in the body, with this probability (0 to 1).
     RandomCut { probability: f64, seed: u64 },
-    /// 200 and the whole file, whatever range was asked for.
+    /// The answer is 200 with the whole file, whatever range was requested.
     IgnoreRange,
-    /// 206 that starts this many bytes before what was asked for.
+    /// The answer is 206 and starts this many bytes before the requested range.
     WrongStart { before: u64 },
-    /// 416.
+    /// The answer is 416.
     RangeNotSatisfiable,
-    /// The right length with one byte changed: at this offset of the file, else in mid-body.
+    /// The body has the right length and one changed byte: at this offset of the file, or else in the middle.
     Corrupt { at: Option<u64> },
-    /// A body that ends this much too early, as if that were right.
+    /// The body is this many bytes short, and the announced length too.
     Short { by: u64 },
-    /// A body that never ends and says no length.
+    /// The body never ends, and no length is announced.
     Endless,
-    /// Silence after this many bytes of the body; before the headers when not given. For so long, or
-    /// until the fault is removed.
+    /// The server sends nothing more after this many bytes of the body, or before the headers if `after` is not given.
+    /// It continues after `for_ms`, or when the fault is removed.
     Stall { after: Option<u64>, for_ms: Option<u64> },
-    /// A body no faster than this; 1 to 20 make a drip.
+    /// Each body is no faster than this. 1 to 20 bytes a second drip.
     Rate { bytes_per_second: u64 },
-    /// All bodies that it is for share a line of this rate.
+    /// All bodies that the fault applies to share this rate.
     TotalRate { bytes_per_second: u64 },
-    /// A wait before the headers.
+    /// The headers are delayed.
     Latency { ms: u64 },
     /// The body waits at this offset of the file until the fault is removed.
     Pause { at: u64 },
-    /// An error. `retry_after` as the header has it; `rate_limit_seconds` as the hub's `RateLimit` header.
+    /// The answer is an error. `retry_after` is the header's value; `rate_limit_seconds` goes into the hub's
+    /// `RateLimit` header.
     Status { code: u16, retry_after: Option<String>, rate_limit_seconds: Option<u32> },
-    /// A redirect to itself.
+    /// The answer is a redirect to the same address.
     RedirectLoop,
-    /// A redirect to somewhere.
+    /// The answer is a redirect to this location.
     Redirect { location: String },
-    /// The CDN says that the signed link has expired.
+    /// The CDN answers that the signed link has expired.
     ExpiredLink,
-    /// A page of some other server, such as a hotel's.
+    /// The answer is a page of another server, such as a hotel's captive portal.
     NotAHub,
 }
 
 impl FaultKind {
-    /// Whether it concerns the sending of a file rather than the answer as such.
+    /// Returns whether the fault applies to a file's body. Other faults apply to the answer before it.
     fn in_body(&self) -> bool {
         match self {
             Self::Cut { .. }
@@ -79,25 +80,26 @@ impl FaultKind {
     }
 }
 
-/// A fault and the requests that it is for.
+/// A fault and the requests that it applies to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Fault {
-    /// The decoded path of the request, `*` for any run of characters. A file's path ends the address on
-    /// both hosts: `*/model.safetensors`.
+    /// A pattern for the decoded path of the request; `*` is any run of characters. On both hosts an address ends with
+    /// the file's path: `*/model.safetensors`.
     #[serde(default = "anything")]
     pub path: String,
-    /// Only this host.
+    /// The host that the fault applies to; both unless set.
     #[serde(default)]
     pub host: Option<Host>,
-    /// Only this method.
+    /// The HTTP method that the fault applies to; all unless set.
     #[serde(default)]
     pub method: Option<String>,
-    /// Lets the first so many pass.
+    /// The number of matching requests that are answered without the fault first.
     #[serde(default)]
     pub skip: u32,
-    /// Then happens so often; always unless set.
+    /// The number of requests that the fault applies to after that; unlimited unless set.
     #[serde(default)]
     pub times: Option<u32>,
+    /// The kind of fault.
     #[serde(flatten)]
     pub kind: FaultKind,
 }
@@ -107,28 +109,33 @@ fn anything() -> String {
 }
 
 impl Fault {
+    /// Returns a fault for every request whose path matches this pattern (see [`Fault::path`]).
     pub fn new(path: impl Into<String>, kind: FaultKind) -> Self {
         Self { path: path.into(), host: None, method: None, skip: 0, times: None, kind }
     }
 
+    /// Limits the fault to this many requests.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
+    /// Answers this many matching requests without the fault first.
     #[must_use]
     pub fn skip(mut self, skip: u32) -> Self {
         self.skip = skip;
         self
     }
 
+    /// Limits the fault to one host.
     #[must_use]
     pub fn on(mut self, host: Host) -> Self {
         self.host = Some(host);
         self
     }
 
+    /// Limits the fault to one HTTP method.
     #[must_use]
     pub fn method(mut self, method: &str) -> Self {
         self.method = Some(method.to_owned());
@@ -142,7 +149,7 @@ impl Fault {
     }
 }
 
-/// What a fault looks at.
+/// The parts of a request that decide which faults apply.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     pub host: Host,
@@ -150,25 +157,27 @@ pub(crate) struct Request<'a> {
     pub path: &'a str,
 }
 
-/// An armed fault as a test sees it.
+/// The state of an armed fault.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FaultState {
+    /// The id that arming the fault returned.
     pub id: u64,
-    /// How often it happened.
+    /// The number of requests that it was applied to.
     pub uses: u32,
-    /// How many bodies are or were held by it: pauses and stalls.
+    /// The number of bodies that it holds or held: pauses and stalls.
     pub held: u32,
+    /// The fault.
     #[serde(flatten)]
     pub fault: Fault,
 }
 
-/// A fault that applies to the request at hand.
+/// A fault that applies to the current request.
 #[derive(Debug, Clone)]
 pub(crate) struct Applied {
     pub kind: FaultKind,
     pub gate: Arc<Gate>,
     pub throttle: Arc<Throttle>,
-    /// A number in 0..1 that is new with each use and follows from the seed.
+    /// A pseudorandom number in 0..1, computed from the seed and the number of uses.
     pub draw: f64,
 }
 
@@ -188,6 +197,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
+    /// Arms a fault. Returns its id and its gate.
     pub fn add(&self, fault: Fault) -> (u64, Arc<Gate>) {
         let gate = Gate::closed();
         let mut armed = self.locked();
@@ -204,7 +214,7 @@ impl Faults {
         (id, gate)
     }
 
-    /// Removes one and lets go of what it holds. False when there is none of that id.
+    /// Removes a fault and releases the bodies that it holds. Returns false if there is none with this id.
     pub fn remove(&self, id: u64) -> bool {
         let mut armed = self.locked();
         let before = armed.1.len();
@@ -212,10 +222,12 @@ impl Faults {
         armed.1.len() < before
     }
 
+    /// Removes all faults and releases the bodies that they hold.
     pub fn clear(&self) {
         self.locked().1.retain(|armed| armed.gate.open_and_forget());
     }
 
+    /// Returns the state of each armed fault.
     pub fn states(&self) -> Vec<FaultState> {
         let state = |armed: &Armed| FaultState {
             id: armed.id,
@@ -226,12 +238,12 @@ impl Faults {
         self.locked().1.iter().map(state).collect()
     }
 
-    /// Those for the answer as such; each counts as used.
+    /// Returns the faults that apply to the answer, and counts them as used.
     pub fn on_answer(&self, request: Request<'_>) -> Vec<Applied> {
         self.take(request, |kind| !kind.in_body())
     }
 
-    /// Those for the file that is about to be sent; each counts as used.
+    /// Returns the faults that apply to the file's body, and counts them as used.
     pub fn on_body(&self, request: Request<'_>) -> Vec<Applied> {
         self.take(request, FaultKind::in_body)
     }
@@ -261,7 +273,7 @@ impl Faults {
     }
 }
 
-/// Whether `text` is `pattern`, where `*` stands for any run of characters.
+/// Returns whether `text` matches `pattern`, in which `*` is any run of characters.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A gate in a body's way: tests wait until it holds something, look around, and open it. This is how
-//! they stop a download at an exact byte without sleeping.
+//! A gate that holds bodies: a test waits until the gate holds one, inspects the state, and opens it. So a test stops a
+//! download at an exact byte without sleeping.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,28 +13,29 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
+    /// Returns a closed gate.
     pub fn closed() -> Arc<Self> {
         Arc::new(Self { open: watch::Sender::new(false), held: watch::Sender::new(0) })
     }
 
-    /// Opens for good; false, so that `retain` drops the owner.
+    /// Opens the gate for good. Returns false, so that `retain` drops the owner.
     pub fn open_and_forget(&self) -> bool {
         self.open.send_replace(true);
         false
     }
 
-    /// How often something was held.
+    /// Returns the number of bodies that were held.
     pub fn held(&self) -> u32 {
         *self.held.borrow()
     }
 
     /// Waits until `times` bodies have been held.
     pub async fn wait_held(&self, times: u32) {
-        // The sender is ours: it cannot go away.
+        // `self` owns the sender, so it is not dropped while this waits.
         let _ = self.held.subscribe().wait_for(|held| *held >= times).await;
     }
 
-    /// Stands before the gate until it opens, at most for `limit`.
+    /// Waits until the gate opens, for at most `limit`.
     pub async fn hold(&self, limit: Option<Duration>) {
         let mut open = self.open.subscribe();
         if *open.borrow() {

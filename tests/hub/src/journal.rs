@@ -1,4 +1,4 @@
-//! The request log: what was asked, what was answered, and how many bytes really left.
+//! The request log: each request, its answer's status, and the number of bytes sent.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -6,40 +6,45 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Which of the two origins was asked.
+/// One of the two origins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Host {
+    /// The hub.
     Hub,
+    /// The CDN, which serves files in LFS.
     Cdn,
 }
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Rises by one with each request, also across `clear`.
+    /// The request's number, which rises by one with each request, also across `clear`.
     pub number: u64,
-    /// Since the hub started.
+    /// Milliseconds since the hub started.
     pub at_ms: u64,
+    /// The origin that received the request.
     pub host: Host,
+    /// The HTTP method.
     pub method: String,
-    /// Percent-decoded, without the query.
+    /// The percent-decoded path, without the query.
     pub path: String,
+    /// The query as received.
     pub query: String,
-    /// The `Range` header as it came.
+    /// The `Range` header as received.
     pub range: Option<String>,
-    /// Whether an `Authorization` header came; never its value.
+    /// True if the request had an `Authorization` header. Its value is not logged.
     pub authorized: bool,
-    /// 0 until answered.
+    /// The status of the answer; 0 until then.
     pub status: u16,
-    /// Bytes of a file's body handed to the connection.
+    /// The bytes of a file's body that were handed to the connection.
     pub bytes_sent: u64,
-    /// Whether the answer was sent to its end.
+    /// True if the answer was sent to its end.
     pub complete: bool,
 }
 
 impl LogEntry {
-    /// The first byte that was asked for: 0 without a `Range` header.
+    /// Returns the first byte of the requested range: 0 without a `Range` header.
     pub fn range_start(&self) -> u64 {
         let range = self.range.as_deref().and_then(|range| range.strip_prefix("bytes="));
         range.and_then(|range| range.split('-').next()?.parse().ok()).unwrap_or(0)
@@ -56,16 +61,17 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 struct Log {
     last_number: u64,
-    /// In the order of their numbers.
+    /// The requests in the order of their numbers.
     entries: Vec<LogEntry>,
 }
 
 impl Journal {
+    /// Returns an empty log.
     pub fn new() -> Arc<Self> {
         Arc::new(Self { log: Mutex::default(), changes: watch::Sender::new(0), started: Instant::now() })
     }
 
-    /// Enters a request; the ticket fills in the rest.
+    /// Logs a request. The ticket adds its answer.
     pub fn open(self: &Arc<Self>, mut entry: LogEntry) -> Ticket {
         entry.at_ms = self.started.elapsed().as_millis() as u64;
         let mut log = self.locked();
@@ -78,15 +84,18 @@ impl Journal {
         Ticket { journal: Arc::clone(self), number }
     }
 
+    /// Returns all requests since the log was cleared.
     pub fn entries(&self) -> Vec<LogEntry> {
         self.locked().entries.clone()
     }
 
+    /// Removes all entries.
     pub fn clear(&self) {
         self.locked().entries.clear();
         self.changed();
     }
 
+    /// Returns a receiver that is notified of each change.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
@@ -100,7 +109,7 @@ impl Journal {
     }
 }
 
-/// The right to complete one entry. An entry that was cleared meanwhile is left alone.
+/// A handle that completes one entry. An entry that was cleared in the meantime is not restored.
 #[derive(Debug, Clone)]
 pub(crate) struct Ticket {
     journal: Arc<Journal>,
@@ -108,18 +117,22 @@ pub(crate) struct Ticket {
 }
 
 impl Ticket {
+    /// Returns the request's number.
     pub fn number(&self) -> u64 {
         self.number
     }
 
+    /// Logs the status of the answer.
     pub fn status(&self, status: u16) {
         self.update(|entry| entry.status = status);
     }
 
+    /// Adds to the bytes that were sent.
     pub fn sent(&self, bytes: u64) {
         self.update(|entry| entry.bytes_sent += bytes);
     }
 
+    /// Logs that the answer was sent to its end.
     pub fn complete(&self) {
         self.update(|entry| entry.complete = true);
     }

@@ -1,5 +1,5 @@
-//! A fake Hugging Face hub for tests: models and datasets behind the hub's protocol, on two origins as
-//! the real one (the hub, and a CDN for large files), with faults on demand and a log of all requests.
+//! A fake Hugging Face hub for tests: models and datasets behind the hub's protocol, with faults on demand and a log of
+//! all requests. Like the real hub it has two origins: the hub, and a CDN for large files.
 //!
 //! ```no_run
 //! use fake_hub::{Fault, FaultKind, Hub, RepoSpec};
@@ -12,7 +12,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Clients that are not in Rust start the `fake-hub` binary and speak to `/_hub/…` (`serve/control.rs`).
+//! Clients that are not in Rust start the `fake-hub` binary and use `/_hub/…` (`serve/control.rs`).
 
 mod answer;
 mod body;
@@ -41,14 +41,15 @@ pub use running_hub::{Pause, RunningHub};
 use running_hub::SEND_BUFFER;
 use state::{HubState, Options};
 
-/// A valid token that no repository has let in, and whose it is.
+/// A valid token, of the user `reader`, without access to any gated or private repository.
 pub const READER_TOKEN: &str = "hf_reader";
 
-/// Where a hub begins.
+/// The entry point: [`Hub::builder`].
 #[derive(Debug)]
 pub struct Hub;
 
 impl Hub {
+    /// Returns a builder of an empty hub.
     pub fn builder() -> HubBuilder {
         HubBuilder {
             models: Vec::new(),
@@ -65,7 +66,7 @@ impl Hub {
     }
 }
 
-/// What a hub serves and how.
+/// The content and the options of a hub that is not started yet.
 #[derive(Debug)]
 pub struct HubBuilder {
     models: Vec<PathBuf>,
@@ -75,63 +76,68 @@ pub struct HubBuilder {
 }
 
 impl HubBuilder {
-    /// A folder of models: `<dir>/<owner>/<name>/files…`; a folder with files of its own directly below
-    /// `dir` is a repository without an owner.
+    /// Adds a folder of models: `<dir>/<owner>/<name>/files…`. A folder directly below `dir` that has files is a
+    /// repository without an owner.
     #[must_use]
     pub fn models_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.models.push(dir.into());
         self
     }
 
+    /// Adds a repository.
     #[must_use]
     pub fn repo(mut self, spec: RepoSpec) -> Self {
         self.repos.push(spec);
         self
     }
 
-    /// Makes a token known, without letting it in anywhere.
+    /// Makes a token valid, without access to any gated or private repository.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>, owner: impl Into<String>) -> Self {
         self.options.tokens.insert(token.into(), owner.into());
         self
     }
 
-    /// The hub's port; any free one unless set.
+    /// Sets the hub's port. The default is any free port.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Sends requests for small files over `/api/resolve-cache/`, as the live hub may.
+    /// Redirects requests for small files to `/api/resolve-cache/`, as the live hub may.
     #[must_use]
     pub fn resolve_cache(mut self) -> Self {
         self.options.resolve_cache = true;
         self
     }
 
-    /// Entries on a page of trees and lists; 1000 unless set.
+    /// Sets the number of entries on a page of trees and lists. The default is 1000.
     #[must_use]
     pub fn page_size(mut self, entries: usize) -> Self {
         self.options.page_size = entries.max(1);
         self
     }
 
-    /// How long signed links are good; an hour unless set.
+    /// Sets the time for which signed links are valid. The default is an hour.
     #[must_use]
     pub fn link_lifetime(mut self, lifetime: Duration) -> Self {
         self.options.link_lifetime = lifetime;
         self
     }
 
-    /// Bytes that a connection's socket holds. Small unless set, so that the log's byte counts are close to
-    /// what a client that vanished could have read; large for speed.
+    /// Sets the bytes that a connection's socket buffers. The default is small, so that the log's byte counts are close
+    /// to the bytes that a vanished client has read. A large buffer is faster.
     #[must_use]
     pub fn send_buffer(mut self, bytes: u32) -> Self {
         self.options.send_buffer = bytes;
         self
     }
 
+    /// Starts the hub.
+    ///
+    /// # Errors
+    /// Returns an error if a file cannot be read or the port cannot be bound.
     pub fn start(self) -> io::Result<RunningHub> {
         let state = HubState::new(self.options);
         for dir in &self.models {

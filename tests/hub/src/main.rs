@@ -17,31 +17,31 @@ struct Arguments {
     /// One repository from any folder.
     #[arg(long, value_name = "ID=DIR", value_parser = repo)]
     repo: Vec<(String, PathBuf)>,
-    /// A model of about so many MiB of weights made up on the fly.
+    /// A model of about this many MiB of weights, computed from a seed.
     #[arg(long, value_name = "ID=MIB", value_parser = synthetic, requires = "tokenizer")]
     synthetic: Vec<(String, u64)>,
-    /// The tokenizer of made up models: a folder with tokenizer.json.
+    /// The tokenizer of computed models: a folder with tokenizer.json.
     #[arg(long, value_name = "DIR")]
     tokenizer: Option<PathBuf>,
-    /// The hub's port; 0 takes any.
+    /// The hub's port; 0 is any free port.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Where to write the hub's port once it answers.
+    /// A file that gets the hub's port once the hub answers.
     #[arg(long, value_name = "FILE")]
     port_file: Option<PathBuf>,
-    /// A token to know, beside those that repositories let in.
+    /// A valid token, in addition to those with access to repositories.
     #[arg(long, value_name = "TOKEN=USER", value_parser = pair)]
     token: Vec<(String, String)>,
-    /// Send requests for small files over /api/resolve-cache/, as the live hub may.
+    /// Redirect requests for small files to /api/resolve-cache/, as the live hub may.
     #[arg(long)]
     resolve_cache: bool,
-    /// How many seconds signed links are good.
+    /// The seconds for which signed links are valid.
     #[arg(long, default_value_t = 3600)]
     link_lifetime: u64,
-    /// Bytes that each connection's socket holds: small for exact byte counts in the log, large for speed.
+    /// The bytes that each connection's socket buffers: few for exact byte counts in the log, many for speed.
     #[arg(long, default_value_t = 128 << 10)]
     send_buffer: u32,
-    /// Entries on a page of trees and lists.
+    /// The number of entries on a page of trees and lists.
     #[arg(long, default_value_t = 1000)]
     page_size: usize,
 }
@@ -88,12 +88,12 @@ fn main() -> anyhow::Result<()> {
     println!("hub: {}", hub.url());
     if let Some(file) = arguments.port_file {
         let port = hub.url().rsplit(':').next().unwrap_or_default();
-        // Beside and renamed: whoever waits for the file finds it whole.
+        // The rename makes the file appear with its whole content.
         let beside = file.with_extension("part");
         std::fs::write(&beside, port)?;
         std::fs::rename(&beside, &file).with_context(|| file.display().to_string())?;
     }
-    // Until killed.
+    // Serves until the process is killed.
     loop {
         std::thread::park();
     }

@@ -1,9 +1,9 @@
-//! Addresses: which resource of the hub a path means. Done by hand, because a repository's id is one or
-//! two segments and a revision may hold `%2F`.
+//! Routes: the resource of the hub that a path names. They are parsed by hand, because a repository's id is one or two
+//! segments and a revision may hold `%2F`.
 
 use crate::repo::Kind;
 
-/// What a hub address asks for.
+/// The resource that an address of the hub names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Route {
     WhoAmI,
@@ -30,7 +30,7 @@ pub(crate) enum Route {
         revision: String,
         path: String,
     },
-    /// Where `Resolve` of a small file may redirect to.
+    /// The address that `Resolve` of a small file may redirect to.
     ResolveCache {
         repo: RepoId,
         revision: String,
@@ -39,7 +39,7 @@ pub(crate) enum Route {
     Unknown,
 }
 
-/// A repository's kind and id as the address has them.
+/// A repository's kind and id, as an address has them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RepoId {
     pub kind: Kind,
@@ -47,7 +47,7 @@ pub(crate) struct RepoId {
 }
 
 impl Route {
-    /// `path` is percent-encoded and begins with `/`.
+    /// Parses a path, which is percent-encoded and begins with `/`.
     pub fn parse(path: &str) -> Self {
         let segments: Vec<String> = path.split('/').skip(1).map(decode).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -119,7 +119,7 @@ fn api_kind(segment: &str) -> Option<Kind> {
     }
 }
 
-/// Percent-decodes; what is not UTF-8 after that becomes U+FFFD.
+/// Percent-decodes a text. Bytes that are not UTF-8 become U+FFFD.
 pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -150,7 +150,7 @@ pub(crate) fn encode_path(text: &str) -> String {
     out
 }
 
-/// The parameters of a query or form, in order, decoded.
+/// Returns the decoded parameters of a query or form, in order.
 pub(crate) fn parameters(query: &str) -> Vec<(String, String)> {
     let plain = |text: &str| decode(&text.replace('+', " "));
     query

@@ -1,5 +1,4 @@
-//! What the running hub knows: repositories, tokens, faults, the request log, the links it has signed;
-//! and who may see what.
+//! The state of the running hub: repositories, tokens, faults, the request log, signed links, and access rights.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,18 +17,18 @@ use crate::repo::blob::Blob;
 use crate::repo::{Commit, Files, Gated, Kind, Repo, RepoSpec};
 use crate::route::{RepoId, encode_path};
 
-/// How the hub behaves when nothing goes wrong.
+/// The options of the hub.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Small files take a detour over `/api/resolve-cache/`.
+    /// True if requests for small files are redirected to `/api/resolve-cache/`.
     pub resolve_cache: bool,
-    /// Entries of a page in trees and lists.
+    /// The number of entries on a page of trees and lists.
     pub page_size: usize,
-    /// How long a signed link is good.
+    /// The time for which a signed link is valid.
     pub link_lifetime: Duration,
-    /// Of each connection's socket, in bytes.
+    /// The send buffer of each connection's socket, in bytes.
     pub send_buffer: u32,
-    /// Tokens without any grant, and whose they are.
+    /// The owners of tokens without access to gated or private repositories, by token.
     pub tokens: BTreeMap<String, String>,
 }
 
@@ -41,7 +40,7 @@ pub(crate) struct HubState {
     pub journal: Arc<Journal>,
     pub origins: OnceLock<Origins>,
     links: AtomicU64,
-    /// Links up to this one have expired whatever they say.
+    /// The number of the last link that was expired early. All links up to it are invalid.
     dead_links: AtomicU64,
 }
 
@@ -52,11 +51,11 @@ pub(crate) struct Origins {
     pub cdn: String,
 }
 
-/// What stands between a request and a repository.
+/// The reason why a request gets no repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refusal {
     Problem(Problem),
-    /// The id is written otherwise.
+    /// The repository's id differs in case.
     Moved {
         id: String,
     },
@@ -69,6 +68,7 @@ impl From<Problem> for Refusal {
 }
 
 impl HubState {
+    /// Returns the state of an empty hub.
     pub fn new(options: Options) -> Self {
         Self {
             repos: RwLock::default(),
@@ -81,6 +81,7 @@ impl HubState {
         }
     }
 
+    /// Adds or replaces a repository. Returns the commit of its `main`.
     pub fn add(&self, spec: RepoSpec) -> io::Result<String> {
         let id = RepoId { kind: spec.settings.kind, id: spec.id.clone() };
         let repo = Repo::new(spec)?;
@@ -90,11 +91,12 @@ impl HubState {
         Ok(sha)
     }
 
+    /// Removes a repository.
     pub fn remove(&self, id: &RepoId) {
         self.repos.write().unwrap_or_else(PoisonError::into_inner).remove(id);
     }
 
-    /// Makes a commit on a branch of a model's repository; its sha.
+    /// Makes a commit on a branch of a model's repository. Returns its sha.
     pub fn commit(&self, id: &str, branch: &str, files: Files) -> io::Result<String> {
         self.change(id, |repo| repo.commit(branch, files))?
     }
@@ -119,7 +121,7 @@ impl HubState {
         }
     }
 
-    /// The repositories of a kind that `token` may know of.
+    /// Returns the repositories of a kind that a token can see.
     pub fn visible(&self, kind: Kind, token: Option<&str>) -> Vec<Arc<Repo>> {
         let repos = self.repos.read().unwrap_or_else(PoisonError::into_inner);
         repos
@@ -129,7 +131,7 @@ impl HubState {
             .collect()
     }
 
-    /// A repository whose description `token` may read: gated ones are described to all.
+    /// Returns a repository whose description a token may read. Descriptions of gated repositories are public.
     pub fn described(&self, id: &RepoId, token: Option<&str>) -> Result<Arc<Repo>, Refusal> {
         let not_found = Problem::RepoNotFound { with_token: token.is_some() };
         let repos = self.repos.read().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +154,7 @@ impl HubState {
         Ok(Arc::clone(repo))
     }
 
-    /// A repository whose files `token` may read.
+    /// Returns a repository whose files a token may read.
     pub fn readable(&self, id: &RepoId, token: Option<&str>) -> Result<Arc<Repo>, Refusal> {
         let repo = self.described(id, token)?;
         if repo.settings.gated == Gated::No || repo.lets_in(token) {
@@ -165,7 +167,7 @@ impl HubState {
         })
     }
 
-    /// The token of a request, if it sent one that exists.
+    /// Returns the token of a request, if it has one. A token that is not valid is an error.
     pub fn token(&self, headers: &HeaderMap) -> Result<Option<String>, Problem> {
         let Some(value) = headers.get(AUTHORIZATION) else { return Ok(None) };
         let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
@@ -175,7 +177,7 @@ impl HubState {
         }
     }
 
-    /// Whose token it is.
+    /// Returns the owner of a token, if the token is valid.
     pub fn owner(&self, token: &str) -> Option<String> {
         if let Some(owner) = self.options.tokens.get(token) {
             return Some(owner.clone());
@@ -185,11 +187,12 @@ impl HubState {
         known.then(|| "member".to_owned())
     }
 
+    /// Returns the addresses of the two hosts.
     pub fn origins(&self) -> &Origins {
         self.origins.get().expect("set before the first request")
     }
 
-    /// A link to a blob at the CDN that is good for a while.
+    /// Returns a signed link to a blob at the CDN, which is valid for the link lifetime.
     pub fn sign(&self, repo: &RepoId, blob: &Blob, path: &str) -> String {
         let kind = match repo.kind {
             Kind::Model => "models",
@@ -204,7 +207,7 @@ impl HubState {
         format!("{cdn}{path}?Expires={expires}&Serial={serial}&Signature={signature}")
     }
 
-    /// Whether a link is one of ours, and still good. `path` is percent-encoded.
+    /// Returns whether a link is signed by this hub and still valid. `path` is percent-encoded.
     pub fn link_is_good(&self, path: &str, parameters: &[(String, String)]) -> bool {
         let value =
             |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
@@ -217,12 +220,12 @@ impl HubState {
             && serial > self.dead_links.load(Ordering::Relaxed)
     }
 
-    /// Ends the life of every link signed so far.
+    /// Invalidates every link that was signed so far.
     pub fn expire_links(&self) {
         self.dead_links.store(self.links.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// A blob by its sha256, in any commit of a repository.
+    /// Returns a blob by its sha256, from any commit of a repository.
     pub fn blob(&self, id: &RepoId, sha256: &str) -> Option<Arc<Blob>> {
         let repos = self.repos.read().unwrap_or_else(PoisonError::into_inner);
         let mut blobs = repos.get(id)?.commits.values().flat_map(|commit| commit.files.values());
@@ -230,7 +233,7 @@ impl HubState {
     }
 }
 
-/// The commit that a revision of a repository means.
+/// Returns the commit of a repository's revision.
 pub(crate) fn commit_of(repo: &Repo, revision: &str) -> Result<Arc<Commit>, Problem> {
     let unknown = || Problem::RevisionNotFound { revision: revision.to_owned() };
     repo.resolve(revision).ok_or_else(unknown)

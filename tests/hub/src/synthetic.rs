@@ -1,5 +1,5 @@
-//! Models of any size from a seed: a valid Llama checkpoint whose weights are computed as they are
-//! served. For transfers, resuming and memory tests; it says nothing sensible.
+//! Models of any size from a seed: a valid Llama checkpoint whose weights are computed as they are served. They serve
+//! tests of transfers, of resuming and of memory; their answers make no sense.
 
 use std::io;
 use std::path::Path;
@@ -10,25 +10,32 @@ use serde_json::{Map, Value, json};
 use crate::repo::RepoSpec;
 use crate::repo::blob::{Content, Pattern, Seeded, Tiled};
 
-/// Weights from this many bytes on repeat themselves: served faster than they could be computed.
+/// The size from which weights repeat themselves, because computing them would limit the transfer's speed.
 const TILED_LEAST: u64 = 512 << 20;
-/// Weights above this many bytes are claimed, not hashed.
+/// The size above which weights are claimed, not hashed.
 const HASHED_MOST: u64 = 16 << 30;
 
 /// The shape of a synthetic model.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
+    /// The seed of the weights.
     pub seed: u64,
+    /// The number of layers.
     pub layers: u64,
+    /// The width of the residual stream.
     pub hidden: u64,
+    /// The width of the MLP.
     pub intermediate: u64,
+    /// The number of attention heads.
     pub heads: u64,
+    /// The number of key and value heads.
     pub kv_heads: u64,
+    /// The number of tokens.
     pub vocabulary: u64,
 }
 
 impl Shape {
-    /// About `mib` MiB of bf16 weights, in layers of 5 to 6 MiB, with tensors that k-quants can take.
+    /// Returns a shape of about `mib` MiB of bf16 weights, in layers of 5 to 6 MiB. All widths suit k-quants.
     pub fn of_mib(seed: u64, mib: u64) -> Self {
         let mut shape = Self {
             seed,
@@ -45,7 +52,7 @@ impl Shape {
         shape
     }
 
-    /// Bytes of all weights in bf16.
+    /// Returns the bytes of all weights in bf16.
     pub fn weights_bytes(&self) -> u64 {
         self.tensors().iter().map(|(_, dims)| 2 * dims.iter().product::<u64>()).sum()
     }
@@ -75,7 +82,7 @@ impl Shape {
         tensors
     }
 
-    /// The whole of model.safetensors.
+    /// Returns the content of model.safetensors.
     pub fn safetensors(&self) -> Content {
         let mut header = Map::new();
         header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));
@@ -100,7 +107,7 @@ impl Shape {
         })
     }
 
-    /// A model of many terabytes: a shape that could be, on no disk.
+    /// Returns the shape of a model of many terabytes, which fits on no disk.
     pub fn enormous() -> Self {
         Self {
             seed: 0,
@@ -113,7 +120,7 @@ impl Shape {
         }
     }
 
-    /// config.json
+    /// Returns the content of config.json.
     pub fn config(&self) -> Value {
         json!({
             "architectures": ["LlamaForCausalLM"],
@@ -135,7 +142,10 @@ impl Shape {
         })
     }
 
-    /// A repository of this model with the tokenizer found in a folder of `vocabulary` tokens.
+    /// Returns a repository of this model with the tokenizer of a folder, which must have `vocabulary` tokens.
+    ///
+    /// # Errors
+    /// Returns an error if the folder has no tokenizer.json or no tokenizer_config.json.
     pub fn repo(&self, id: &str, tokenizer: &Path) -> io::Result<RepoSpec> {
         let weights = match self.safetensors() {
             Content::Seeded(seeded) if seeded.size > HASHED_MOST => Content::Claimed(seeded),

@@ -1,11 +1,11 @@
-//! One rate for all bodies that share it: each piece books its time on the line, as on a real one.
+//! One rate for all bodies that share it: each piece reserves its time, as on a network line.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A line that was idle, or a timer that came late, may catch up by so much.
+/// The time by which a line may catch up after it was idle or a timer was late.
 const CATCH_UP: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ pub(crate) struct Throttle {
 }
 
 impl Throttle {
+    /// Returns an idle line.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }

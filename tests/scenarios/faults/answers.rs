@@ -1,4 +1,4 @@
-//! Answers that are errors: which are asked again, how often and when, and which are not.
+//! Answers that are errors: which of them are retried, how often and when.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ fn statuses(entries: &[LogEntry]) -> Vec<u16> {
     entries.iter().map(|entry| entry.status).collect()
 }
 
-/// Milliseconds from each request to the next.
+/// Returns the milliseconds from each request to the next.
 fn pauses(entries: &[LogEntry]) -> Vec<u64> {
     entries.windows(2).map(|pair| pair[1].at_ms - pair[0].at_ms).collect()
 }
@@ -45,7 +45,7 @@ async fn fault_09_a_server_that_stays_in_error_is_asked_four_times() {
     assert!(matches!(error.reason, Reason::ModelDownloadFailed | Reason::HubUnavailable), "{error}");
     let tries = asked(&hub, INFO);
     assert_eq!(statuses(&tries), [503; 4]);
-    // Pauses have jitter upwards only: these are the least.
+    // Jitter only lengthens pauses, so these are their minimum.
     for (pause, least) in pauses(&tries).into_iter().zip([250, 500, 1000]) {
         assert!(pause >= least, "{pause} ms, {least} at least: {tries:?}");
     }
@@ -110,7 +110,7 @@ async fn fault_12_refusals_are_not_asked_again() {
         assert_eq!(error.reason, reason, "{source:?}: {error}");
         let log = hub.log();
         let refused = |path: &str| log.iter().filter(|e| e.status >= 400 && e.path.ends_with(path)).count();
-        // It may be asked further what the matter is, but nothing twice.
+        // Further requests may find out the reason, but none is repeated.
         assert!(
             log.iter().all(|entry| entry.status < 400 || refused(&entry.path) == 1),
             "{source:?}: {log:?}"
@@ -118,7 +118,7 @@ async fn fault_12_refusals_are_not_asked_again() {
         let said = log.iter().find(|entry| entry.status >= 400).expect("a refusal");
         assert!(said.path.ends_with(path) && said.status == code, "{source:?}: {log:?}");
     }
-    // However many there were, the hub is well.
+    // These answers do not count as failures of the hub, whatever their number.
     arrives_at(&server, &hub).await;
 }
 
@@ -159,7 +159,7 @@ async fn fault_17_a_hub_that_is_gone_is_named() {
     assert!(error.message.starts_with("127.0.0.1 is not answering"), "{error}");
     let answer = server.rest().post("/api/models/preview", &json!({ "repo_id": TINY })).await;
     assert_eq!((answer.status, answer.code()), (502, "HUB_UNAVAILABLE"), "{}", answer.text);
-    // In mid-download too; and once it is back, the same row goes on.
+    // The same in the middle of a download. Once the hub is back, the same row continues.
     hub.bring_up().expect("its ports are still free");
     let pause = hub.pause_at(WEIGHTS, 2 << 20);
     let id = server.begin_when_back(TINY, Quantization::Native).await;

@@ -89,7 +89,7 @@ async fn fault_06_a_corrupt_body_of_the_right_length_is_never_published() {
     let sent = bytes_sent(&fetches(&hub, FILE));
     assert!(sent <= 2 * size + LOOKED_AT, "it was fetched twice, not for ever: {sent}");
     assert!(hub.fault_uses(corrupt) >= 2);
-    // Once the hub is well, the same row goes on.
+    // Once the hub works again, the same row continues.
     hub.clear_faults();
     let (model, _) = arrives_at(&server, &hub).await;
     assert_eq!(model.id, id);
@@ -119,7 +119,7 @@ async fn fault_07_a_short_body_is_a_size_error() {
     let hub = model_hub();
     hub.fault(on_weights(FaultKind::Short { by: 1000 }));
     let server = Server::quick(&hub).await;
-    // A little less is left each time: what is lacking is asked for until nothing is.
+    // Each answer lacks its last 1000 bytes. The rest is requested until an answer has no bytes at all.
     let id = server.begin(TINY, Quantization::Native).await;
     assert_eq!(server.failed(id).await.reason, Reason::ModelDownloadFailed);
     assert_nothing_published(&server);
@@ -154,7 +154,8 @@ async fn fault_08_a_drip_is_noticed() {
     survived(FaultKind::Rate { bytes_per_second: 20 }).await;
 }
 
-/// One request for the weights meets it, and the model arrives; all that was said of it.
+/// Applies a fault to one request for the weights, and checks that the model arrives. Returns every state of the
+/// download.
 async fn survived(kind: FaultKind) -> Vec<millm_proto::downloader::v1::Download> {
     let hub: RunningHub = model_hub();
     let fault = Fault::new(WEIGHTS, kind).on(fake_hub::Host::Cdn).times(1);

@@ -1,4 +1,4 @@
-//! A hub that keeps failing is left alone, and tried again by one request for all.
+//! The circuit breaker: a hub that keeps failing gets no calls for a while, and then one request tries for all.
 
 use fake_hub::{Fault, RunningHub};
 use millm_kit::Reason;
@@ -10,10 +10,10 @@ use serde_json::json;
 use super::{TINY, arrives_at, from, status};
 use crate::harness::{Layout, Server, model_hub, quick};
 
-/// Failures in a row that it takes.
+/// The failures in a row that open the circuit breaker.
 const ENOUGH: u32 = 5;
 
-/// Each request is one attempt.
+/// Starts a server without retries, so that each request is one attempt.
 async fn server(layout: Layout, hub: &RunningHub, pause: &str) -> Server {
     let options = quick(hub.url()).set("MILLM_DOWNLOAD_RETRIES", "0").set("MILLM_HUB_PAUSE", pause);
     Server::start(layout, options).await

@@ -1,4 +1,4 @@
-//! Disks that are full or closed, cancelling, several who want the same, and the token.
+//! Disks that are full or not writable, cancellation, concurrent requests for the same model, and the token.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -41,7 +41,7 @@ async fn fault_18_a_disk_too_small_is_refused_with_both_numbers() {
     assert_eq!(server.rest().get("/api/models").await.data(), json!([]));
 }
 
-/// A models folder of so many MiB, on a disk of its own that only the server sees.
+/// Starts a server with a models folder of this many MiB, on a disk of its own that only the server sees.
 async fn on_a_small_disk(hub: &RunningHub, mib: u64) -> (Server, PathBuf, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().display().to_string();
@@ -73,7 +73,7 @@ async fn fault_18_a_disk_that_fills_up_ends_the_download_cleanly() {
     let pause = hub.pause_at(WEIGHTS, 3 << 20);
     let id = server.begin("acme/large", Quantization::Q8).await;
     within("the first bytes", pause.reached()).await;
-    // Somebody else needs the room now.
+    // Another program fills the disk.
     let filler = folder.join("somebody-elses");
     fill(&filler);
     pause.release();
@@ -84,13 +84,13 @@ async fn fault_18_a_disk_that_fills_up_ends_the_download_cleanly() {
     assert_eq!(server.model(&id.to_string()).await.expect("its row").state(), model::State::Error);
     let (came, size) = (fetches(&hub, FILE), Published::of(hub.url(), "acme/large").await.size(FILE));
     assert!(bytes_sent(&came) <= size + LOOKED_AT + ON_THE_LINE, "nothing was tried again: {came:?}");
-    // With room again, the same row goes on.
+    // With free space again, the same row continues.
     std::fs::remove_file(filler).expect("ours");
     assert_eq!(server.begin("acme/large", Quantization::Q8).await, id);
     server.arrived(id).await;
 }
 
-/// Writes until nothing more can be written.
+/// Writes until the disk is full.
 fn fill(path: &Path) {
     use std::io::Write as _;
     let mut file = std::fs::File::create(path).expect("a file");
@@ -99,7 +99,7 @@ fn fill(path: &Path) {
     }
 }
 
-/// A path below a file: root too has no way there.
+/// A path below a file cannot be made, not even by root.
 #[tokio::test]
 async fn fault_19_a_models_folder_that_cannot_be_written_is_said_at_the_start() {
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -117,7 +117,7 @@ async fn fault_19_a_models_folder_that_cannot_be_written_is_said_at_the_start() 
     assert!(said.contains("MODEL_CACHE_DIR"), "it says what to change: {outcome:?}");
 }
 
-/// Nothing in the models folder but locks, and no row.
+/// Checks that the models folder has only locks, and that there is no row.
 async fn assert_nothing_left(server: &Server, id: i64) {
     let gone = server.rest().get(&format!("/api/models/{id}")).await;
     assert_eq!((gone.status, gone.code()), (404, "MODEL_NOT_FOUND"));
@@ -125,7 +125,7 @@ async fn assert_nothing_left(server: &Server, id: i64) {
     assert!(left.iter().all(|file| file.extension().is_some_and(|e| e == "lock")), "{left:?}");
 }
 
-/// Cancelled while nothing comes: that it ends shows that it waits for nobody.
+/// Cancels while no bytes arrive. The end shows that cancelling does not wait for them.
 async fn fault_20_cancelling_leaves_nothing(layout: Layout) {
     let hub = model_hub();
     let options = Options::with_hub(hub.url()).set("MILLM_DOWNLOAD_STALL_TIMEOUT", "600");
@@ -192,7 +192,7 @@ async fn fault_20_a_cancel_that_races_the_end_has_one_outcome() {
         let (seen, cancelled) = tokio::join!(server.followed(id), async {
             server.watch_until(id, |_| true).await;
             pause.release();
-            // Later from round to round, until it comes too late.
+            // The cancellation comes later in each round, until it comes too late.
             tokio::time::sleep(std::time::Duration::from_millis(round * 3)).await;
             server.cancel(id).await
         });
@@ -218,14 +218,14 @@ async fn fault_25_two_requests_for_one_model_are_one_job(layout: Layout) {
     );
     let (ids, refused): (Vec<_>, Vec<_>) = [both.0, both.1].into_iter().partition(Result::is_ok);
     let id = ids.into_iter().next().expect("one is taken").expect("it is").model_id;
-    // The other is told of the one that exists.
+    // The other callers are told of the existing model.
     for status in refused.into_iter().filter_map(Result::err) {
         let error = ServiceError::from(&status);
         assert_eq!(error.reason, Reason::ModelAlreadyExists, "{error}");
         assert_eq!(error.details["model_id"], id.to_string());
     }
     within("the first bytes", pause.reached()).await;
-    // Two watch, one leaves.
+    // Two clients watch, and one disconnects.
     let request = WatchDownloadRequest { name: format!("downloads/{id}") };
     let mut leaving = server.downloader().watch_download(request).await.expect("a watch").into_inner();
     leaving.message().await.expect("the present state");
@@ -238,7 +238,7 @@ async fn fault_25_two_requests_for_one_model_are_one_job(layout: Layout) {
     assert_eq!(server.rest().get("/api/models").await.data().as_array().map(Vec::len), Some(1));
 }
 
-/// It came with the request, with the environment, and with a request that failed.
+/// The token came with a request, with the environment, and with a request that failed.
 async fn fault_32_the_token_is_nowhere_to_be_found(layout: Layout) {
     const WRONG: &str = "hf_notthetokenofanybody";
     const OWN: &str = "hf_theserversowntoken";

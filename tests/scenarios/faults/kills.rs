@@ -1,5 +1,5 @@
-//! kill -9 at random moments of downloading and quantizing: the model is always finished, and little comes twice.
-//! MILLM_KILLS says how often, MILLM_SEED repeats a run.
+//! kill -9 at random moments of downloading and quantizing: the model is always completed, and few bytes are fetched
+//! twice. MILLM_KILLS is the number of kills; MILLM_SEED repeats a run.
 
 use fake_hub::{FaultKind, RunningHub};
 use millm_proto::catalog::v1::Quantization;
@@ -14,11 +14,11 @@ use crate::harness::{
 const REPO: &str = "acme/large";
 const MIB: u64 = 32;
 
-/// When the next kill comes.
+/// The moment of the next kill.
 #[derive(Debug)]
 enum Moment {
     Bytes(i64),
-    /// Of the whole work, in the part that is quantizing.
+    /// A fraction of the whole work, within the quantization.
     Fraction(f64),
 }
 
@@ -52,7 +52,7 @@ async fn fault_21_and_22_killed_at_random_the_model_is_finished_all_the_same() {
     let undisturbed = server.pull(REPO, Quantization::Q4).await;
     let expected = weights_of(&undisturbed);
     remove(&server, undisturbed.id).await;
-    // As fast as a good line, so that there is time to be killed in.
+    // The rate of a fast line, so that there is time for kills.
     hub.fault(on_weights(FaultKind::TotalRate { bytes_per_second: 40_000_000 }));
     let mut killed = 0;
     while killed < kills {
@@ -67,7 +67,7 @@ async fn fault_21_and_22_killed_at_random_the_model_is_finished_all_the_same() {
     }
 }
 
-/// Kills and restarts at most so many times; how often, before it was finished.
+/// Kills and restarts the server at most `most` times. Returns the number of kills before the download was complete.
 async fn kill_until_finished(server: &mut Server, rng: &mut Rng, id: i64, most: u64) -> u64 {
     for times in 0..most.min(4) {
         let moment = Moment::random(rng);

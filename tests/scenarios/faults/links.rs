@@ -1,4 +1,4 @@
-//! Where the hub sends us: redirects, signed links, branches that move.
+//! Addresses that the hub names: redirects, signed links, and branches that move.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ async fn fault_13_a_redirect_to_a_file_is_refused() {
     assert!(hub.fault_uses(redirect) <= 4, "it is not asked again");
 }
 
-/// A hub with a public address, behind a proxy: its files are said to be at 127.0.0.1.
+/// A hub with a public address, behind a proxy, redirects to a file at 127.0.0.1.
 #[tokio::test]
 async fn fault_13_a_redirect_to_a_private_address_is_refused() {
     let hub = model_hub();

@@ -1,5 +1,5 @@
-//! Faults mixed at random over many downloads: never a wrong byte in a ready model, never a hang, nothing left after
-//! a cancel, progress that only rises. MILLM_SEED repeats a run, MILLM_ROUNDS makes it longer.
+//! Random mixtures of faults over many downloads: a ready model never has a wrong byte, nothing hangs, a cancelled
+//! download leaves nothing, and progress only rises. MILLM_SEED repeats a run; MILLM_ROUNDS makes it longer.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::harness::{
 
 const AT_ONCE: usize = 6;
 
-/// What is decided for one download before it begins.
+/// The plan of one download.
 #[derive(Debug)]
 struct Round {
     repo: String,
     faults: Vec<Fault>,
-    /// Cancelled when so many bytes are there.
+    /// The number of bytes on disk at which the download is cancelled.
     cancel_at: Option<i64>,
 }
 
@@ -110,7 +110,8 @@ async fn assert_nothing_left(server: &Server, round: &Round, id: i64) {
     assert!(left.iter().all(|path| path.extension().is_some_and(|e| e == "lock")), "{round:?}: {left:?}");
 }
 
-/// Nothing is wrong with it any more; only with others, so that the hub may be left alone for a while.
+/// Repeats the download without faults of its own. Faults of others may still keep the circuit breaker open for a
+/// while.
 async fn retried(server: &Server, round: &Round) -> Download {
     loop {
         match attempt(server, round, None).await {
@@ -121,7 +122,7 @@ async fn retried(server: &Server, round: &Round) -> Download {
     }
 }
 
-/// From the request to its success or its cancelling. Whatever is said in between only rises.
+/// Runs a download to its success or its cancellation. Progress in between must only rise.
 async fn attempt(server: &Server, round: &Round, cancel_at: Option<i64>) -> Result<Download, ServiceError> {
     let source = HubSource { repo_id: round.repo.clone(), ..HubSource::default() };
     let id =
@@ -129,7 +130,7 @@ async fn attempt(server: &Server, round: &Round, cancel_at: Option<i64>) -> Resu
     let (mut seen, ()) = tokio::join!(server.followed(id), async {
         let Some(bytes) = cancel_at else { return };
         server.watch_until(id, |download| download.downloaded_bytes >= bytes || is_final(download)).await;
-        // It may have come to its end by itself.
+        // The download may have ended by itself.
         let _ = server.cancel(id).await;
     });
     let end = seen.pop().expect("a last word");

@@ -1,5 +1,5 @@
-//! The faults of a download that must be survived, each test named by the number of its case. They assert what the
-//! hub was asked and the bytes that came of it. One process where the layout does not matter: it is the faster one.
+//! Faults that a download must survive. Each test is named by the number of its case. The tests check the requests to
+//! the hub and the resulting bytes. They run in one process, which is faster, if the layout does not matter.
 
 mod answers;
 mod bodies;
@@ -21,10 +21,10 @@ use crate::harness::{Published, Server};
 
 const TINY: &str = "millm/tiny-millm";
 const FILE: &str = "model.safetensors";
-/// The weights' address on either host.
+/// The weights' address on both hosts.
 const WEIGHTS: &str = "*/model.safetensors";
 
-/// What may be fetched again after a kill: less than a chunk of 8 MiB for each of six connections.
+/// The most bytes that may be fetched again after a kill. A connection loses less than a chunk of 4 MiB.
 const CHUNKS: u64 = 16 << 20;
 
 fn from(repo: &str) -> HubSource {
@@ -39,7 +39,7 @@ fn on_weights(kind: FaultKind) -> Fault {
     Fault::new(WEIGHTS, kind)
 }
 
-/// Pulls the trained model as it was published: it arrives, with the bytes that the hub has. All that was said of it.
+/// Downloads the trained model as published, and checks its bytes. Returns the model and every state of the download.
 async fn arrives(hub: &RunningHub) -> (Model, Vec<Download>) {
     let server = Server::quick(hub).await;
     arrives_at(&server, hub).await
@@ -51,12 +51,12 @@ async fn arrives_at(server: &Server, hub: &RunningHub) -> (Model, Vec<Download>)
     let seen = server.followed(id).await;
     let end = seen.last().expect("a last word");
     assert_eq!(end.state(), State::Succeeded, "{:?}", end.error);
-    let model = server.model(&id.to_string()).await.expect("it is in the catalogue");
+    let model = server.model(&id.to_string()).await.expect("it is in the catalog");
     published.assert_kept(&model);
     (model, seen)
 }
 
-/// What the quantized weights hash to.
+/// Returns the hash of the quantized weights.
 fn weights_of(model: &Model) -> String {
     let bytes = std::fs::read(Path::new(&model.storage_path).join("model.gguf")).expect("it is there");
     let listed = model.files.iter().find(|file| file.path == "model.gguf").expect("it is listed");

@@ -1,4 +1,5 @@
-//! Processes that are killed, and two on one folder: what is there is not fetched again, and nothing half-done counts.
+//! Killed processes, and two processes with one folder: verified bytes are not fetched again, and nothing incomplete
+//! counts.
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ fn large_hub(mib: u64) -> RunningHub {
     hub
 }
 
-/// The incomplete weights of a download.
+/// Returns the incomplete weights of a download.
 fn partial(server: &Server, model_id: i64) -> PathBuf {
     let folder = server.incoming(model_id).join(".partial");
     let found =
@@ -33,8 +34,8 @@ fn partial(server: &Server, model_id: i64) -> PathBuf {
     found.unwrap_or_else(|| panic!("no partial in {:?}", files_below(&folder)))
 }
 
-/// The server is killed with part of the trained model's weights on disk, `spoil` is done to them, and it starts
-/// again: the model arrives, and no more than its size came again.
+/// Kills the server while part of the trained model's weights is on disk, damages that part with `spoil`, and starts
+/// the server again. The model must arrive, and no more than its size is fetched again.
 async fn spoiled(spoil: impl Fn(&Path)) {
     let hub = model_hub();
     let pause = hub.pause_at(WEIGHTS, 5 << 20);
@@ -85,7 +86,7 @@ async fn fault_05_a_partial_without_its_ledger_proves_nothing() {
     .await;
 }
 
-/// A folder in the way keeps the complete weights from their name.
+/// A folder in the way prevents the complete weights from getting their name.
 #[tokio::test]
 async fn fault_04_a_complete_partial_is_finished_without_a_byte() {
     let hub = model_hub();
@@ -113,7 +114,7 @@ async fn fault_21_killed_in_mid_download_what_is_there_is_kept(layout: Layout) {
     let published = Published::of(hub.url(), LARGE).await;
     let id = server.begin(LARGE, Quantization::Native).await;
     within("the pause", pause.reached()).await;
-    // What the hub has sent may still be on its way.
+    // Bytes that the hub has sent may not have arrived yet.
     let seen = server.watch_until(id, |download| download.downloaded_bytes as u64 >= at).await;
     assert_eq!(seen.state(), State::Downloading);
     server.kill_all().await;
@@ -150,7 +151,7 @@ async fn fault_22_killed_in_mid_quantizing_the_sources_are_kept() {
     let left: Vec<_> = files_below(&models);
     assert!(left.iter().all(|path| path.starts_with(&model.storage_path) || is_lock(path)), "{left:?}");
     assert!(left.iter().all(|path| !path.to_string_lossy().ends_with(".new")), "{left:?}");
-    // The same as when nothing happens.
+    // The result equals that of an undisturbed download.
     assert!(server.rest().delete(&format!("/api/models/{id}")).await.data().is_null());
     let undisturbed = server.pull(LARGE, Quantization::Q4).await;
     assert_eq!(made, weights_of(&undisturbed));
@@ -160,7 +161,7 @@ fn is_lock(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "lock")
 }
 
-/// Somebody holds the database's write lock, so that the folder has its name and the row cannot be written.
+/// Another process holds the database's write lock, so the folder has its name and the row cannot be written.
 #[tokio::test]
 async fn fault_23_killed_between_the_name_and_the_row_it_is_made_good() {
     let hub = model_hub();
@@ -170,7 +171,7 @@ async fn fault_23_killed_between_the_name_and_the_row_it_is_made_good() {
     let id = server.begin(TINY, Quantization::Native).await;
     within("the first bytes", pause.reached()).await;
     let database = format!("sqlite://{}", server.folder().join("millm.db").display());
-    let mut holder = SqliteConnection::connect(&database).await.expect("the catalogue's file");
+    let mut holder = SqliteConnection::connect(&database).await.expect("the catalog's file");
     sqlx::query("BEGIN IMMEDIATE").execute(&mut holder).await.expect("the lock");
     pause.release();
     let meta = server.models_folder().join("huggingface/millm--tiny-millm--NATIVE/.millm_meta.json");

@@ -1,4 +1,4 @@
-//! A server and the inputs that it is asked with, one by one.
+//! A server, and the inputs that are sent to it one by one.
 
 use std::time::{Duration, Instant};
 
@@ -12,21 +12,21 @@ use crate::harness::{
 };
 use crate::hostile_inputs::requests::CHAT;
 
-/// A typed answer comes within five seconds; what comes no sooner than this does not come.
+/// The timeout of an answer. A typed answer comes within five seconds, so an answer this late does not come at all.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a batch may leave behind.
+/// The most memory by which the server may grow during a batch.
 const LEFT_BEHIND: u64 = 64 << 20;
 
-/// Which answers are right.
+/// The answers that are right.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Wanted {
-    /// Refused, and the field that is too much is named. A part of it (`messages[1].content`) is it too.
+    /// A refusal that names this field, or a part of it (`messages[1].content`).
     Refused(&'static str),
-    /// Taken, or refused with this field.
+    /// An answer, or a refusal that names this field.
     TakenOrRefused(&'static str),
-    /// A file that is too much.
+    /// A refusal of the model's file.
     BadFile,
-    /// Taken, or the file is too much, or one of these fields.
+    /// An answer, or a refusal of the file or of one of these fields.
     Typed(&'static [&'static str]),
 }
 
@@ -50,8 +50,8 @@ impl Wanted {
     }
 }
 
-/// Where the machine has other work, a helper may not get its share of time before it is given up: whether it hangs
-/// cannot be told then.
+/// Returns whether a sandbox process may have timed out because the machine is busy. Then the answer does not show
+/// that the process hangs.
 pub fn is_starved(verdict: &Verdict, took: Duration) -> bool {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0.0);
@@ -70,13 +70,13 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// A server with the trained model that has answered all kinds of questions once.
+    /// Starts a server with the trained model and asks questions of all kinds once.
     pub async fn start() -> Self {
         Self::start_in(Layout::OneProcess).await
     }
 
     pub async fn start_in(layout: Layout) -> Self {
-        // A hostile model is loaded beside the one that goes on answering.
+        // A hostile model is loaded beside the one that keeps answering.
         let options = Options::default().set("MILLM_MAX_LOADED_MODELS", "2");
         let server = Server::start(layout, options).await;
         server.add(&fixture("tiny-millm"), TINY).await;
@@ -96,12 +96,13 @@ impl Batch {
         self.before = self.tree.resident_bytes();
     }
 
-    /// What has been served so far is everyday work: what it left in memory (the KV cache, compiled grammars) stays.
+    /// Takes the current memory as the baseline: ordinary requests have filled the KV cache and the cache of
+    /// grammars.
     pub fn is_warm(&mut self) {
         self.before = self.tree.resident_bytes();
     }
 
-    /// Notes whether what came back is right and the server is what it was.
+    /// Sends an input, and notes a wrong answer or a change of the server.
     pub async fn check(&mut self, name: &str, wanted: &Wanted, ask: impl AsyncFnOnce(&Server) -> Judged) {
         let started = Instant::now();
         let judged = tokio::time::timeout(PATIENCE, ask(&self.server)).await;
@@ -128,7 +129,7 @@ impl Batch {
         }
     }
 
-    /// The server is what it was, though nothing was asked by [`Batch::check`].
+    /// Checks the server at the end of a test that did not use [`Batch::check`].
     pub async fn settle(self) {
         assert!(self.tree.is_alive(), "the server ended");
         everyday(&self.server).await.expect("the server answers");
@@ -136,7 +137,7 @@ impl Batch {
         println!("memory: {} MB before, {} MB after", self.before >> 20, after >> 20);
     }
 
-    /// Memory is what it was, and nothing was wrong.
+    /// Checks that memory has not grown, and that nothing failed.
     pub async fn end(mut self) {
         let (took, name) = &self.slowest;
         println!("{} inputs; the slowest took {:.1} s: {name}", self.asked, took.as_secs_f64());
@@ -144,7 +145,7 @@ impl Batch {
             let after = self.tree.settled_below(self.before + LEFT_BEHIND).await;
             println!("memory: {} MB before, {} MB after", self.before >> 20, after >> 20);
         } else {
-            // Whoever asks for memory once more would hide what was wrong first.
+            // The memory is only printed: a failed check would hide the first failure.
             println!(
                 "memory: {} MB before, {} MB after",
                 self.before >> 20,
@@ -157,7 +158,7 @@ impl Batch {
     }
 }
 
-/// A short chat with one more field.
+/// Returns a short chat with one more field.
 pub fn chat(field: &str, value: Value) -> Value {
     let mut body = json!({"model": TINY, "temperature": 0, "max_tokens": 8,
         "messages": [{"role": "user", "content": "Hello!"}]});
@@ -165,7 +166,7 @@ pub fn chat(field: &str, value: Value) -> Value {
     body
 }
 
-/// A short generation held to something.
+/// Returns a short generation with a constraint.
 pub fn held(kind: Kind) -> GenerateRequest {
     GenerateRequest {
         constraint: Some(Constraint { kind: Some(kind), field: String::new() }),
@@ -173,7 +174,7 @@ pub fn held(kind: Kind) -> GenerateRequest {
     }
 }
 
-/// One message of a user.
+/// Returns a prompt of one message from a user.
 pub fn message(text: String) -> Prompt {
     let message = Message { role: "user".to_owned(), content: text, ..Message::default() };
     Prompt::Messages(Messages { messages: vec![message], tools_json: String::new() })

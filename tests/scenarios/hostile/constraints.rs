@@ -1,5 +1,5 @@
-//! Schemas, regular expressions and grammars that are too much, through every field and face that takes them. A limit
-//! may be higher than an input: then it is taken, and held to.
+//! Hostile schemas, regular expressions and grammars, through every field and protocol that accepts them. An input
+//! may be within the limits: then the answer follows it.
 
 use millm_proto::runtime::v1::constraint::Kind;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::harness::{Layout, TINY, generate, generate_over_web, post};
 use crate::hostile_inputs::requests::{CHAT, COMPLETIONS, tool};
 use crate::hostile_inputs::{Named, grammars, schemas};
 
-/// Of each kind of harm one: a deep stack, much time, much memory.
+/// One of each kind of harm: a deep stack, much time, much memory.
 const SAMPLE: [&str; 3] = ["650 $refs", "multipleOf 100000007", "twenty patterns in allOf"];
 
 fn sample() -> Vec<Named<Value>> {
@@ -116,7 +116,7 @@ async fn over_grpc_and_grpc_web() {
     batch.end().await;
 }
 
-/// JSON's numbers are read as floats by many, which cannot tell these bounds from their neighbours.
+/// Many JSON parsers read numbers as floats, which cannot distinguish these bounds from their neighbours.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn integers_beyond_floats_are_exact_or_refused() {
     let mut batch = Batch::start().await;
@@ -144,7 +144,7 @@ async fn integers_beyond_floats_are_exact_or_refused() {
     }
 }
 
-/// The helpers are the runtime's, wherever that is.
+/// The sandbox processes belong to the Runtime's process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_four_processes() {
     let mut batch = Batch::start_in(Layout::FourProcesses).await;

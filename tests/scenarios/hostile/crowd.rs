@@ -14,7 +14,7 @@ use crate::harness::{Server, TINY, Verdict, post, within};
 use crate::hostile_inputs::requests::{CHAT, COMPLETIONS, tool};
 use crate::hostile_inputs::{grammars, schemas};
 
-/// Inputs; `MILLM_CROWD` says another number (`make soak`: a thousand).
+/// The number of inputs. `MILLM_CROWD` sets another number (`make soak`: a thousand).
 const INPUTS: usize = 200;
 fn inputs() -> usize {
     std::env::var("MILLM_CROWD").map_or(INPUTS, |number| number.parse().expect("a number"))
@@ -23,11 +23,11 @@ fn inputs() -> usize {
 const CLIENTS: usize = 50;
 const TAKEN: &str = "taken";
 
-/// The n-th input: no two are the same, so nothing that is remembered of one helps with another.
+/// Returns the n-th input. No two are the same, so no cache helps.
 fn input(n: usize) -> (&'static str, Value) {
     let schema = |schema: Value| chat("guided_json", schema);
     let refs = |n: usize| schemas::chain(650 + n, |next| next);
-    // What computes until it is stopped is one in twenty-five: fifty clients would wait for hours.
+    // Only one input in twenty-five computes until its budget ends it. With more, fifty clients would wait for hours.
     let kind = if n % 100 < 20 || ![5, 6, 11, 12].contains(&(n % 20)) { n % 20 } else { 2 };
     let body = match kind {
         0 | 1 => schema(refs(n)),
@@ -73,14 +73,14 @@ fn input(n: usize) -> (&'static str, Value) {
     (CHAT, body)
 }
 
-/// Taken, refused as too much, or told to come again.
+/// Returns whether an answer is right: a success, a refusal of the input, or a request to repeat it later.
 fn is_right(verdict: &Verdict) -> bool {
     use Reason::{ContextLengthExceeded, InvalidArgument, QueueFull, ServiceUnavailable};
     let right = [InvalidArgument, ContextLengthExceeded, QueueFull, ServiceUnavailable];
     verdict.reason.is_none_or(|reason| right.contains(&reason))
 }
 
-/// Asks everything; how many answers there were of each kind.
+/// Sends all inputs. Returns the number of answers of each kind.
 async fn ask_all(server: &Server) -> BTreeMap<String, usize> {
     let inputs = inputs();
     let next = AtomicUsize::new(0);

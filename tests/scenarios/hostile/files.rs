@@ -1,5 +1,5 @@
-//! Files that are too much: chat templates wherever they stand, tokenizers, headers of weights. Each model is added
-//! and loaded on the command line, asked, and removed.
+//! Hostile files: chat templates in every place, tokenizers, headers of weights. Each model is added and loaded on
+//! the command line, asked, and removed.
 
 use serde_json::{Value, json};
 
@@ -11,12 +11,13 @@ use millm_proto::runtime::v1::generate_request::Prompt;
 
 const HANDLE: &str = "hostile";
 const TEMPLATE: &str = "chat_template.jinja";
-/// A template that is too much for the messages is the messages' fault, too; and it may leave nothing of them.
+/// A template that exceeds a budget with these messages is an error of the messages, too. It may also render nothing.
 const TEMPLATES: Wanted = Wanted::Typed(&["messages", "prompt"]);
-/// The model is asked with both.
+/// The model is asked with messages and with a text.
 const TOKENIZERS: Wanted = Wanted::Typed(&["messages", "prompt"]);
 
-/// Added, loaded, asked with messages, asked with a text of x; then forgotten. The first refusal, or the last answer.
+/// Adds and loads a model, asks it with messages and with a text of x, and removes it. Returns the first refusal, or
+/// the last answer.
 async fn whole_way(server: &Server, model: &LocalModel, by_cli: bool) -> Judged {
     let judged = asked(server, model, by_cli).await;
     server.remove_local(HANDLE).await?;
@@ -42,7 +43,7 @@ async fn asked(server: &Server, model: &LocalModel, by_cli: bool) -> Judged {
     post(server, COMPLETIONS, &body).await
 }
 
-/// `tokenizer_config.json` with this template, or with one in a list of them.
+/// Returns a `tokenizer_config.json` with this template, or with a list that has it.
 fn tokenizer_config(template: &str, is_listed: bool) -> String {
     let text = std::fs::read(fixture("tiny-millm/tokenizer_config.json")).expect("it is there");
     let mut config: Value = serde_json::from_slice(&text).expect("it is JSON");
@@ -80,7 +81,7 @@ async fn templates_to_run() {
     batch.end().await;
 }
 
-/// Each run that is stopped gives back what it had, however often.
+/// Each rendering that is stopped frees its memory, however often.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_template_that_is_stopped_again_and_again() {
     let mut batch = Batch::start().await;
@@ -88,7 +89,7 @@ async fn a_template_that_is_stopped_again_and_again() {
     let model = LocalModel::tiny().with(TEMPLATE, &template);
     batch.server.add_and_load(model.path(), HANDLE).await.expect("a typed answer");
     for n in 0..12 {
-        // Another message each time: what is remembered of one says nothing of the next.
+        // The message differs each time, so no cached result helps.
         let mut request = greedy(message(format!("Hello {n}!")), 4);
         request.model = HANDLE.to_owned();
         let wanted = Wanted::Typed(&["messages"]);
@@ -109,7 +110,7 @@ async fn tokenizer_files() {
     batch.end().await;
 }
 
-/// Texts as a hostile tokenizer meets them over gRPC: it is loaded once and asked twice.
+/// Sends texts to a hostile tokenizer over gRPC. The model is loaded once and asked twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tokenizer_that_multiplies() {
     let mut batch = Batch::start().await;
@@ -131,7 +132,7 @@ async fn headers_of_weights() {
     let mut batch = Batch::start().await;
     for (name, bytes) in weights::safetensors() {
         let model = LocalModel::tiny().with("model.safetensors", bytes());
-        // What a file says beside the model's own tensors need not be wrong.
+        // Metadata beside the model's own tensors may be accepted.
         let wanted = if name.contains("beside") || name.contains("remarks") {
             Wanted::Typed(&[])
         } else {
@@ -152,7 +153,7 @@ async fn headers_of_weights() {
     batch.end().await;
 }
 
-/// The folder's and the file's way is the hostile ones', but for what is hostile in them.
+/// Sends valid files through the same steps as the hostile ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn good_files_go_the_same_way() {
     let template = std::fs::read_to_string(fixture("tiny-millm/chat_template.jinja")).expect("it is there");

@@ -1,5 +1,5 @@
-//! A helper that dies, hangs or is out of memory in the middle of its work: who waits for it gets a typed error, and
-//! the next is served.
+//! Sandbox processes that are killed, hang or run out of memory in the middle of their work: the waiting request gets
+//! a typed error, and the next one succeeds.
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +33,8 @@ impl Harm {
         }
     }
 
-    /// Whom nothing tells from an input that is too much may be taken for one.
+    /// Returns whether a refusal fits the harm. A process that is stopped or out of memory may look like an input that
+    /// is too much.
     fn explains(self, verdict: &Verdict) -> bool {
         let input = [Reason::InvalidArgument, Reason::InvalidModelFile];
         verdict.reason.is_some_and(|reason| {
@@ -42,13 +43,13 @@ impl Harm {
     }
 }
 
-/// A long answer of letters: text comes soon, its end later.
+/// Returns a request for a long answer of letters. Its text begins soon and ends late.
 fn letters() -> GenerateRequest {
     let request = held(Kind::Regex("[a-z ]{1600}".to_owned()));
     GenerateRequest { max_tokens: Some(1_600), ..request }
 }
 
-/// Runs a held answer, harms `victims` once its first text is there, and reads on to the end.
+/// Runs an answer with a constraint, harms `victims` once its first text has arrived, and reads to the end.
 async fn harmed_answer(server: &Server, harm: Harm, victims: impl AsyncFnOnce() -> Vec<Seen>) -> Judged {
     let mut stream = match server.runtime().generate(letters()).await {
         Ok(answer) => answer.into_inner(),
@@ -76,7 +77,7 @@ async fn harmed_answer(server: &Server, harm: Harm, victims: impl AsyncFnOnce() 
     }
 }
 
-/// The next is served; of a supervisor that hangs the first who asks learns it.
+/// Checks that the next request succeeds. If a helper hangs, the first request after that finds out and fails.
 async fn serves_again(server: &Server, was_noticed: bool) -> Result<(), String> {
     let mut chances = if was_noticed { 1 } else { 2 };
     loop {
@@ -91,7 +92,7 @@ async fn serves_again(server: &Server, was_noticed: bool) -> Result<(), String> 
     }
 }
 
-/// Whose work is one answer: `harm` ends it with a typed error.
+/// Harms the fork that follows an answer: the answer ends with a typed error.
 async fn forks_of_an_answer(harm: Harm) {
     let batch = Batch::start().await;
     let (server, tree) = (&batch.server, &batch.tree);
@@ -121,40 +122,40 @@ async fn a_fork_is_starved_in_an_answer() {
         within("the harmed answer", harmed_answer(server, Harm::Starve, || tree.first_forks())).await;
     let verdict = judged.expect("a typed end");
     println!("starved: {verdict}");
-    // What it has may be enough for the rest.
+    // The memory that it has may be enough for the rest.
     let whole = verdict.is_taken() && verdict.message.chars().count() > 1_000;
     assert!(whole || Harm::Starve.explains(&verdict), "{verdict}");
     serves_again(server, true).await.expect("the next is served");
     batch.settle().await;
 }
 
-async fn supervisors_of_an_answer(harm: Harm) {
+async fn helpers_of_an_answer(harm: Harm) {
     let batch = Batch::start().await;
     let (server, tree) = (&batch.server, &batch.tree);
     let victims = async || {
-        let supervisors = tree.supervisors();
-        assert!(!supervisors.is_empty(), "a loaded model has a helper");
-        supervisors
+        let helpers = tree.helpers();
+        assert!(!helpers.is_empty(), "a loaded model has a helper");
+        helpers
     };
     let judged = within("the harmed answer", harmed_answer(server, harm, victims)).await;
     let verdict = judged.expect("a typed end");
-    println!("{harm:?} to the supervisor: {verdict}");
+    println!("{harm:?} to the helper: {verdict}");
     assert!(verdict.is_taken() || harm.explains(&verdict), "{harm:?}: {verdict}");
     serves_again(server, !verdict.is_taken()).await.expect("the next is served");
     batch.settle().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_is_killed_in_an_answer() {
-    supervisors_of_an_answer(Harm::Kill).await;
+async fn a_helper_is_killed_in_an_answer() {
+    helpers_of_an_answer(Harm::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_is_stopped_in_an_answer() {
-    supervisors_of_an_answer(Harm::Stop).await;
+async fn a_helper_is_stopped_in_an_answer() {
+    helpers_of_an_answer(Harm::Stop).await;
 }
 
-/// Forks that are at work, for a prompt that takes them a while. Bounded: nothing outside tells when one begins.
+/// Waits for forks that work on a long prompt, up to a deadline: no event tells when one begins.
 async fn busy_forks(tree: &ProcessTree) -> Vec<Seen> {
     let started = Instant::now();
     loop {
@@ -162,13 +163,17 @@ async fn busy_forks(tree: &ProcessTree) -> Vec<Seen> {
         if !busy.is_empty() {
             return busy;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "no helper worked; {:?}", tree.helpers());
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no helper worked; {:?}",
+            tree.sandbox_processes()
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
-/// Asks for a prompt that takes long, and harms who is at it, or the supervisors.
-async fn harmed_prompt(harm: Harm, is_supervisor: bool) {
+/// Sends a prompt that takes long, and harms the forks that work on it, or their helpers.
+async fn harmed_prompt(harm: Harm, is_helper: bool) {
     let batch = Batch::start().await;
     let (server, tree) = (&batch.server, &batch.tree);
     let template = if harm == Harm::Starve { templates::growing_steps() } else { templates::slow_steps() };
@@ -179,30 +184,30 @@ async fn harmed_prompt(harm: Harm, is_supervisor: bool) {
     let asked = within("the harmed prompt", generate(server, request));
     let harming = async {
         let busy = busy_forks(tree).await;
-        // Who works for this model: the other's supervisor is left alone.
-        let victims = if is_supervisor {
+        // Only processes of this model: the other model's helper is not harmed.
+        let victims = if is_helper {
             let parents: Vec<u32> = busy.iter().map(|seen| seen.parent).collect();
-            tree.supervisors().into_iter().filter(|seen| parents.contains(&seen.id)).collect()
+            tree.helpers().into_iter().filter(|seen| parents.contains(&seen.id)).collect()
         } else {
             busy
         };
-        assert!(!victims.is_empty(), "nobody to harm: {:?}", tree.helpers());
+        assert!(!victims.is_empty(), "nobody to harm: {:?}", tree.sandbox_processes());
         for victim in &victims {
             harm.does(victim);
         }
     };
     let (judged, ()) = tokio::join!(asked, harming);
     let verdict = judged.expect("a typed end");
-    println!("{harm:?} in a prompt, supervisor: {is_supervisor}: {verdict}");
-    // A fork whose supervisor is gone may go on until the template has had its time.
+    println!("{harm:?} in a prompt, helper: {is_helper}: {verdict}");
+    // A fork whose helper has ended may continue until the template's time is up.
     let too_much = [Reason::InvalidArgument, Reason::InvalidModelFile];
-    let own_end = is_supervisor && verdict.reason.is_some_and(|reason| too_much.contains(&reason));
+    let own_end = is_helper && verdict.reason.is_some_and(|reason| too_much.contains(&reason));
     assert!(own_end || harm.explains(&verdict), "{harm:?}: {verdict}");
 
-    // The same model serves on: a prompt that needs no template.
+    // The same model still answers a prompt that needs no template.
     let text = millm_proto::runtime::v1::generate_request::Prompt::Text("Hello!".to_owned());
     let next = GenerateRequest { model: SLOW.to_owned(), ..greedy(text, 4) };
-    let mut chances = if is_supervisor { 2 } else { 1 };
+    let mut chances = if is_helper { 2 } else { 1 };
     loop {
         let verdict = within("the next", generate(server, next.clone())).await.expect("a typed end");
         chances -= 1;
@@ -232,16 +237,16 @@ async fn a_fork_is_starved_in_a_prompt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_is_killed_in_a_prompt() {
+async fn a_helper_is_killed_in_a_prompt() {
     harmed_prompt(Harm::Kill, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_supervisor_is_stopped_in_a_prompt() {
+async fn a_helper_is_stopped_in_a_prompt() {
     harmed_prompt(Harm::Stop, true).await;
 }
 
-/// Returns when none of them runs any more. Bounded: nothing tells when they end.
+/// Waits until none of the processes runs any more, up to a deadline: no event tells when they end.
 async fn until_gone(helpers: &[Seen]) {
     let started = Instant::now();
     while helpers.iter().any(Seen::is_alive) {
@@ -253,24 +258,24 @@ async fn until_gone(helpers: &[Seen]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn helpers_end_with_their_model_and_their_server() {
     let mut batch = Batch::start().await;
-    let first = batch.tree.supervisors();
+    let first = batch.tree.helpers();
     assert!(!first.is_empty(), "a loaded model has a helper");
     batch.server.unload().await;
     until_gone(&first).await;
-    assert_eq!(batch.tree.helpers(), [], "nothing is loaded");
+    assert_eq!(batch.tree.sandbox_processes(), [], "nothing is loaded");
 
     batch.server.load(TINY).await;
     let body = json!({"model": TINY, "prompt": "Hello!", "stream": true, "max_tokens": 1_500,
         "guided_regex": "[a-z ]{1600}"});
     let running = batch.server.rest().open("/v1/completions", &body).await;
     assert_eq!(running.status(), 200);
-    let helpers = batch.tree.helpers();
+    let helpers = batch.tree.sandbox_processes();
     assert!(!helpers.is_empty(), "a held answer has a helper");
     batch.server.kill(Role::Runtime).await;
     until_gone(&helpers).await;
 }
 
-/// A client who leaves takes the work with it.
+/// The work ends when its client disconnects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn work_ends_when_the_client_leaves() {
     let mut batch = Batch::start().await;

@@ -1,4 +1,4 @@
-//! What is not too much works as it did: schemas of a usual size, demanded calls, expressions, choices, grammars.
+//! Inputs within the limits work: schemas of a usual size, demanded calls, expressions, choices, grammars.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use super::batch::{Batch, Wanted, chat};
 use crate::harness::{Judged, Server, Verdict, post};
 use crate::hostile_inputs::requests::CHAT;
 
-/// Twenty properties of the usual kinds, all required.
+/// Returns a schema of twenty properties of the usual kinds, all required.
 fn twenty() -> Value {
     let kinds = [
         json!({"type": "integer", "minimum": 0, "maximum": 150}),
@@ -23,7 +23,7 @@ fn twenty() -> Value {
     json!({"type": "object", "required": names, "properties": properties, "additionalProperties": false})
 }
 
-/// Whether JSON is what [`twenty`] says.
+/// Returns whether a text is JSON that follows [`twenty`].
 fn is_twenty(text: &str) -> bool {
     let Ok(Value::Object(members)) = serde_json::from_str::<Value>(text) else { return false };
     let fits = |n: usize, value: &Value| match n % 5 {
@@ -36,7 +36,7 @@ fn is_twenty(text: &str) -> bool {
     members.len() == 20 && (0..20).all(|n| members.get(&format!("p{n}")).is_some_and(|value| fits(n, value)))
 }
 
-/// The text must be taken and right.
+/// Sends a request, whose answer must be right.
 async fn right(server: &Server, body: &Value, is_right: impl Fn(&str) -> bool) -> Judged {
     let verdict = post(server, CHAT, body).await?;
     let right = verdict.is_taken() && is_right(&verdict.message);
@@ -104,7 +104,7 @@ async fn constraints_of_a_usual_size() {
     batch.end().await;
 }
 
-/// The check itself can tell.
+/// The check itself rejects wrong texts.
 #[test]
 fn twenty_properties_are_told_apart() {
     let good: Map<String, Value> = (0..20)

@@ -1,8 +1,8 @@
-//! Inputs that once ended the server, or stopped it: each gets a typed answer, and the server goes on as before.
+//! Inputs that once ended or stopped the server: each gets a typed answer, and the server continues as before.
 //!
-//! One server takes a whole batch. After each input the process must be the same and an everyday question must be
-//! answered; after the batch, memory must be what it was. What fails is noted and the batch goes on, with a new
-//! server where the old one ended, so that one run tells all that is wrong.
+//! One server takes a whole batch. After each input the process must be the same, and an ordinary question must be
+//! answered. After the batch, memory must not have grown. A failure is noted and the batch continues, with a new
+//! server if the old one ended, so that one run finds all failures.
 
 mod batch;
 mod constraints;

@@ -1,4 +1,4 @@
-//! Requests that are too much without a grammar: long prompts, many messages, deep calls, many choices.
+//! Hostile requests without a grammar: long prompts, many messages, deep calls, many choices.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn requests_over_rest() {
     batch.end().await;
 }
 
-/// Much is asked for: what it takes is bounded while it runs, and given back when the client leaves.
+/// Sends a request for much output. Its memory is bounded while it runs, and freed when the client disconnects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_choices_are_bounded() {
     const MOST: u64 = 256 << 20;
@@ -62,7 +62,7 @@ async fn tokenize(server: &Server, text: String) -> Judged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_and_texts_over_grpc() {
-    // What a gRPC message may hold is 4 MiB.
+    // A gRPC message may have 4 MiB.
     let long = "lorem ipsum ".repeat(330_000);
     let deep =
         format!("[{}]", r#"{"function":{"name":"f","arguments":{"a":"#.repeat(40) + "1" + &"}}}".repeat(40));

@@ -1,4 +1,4 @@
-//! Answers that run beside hostile inputs: none breaks, each is what it is alone.
+//! Answers that run beside hostile inputs: none breaks, and each equals the answer alone.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -13,17 +13,17 @@ use crate::hostile_inputs::{grammars, schemas};
 
 pub const ANSWERS: usize = 8;
 const TOKENS: u32 = 1_000;
-/// Clients that ask with hostile inputs meanwhile.
+/// Clients that send hostile inputs meanwhile.
 const DISTURBERS: usize = 3;
 
-/// The n-th answer's request: a prompt of its own, long whatever the model would say.
+/// Returns the n-th request. Its prompt is its own, and its answer is long.
 fn request(n: usize, references: &[Tiny]) -> GenerateRequest {
     let prompt = Prompt::Text(references[n].prompt.clone());
     GenerateRequest { ignore_eos: true, ..greedy(prompt, TOKENS) }
 }
 
-/// Token ids of a whole answer, and how many came in a second once it had begun. An answer that breaks or ends early
-/// says so.
+/// Returns the token ids of a whole answer, and the tokens per second after its first. An answer that breaks or ends
+/// early is an error.
 async fn answer(server: &Server, request: GenerateRequest) -> Result<(Vec<u32>, f64), String> {
     let mut stream =
         server.runtime().generate(request).await.map_err(|status| status.to_string())?.into_inner();
@@ -44,14 +44,14 @@ async fn answer(server: &Server, request: GenerateRequest) -> Result<(Vec<u32>, 
     }
 }
 
-/// Other answers, as many: with [`answers`] they use all of the KV cache once.
+/// Runs as many other answers. Together with [`answers`] they use all of the KV cache once.
 pub async fn other_answers(server: &Server) {
     let references = Tiny::references();
     let all = join_all((ANSWERS..2 * ANSWERS).map(|n| answer(server, request(n, &references))));
     assert!(within("the other answers", all).await.iter().all(Result::is_ok), "nothing disturbs them");
 }
 
-/// All answers at once: what they are, and the tokens per second of those that run, together.
+/// Runs all answers at the same time. Returns them, and their tokens per second together.
 pub async fn answers(server: &Server) -> (Vec<Result<Vec<u32>, String>>, f64) {
     let references = Tiny::references();
     let all = join_all((0..ANSWERS).map(|n| answer(server, request(n, &references))));
@@ -60,7 +60,7 @@ pub async fn answers(server: &Server) -> (Vec<Result<Vec<u32>, String>>, f64) {
     (all.into_iter().map(|answer| answer.map(|(ids, _)| ids)).collect(), speed)
 }
 
-/// Panics unless each is the one it was.
+/// Panics unless each answer is the same as before.
 pub fn assert_same(before: &[Result<Vec<u32>, String>], now: &[Result<Vec<u32>, String>]) {
     for (n, (before, now)) in before.iter().zip(now).enumerate() {
         assert!(now.is_ok() && before == now, "answer {n}: {now:?} instead of {before:?}");
@@ -68,7 +68,7 @@ pub fn assert_same(before: &[Result<Vec<u32>, String>], now: &[Result<Vec<u32>, 
     }
 }
 
-/// One of each kind of harm, again and again.
+/// Returns one input of each kind of harm, to be sent repeatedly.
 fn hostile() -> Vec<(String, Kind)> {
     let schemas = schemas::all().into_iter().filter(|(name, _)| {
         ["650 $refs", "multipleOf 100000007", "twenty patterns in allOf", "minimum and maximum at -2^63"]

@@ -1,5 +1,5 @@
-//! The answers of both kinds of completions, whole and as chunks of a stream. They borrow what they show: answers can be
-//! large.
+//! The answers of chat completions and completions, whole and as chunks of a stream. They borrow their content, because
+//! answers can be large.
 
 use std::borrow::Cow;
 
@@ -8,61 +8,61 @@ use utoipa::ToSchema;
 
 use super::logprobs::{ChatLogprobs, ChatLogprobsSchema, CompletionLogprobs, CompletionLogprobsSchema};
 
-/// The answer of `POST /v1/chat/completions` that is not a stream.
+/// The answer of `POST /v1/chat/completions` without `stream`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletion<'a> {
-    /// `chatcmpl-…`.
+    /// The answer's id, `chatcmpl-…`.
     pub id: &'a str,
     /// Always `chat.completion`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     pub created: u64,
     /// The model's name.
     pub model: &'a str,
-    /// `n` of them.
+    /// The answers, `n` of them.
     pub choices: Vec<ChatChoice<'a>>,
-    /// Tokens of the whole request.
+    /// The tokens of the whole request.
     pub usage: Usage,
-    /// The implementation's version.
+    /// The server's version.
     pub system_fingerprint: &'static str,
 }
 
 /// One answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatChoice<'a> {
-    /// From 0.
+    /// The choice's index, from 0.
     pub index: usize,
     /// The answer.
     pub message: AssistantMessage<'a>,
-    /// Null unless asked for.
+    /// The log probabilities; null unless requested.
     #[schema(value_type = Option<ChatLogprobsSchema>)]
     pub logprobs: Option<ChatLogprobs<'a>>,
-    /// Why it ended.
+    /// The reason why the answer ended.
     pub finish_reason: FinishReason,
 }
 
-/// What the model said, and what it called.
+/// The model's text and its function calls.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct AssistantMessage<'a> {
     /// Always `assistant`.
     pub role: &'static str,
-    /// Null when it only called.
+    /// The text; null if the model only called functions.
     #[schema(value_type = Option<String>)]
     pub content: Option<Cow<'a, str>>,
-    /// Always null: no model of ours refuses.
+    /// Always null: miLLM does not detect refusals.
     pub refusal: Option<&'static str>,
-    /// What it called.
+    /// The function calls.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall>>,
 }
 
-/// Why an answer ended.
+/// The reason why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model ended it, or a text of `stop`.
+    /// The model ended the answer, or a text of `stop` did.
     Stop,
-    /// It is as long as it may be, or as the context is.
+    /// The answer reached its maximum length or the context's end.
     Length,
     /// The model called functions.
     ToolCalls,
@@ -71,13 +71,13 @@ pub enum FinishReason {
 /// A function call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ToolCall {
-    /// `call_…`.
+    /// The call's id, `call_…`.
     pub id: String,
     /// Always `function`.
     pub r#type: &'static str,
-    /// What is called.
+    /// The function and its arguments.
     pub function: FunctionCall,
-    /// Which call it is, in a stream.
+    /// The call's index, in a stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<usize>,
 }
@@ -85,62 +85,62 @@ pub struct ToolCall {
 /// A called function.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FunctionCall {
-    /// Its name.
+    /// The function's name.
     pub name: String,
-    /// Its arguments, as JSON text.
+    /// The arguments as JSON text.
     pub arguments: String,
 }
 
 /// An event of a chat's stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChatCompletionChunk<'a> {
-    /// The same in all chunks of a stream.
+    /// The answer's id, the same in all chunks of a stream.
     pub id: &'a str,
     /// Always `chat.completion.chunk`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     pub created: u64,
     /// The model's name.
     pub model: &'a str,
-    /// The implementation's version.
+    /// The server's version.
     pub system_fingerprint: &'static str,
-    /// With `include_usage`: null until the last chunk.
+    /// The tokens of the whole request, with `include_usage`; null until the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
     pub usage: Option<ChunkUsage>,
-    /// At most one.
+    /// At most one choice.
     #[schema(value_type = Vec<ChunkChoice<'a>>)]
     pub choices: &'a [ChunkChoice<'a>],
 }
 
-/// More of an answer.
+/// A piece of an answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ChunkChoice<'a> {
-    /// From 0.
+    /// The choice's index, from 0.
     pub index: usize,
-    /// What is new.
+    /// The new part of the answer.
     pub delta: Delta,
-    /// Null unless asked for.
+    /// The log probabilities; null unless requested.
     #[schema(value_type = Option<ChatLogprobsSchema>)]
     pub logprobs: Option<ChatLogprobs<'a>>,
-    /// Null until the last chunk of this choice.
+    /// The reason why the answer ended; null until the last chunk of this choice.
     pub finish_reason: Option<FinishReason>,
 }
 
-/// What is new of an answer. The first has the role, the last nothing.
+/// The new part of an answer. The first chunk has the role; the last one is empty.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Delta {
     /// Always `assistant`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
-    /// More text.
+    /// The new text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// Null in the first.
+    /// Null in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub refusal: Option<()>,
-    /// All calls.
+    /// All function calls, in one chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_calls: Option<Vec<ToolCall>>,
 }
@@ -148,46 +148,46 @@ pub struct Delta {
 /// The answer of `POST /v1/completions`, or an event of its stream.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Completion<'a> {
-    /// `cmpl-…`.
+    /// The answer's id, `cmpl-…`.
     pub id: &'a str,
     /// Always `text_completion`.
     pub object: &'static str,
-    /// Seconds since 1970.
+    /// The time of the request, in seconds since 1970.
     pub created: u64,
     /// The model's name.
     pub model: &'a str,
-    /// The implementation's version.
+    /// The server's version.
     pub system_fingerprint: &'static str,
-    /// Choice `c` of prompt `p` has the index `p * n + c`.
+    /// The continuations. Choice `c` of prompt `p` has the index `p * n + c`.
     #[schema(value_type = Vec<CompletionChoice<'a>>)]
     pub choices: Cow<'a, [CompletionChoice<'a>]>,
-    /// In a stream only with `include_usage`: null until the last chunk.
+    /// The tokens of the whole request. In a stream only with `include_usage`; null until the last chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
     pub usage: Option<ChunkUsage>,
 }
 
-/// One continuation, or more of it.
+/// A continuation, or a piece of one.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct CompletionChoice<'a> {
-    /// The continuation, after the prompt where it is repeated.
+    /// The continuation, after the prompt if `echo` is set.
     #[schema(value_type = String)]
     pub text: EchoedText<'a>,
-    /// Which prompt and choice it is.
+    /// The index of prompt and choice.
     pub index: usize,
-    /// Null unless asked for.
+    /// The log probabilities; null unless requested.
     #[schema(value_type = Option<CompletionLogprobsSchema>)]
     pub logprobs: Option<CompletionLogprobs<'a>>,
-    /// Why it ended; null until it has.
+    /// The reason why the continuation ended; null until then.
     pub finish_reason: Option<FinishReason>,
 }
 
 /// A text in two parts, written as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EchoedText<'a> {
-    /// The prompt, where it is repeated.
+    /// The prompt if it is repeated, otherwise empty.
     pub prompt: &'a str,
-    /// What was generated.
+    /// The generated text.
     pub generated: &'a str,
 }
 
@@ -204,32 +204,32 @@ impl Serialize for EchoedText<'_> {
     }
 }
 
-/// Tokens of a whole request.
+/// The tokens of a whole request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Usage {
-    /// Each prompt counts once, however many choices it has.
+    /// Tokens of the prompts. Each prompt counts once, even with several choices.
     pub prompt_tokens: u32,
-    /// Of all choices.
+    /// Generated tokens of all choices.
     pub completion_tokens: u32,
-    /// Both.
+    /// The sum of both.
     pub total_tokens: u32,
-    /// More about the prompts.
+    /// Details of the prompts' tokens.
     pub prompt_tokens_details: PromptTokensDetails,
 }
 
-/// More about the tokens of prompts.
+/// Details of the prompts' tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct PromptTokensDetails {
     /// Tokens that were found in the prefix cache.
     pub cached_tokens: u32,
 }
 
-/// The `usage` of a chunk: null until all is known.
+/// The `usage` of a chunk: null until the last chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum ChunkUsage {
     /// Null.
     Unknown,
-    /// Of the whole request.
+    /// The tokens of the whole request.
     Known(Usage),
 }

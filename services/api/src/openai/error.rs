@@ -11,19 +11,19 @@ pub struct ErrorBody {
     error: Error,
 }
 
-/// Why a request failed.
+/// The error of a failed request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = OpenAiError)]
 struct Error {
-    /// A sentence for people.
+    /// The error as a sentence.
     message: String,
-    /// Of what kind it is.
+    /// The kind of error.
     r#type: ErrorType,
     /// The field that is wrong.
     param: Option<String>,
-    /// A reason of the error table, in lower case: `model_not_found`.
+    /// The error's machine-readable reason, such as `model_not_found`.
     code: String,
-    /// The request's id, which the answer's `x-request-id` and the log have too. Not OpenAI's.
+    /// The request's id, which is also in the header `x-request-id` and in the log. An extension of OpenAI's API.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
 }
@@ -48,7 +48,7 @@ impl ErrorBody {
         let kind = match error.reason {
             Reason::QueueFull => ErrorType::RateLimit,
             Reason::Forbidden => ErrorType::Permission,
-            // The same request is right once the model is loaded.
+            // The same request succeeds once the model is loaded.
             Reason::ModelNotLoaded => ErrorType::Server,
             _ if error.http_status() < 500 => ErrorType::InvalidRequest,
             _ => ErrorType::Server,

@@ -1,5 +1,5 @@
-//! Log probabilities in OpenAI's two formats, written straight from the Runtime's messages: an answer has up to millions
-//! of them, and a copy would double what it takes of memory.
+//! Log probabilities in OpenAI's two formats, written directly from the Runtime's messages. An answer has up to
+//! millions of them, and a copy would double its memory.
 
 use std::collections::BTreeMap;
 
@@ -7,64 +7,64 @@ use millm_proto::runtime::v1::TokenLogprob;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use utoipa::ToSchema;
 
-/// Stands for a probability of 0: JSON has no infinity.
+/// The log probability that stands for a probability of 0, because JSON has no infinity.
 const LOWEST: f32 = -9999.0;
 
 fn finite(logprob: f32) -> f32 {
     if logprob.is_nan() { LOWEST } else { logprob.max(LOWEST) }
 }
 
-/// The `logprobs` of a chat's choice, as [`ChatLogprobs`] writes it.
+/// The log probabilities of a chat's choice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = ChatLogprobs)]
 pub struct ChatLogprobsSchema {
-    /// One entry a token.
+    /// One entry for each token.
     pub content: Vec<TokenLogprobSchema>,
-    /// Always null: no model of ours refuses.
+    /// Always null: miLLM does not detect refusals.
     pub refusal: Option<Vec<TokenLogprobSchema>>,
 }
 
-/// A token with its log probability and those of the most likely tokens at its place.
+/// A token with its log probability, and those of the most likely tokens at its position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = TokenLogprob)]
 pub struct TokenLogprobSchema {
-    /// Its text; parts of characters as U+FFFD.
+    /// The token's text. Parts of characters are U+FFFD.
     pub token: String,
-    /// Natural logarithm; -9999 for a probability of 0.
+    /// The natural logarithm of its probability; -9999 for a probability of 0.
     pub logprob: f32,
-    /// Its text's own bytes.
+    /// The bytes of the token's text.
     pub bytes: Vec<u8>,
-    /// As many as `top_logprobs` asked for, likeliest first.
+    /// The most likely tokens, as many as `top_logprobs`, the most likely first.
     pub top_logprobs: Vec<TopLogprobSchema>,
 }
 
-/// A token that could have been chosen.
+/// A candidate for a position.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = TopLogprob)]
 pub struct TopLogprobSchema {
-    /// Its text; parts of characters as U+FFFD.
+    /// The token's text. Parts of characters are U+FFFD.
     pub token: String,
-    /// Natural logarithm; -9999 for a probability of 0.
+    /// The natural logarithm of its probability; -9999 for a probability of 0.
     pub logprob: f32,
-    /// Its text's own bytes.
+    /// The bytes of the token's text.
     pub bytes: Vec<u8>,
 }
 
-/// The `logprobs` of a completion's choice, as [`CompletionLogprobs`] writes it: four lists of the same length.
+/// The log probabilities of a completion's choice: four lists of the same length.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = CompletionLogprobs)]
 pub struct CompletionLogprobsSchema {
-    /// Texts.
+    /// The tokens' texts.
     pub tokens: Vec<String>,
-    /// Natural logarithms; null for the first token of a prompt.
+    /// The natural logarithms of their probabilities; null for the first token of a prompt.
     pub token_logprobs: Vec<Option<f32>>,
     /// The most likely tokens and the chosen one, by text; null for the first token of a prompt.
     pub top_logprobs: Vec<Option<BTreeMap<String, Option<f32>>>>,
-    /// Where each token begins, in characters of the choice's text.
+    /// The beginning of each token, in characters of the choice's text.
     pub text_offset: Vec<usize>,
 }
 
-/// A list whose items are made while it is written.
+/// A list whose items are computed while it is written.
 struct List<F>(F);
 
 impl<I: IntoIterator<Item: Serialize>, F: Fn() -> I> Serialize for List<F> {
@@ -99,7 +99,7 @@ struct Entry<'a, T> {
 pub struct ChatLogprobs<'a> {
     /// The answer's tokens.
     pub tokens: &'a [TokenLogprob],
-    /// How many of the most likely tokens are shown.
+    /// The number of the most likely tokens that are shown.
     pub top: usize,
 }
 
@@ -122,13 +122,13 @@ impl Serialize for ChatLogprobs<'_> {
 /// The `logprobs` of a completion's choice: four lists of the same length, of the prompt's tokens and the answer's.
 #[derive(Debug, Clone, Copy)]
 pub struct CompletionLogprobs<'a> {
-    /// The prompt's tokens, where they are shown.
+    /// The prompt's tokens if they are shown, otherwise none.
     pub prompt: &'a [TokenLogprob],
     /// The answer's tokens.
     pub answer: &'a [TokenLogprob],
-    /// How many of the most likely tokens are shown.
+    /// The number of the most likely tokens that are shown.
     pub top: usize,
-    /// Where the first token begins, in characters of the choice's text.
+    /// The beginning of the first token, in characters of the choice's text.
     pub start: usize,
 }
 
@@ -137,7 +137,7 @@ impl<'a> CompletionLogprobs<'a> {
         self.prompt.iter().chain(self.answer)
     }
 
-    /// Returns where the token after these begins, in characters of the choice's text.
+    /// Returns the beginning of the next token after these, in characters of the choice's text.
     pub fn end(&self) -> usize {
         self.tokens().fold(self.start, |at, token| at + length(token))
     }
@@ -170,7 +170,7 @@ impl Serialize for CompletionLogprobs<'_> {
     }
 }
 
-/// The most likely tokens by their text, and the chosen one. The first token of all has none.
+/// The most likely tokens and the chosen one, by their text. The first token of a prompt has none.
 struct Top<'a> {
     token: &'a TokenLogprob,
     top: usize,
@@ -184,7 +184,7 @@ impl Serialize for Top<'_> {
         let candidates = &self.token.top[..self.top.min(self.token.top.len())];
         let mut map = serializer.serialize_map(None)?;
         for (n, candidate) in candidates.iter().chain([self.token]).enumerate() {
-            // Different tokens may read the same: the likelier comes first and stays.
+            // Different tokens may have the same text. The more likely one comes first and is kept.
             if candidates.iter().take(n).all(|before| before.text != candidate.text) {
                 map.serialize_entry(&candidate.text, &candidate.logprob.map(finite))?;
             }

@@ -1,5 +1,5 @@
-//! OpenAI's API as types: requests, answers, chunks of streams, errors. Names are OpenAI's own; extensions are those of
-//! vLLM and llama-server, and say so.
+//! OpenAI's API as types: requests, answers, chunks of streams, errors. Names are OpenAI's own. Extensions are named
+//! as in vLLM or llama-server, and their comments say so.
 
 pub mod answer;
 pub mod error;

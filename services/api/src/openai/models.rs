@@ -3,23 +3,23 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// The models that can be asked now.
+/// The models that accept requests now.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelList {
     /// Always `list`.
     object: &'static str,
-    /// Loaded ones, and where requests load models every model that is ready.
+    /// The loaded models. With the setting `load_on_demand`, every model that is ready.
     data: Vec<ModelCard>,
 }
 
-/// A model that can be asked.
+/// A model that accepts requests.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ModelCard {
     /// The model's name.
     id: String,
     /// Always `model`.
     object: &'static str,
-    /// Since when it is loaded, or registered, in seconds since 1970.
+    /// The time of the load, or else of the registration, in seconds since 1970.
     created: i64,
     /// Always `miLLM`.
     owned_by: &'static str,
@@ -33,7 +33,7 @@ impl ModelList {
 }
 
 impl ModelCard {
-    /// Returns the card of the model with this name; `created` is in seconds since 1970.
+    /// Returns the entry of a model; `created` is in seconds since 1970.
     pub const fn new(id: String, created: i64) -> Self {
         Self { id, object: "model", created, owned_by: "miLLM" }
     }

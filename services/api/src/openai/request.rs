@@ -1,6 +1,6 @@
-//! The bodies of OpenAI's requests, with the extensions of vLLM and llama-server that miLLM takes.
+//! The bodies of OpenAI's requests, with those extensions of vLLM and llama-server that miLLM supports.
 //!
-//! Types are checked here; ranges and combinations are checked by the gateway, which knows what each field is for.
+//! Types are checked here. The gateway checks ranges and combinations of fields.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use utoipa::ToSchema;
 /// The body of `POST /v1/chat/completions`.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct ChatCompletionRequest {
-    /// What both kinds of completions take.
+    /// The fields of chat completions and completions.
     #[serde(flatten)]
     pub generation: GenerationParams,
-    /// What only chats take.
+    /// The fields of chat completions only.
     #[serde(flatten)]
     pub chat: ChatParams,
 }
@@ -22,87 +22,87 @@ pub struct ChatCompletionRequest {
 /// The body of `POST /v1/completions`.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct CompletionRequest {
-    /// What both kinds of completions take.
+    /// The fields of chat completions and completions.
     #[serde(flatten)]
     pub generation: GenerationParams,
-    /// What only plain completions take.
+    /// The fields of completions only.
     #[serde(flatten)]
     pub completion: CompletionParams,
 }
 
-/// What both kinds of completions take: the model, sampling, the end of the text, its form, and how it is sent.
+/// The fields of chat completions and completions: model, sampling, stop texts, format, streaming.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct GenerationParams {
     /// The model's name.
     #[schema(required, value_type = String, min_length = 1)]
     pub model: Option<String>,
-    /// Sends the answer as server-sent events while it is made.
+    /// Streams the answer as server-sent events while it is generated.
     pub stream: Option<bool>,
-    /// Only with `stream`.
+    /// Options of a stream. Only with `stream`.
     pub stream_options: Option<StreamOptions>,
-    /// Choices of each prompt; 1 unless given.
+    /// The number of answers to each prompt; 1 unless given.
     #[schema(minimum = 1, maximum = 16)]
     pub n: Option<i64>,
-    /// 0 always takes the likeliest token.
+    /// The sampling temperature. 0 always chooses the most likely token.
     #[schema(minimum = 0, maximum = 2)]
     pub temperature: Option<f64>,
-    /// Samples from the likeliest tokens whose probabilities sum to this.
+    /// Samples from the most likely tokens whose probabilities sum to this.
     #[schema(minimum = 0, maximum = 1)]
     pub top_p: Option<f64>,
-    /// Samples from so many of the likeliest tokens; 0 is all. vLLM's.
+    /// Samples from this many of the most likely tokens; 0 means all. As in vLLM.
     #[schema(minimum = 0)]
     pub top_k: Option<i64>,
-    /// Samples from tokens at least so likely in relation to the likeliest. vLLM's.
+    /// Samples from tokens whose probability, relative to the most likely token's, is at least this. As in vLLM.
     #[schema(minimum = 0, maximum = 1)]
     pub min_p: Option<f64>,
-    /// Divides the logits of tokens that occurred; 1 changes nothing. vLLM's.
+    /// Penalizes tokens that occurred: divides positive logits, multiplies negative ones; 1 has no effect. As in vLLM.
     #[schema(minimum = 0.01, maximum = 10)]
     pub repetition_penalty: Option<f64>,
-    /// Subtracted from the logit of a token for each time that it occurred.
+    /// Subtracted from a token's logit for each of its occurrences.
     #[schema(minimum = -2, maximum = 2)]
     pub frequency_penalty: Option<f64>,
-    /// Subtracted once from the logit of a token that occurred.
+    /// Subtracted once from the logit of each token that occurred.
     #[schema(minimum = -2, maximum = 2)]
     pub presence_penalty: Option<f64>,
-    /// The same seed gives the same answer.
+    /// The seed of sampling. The same seed gives the same answer.
     pub seed: Option<i64>,
     /// Added to the logits of tokens, by token id: -100 to 100.
     pub logit_bias: Option<HashMap<String, f64>>,
-    /// Up to four texts that end the answer and are no part of it.
+    /// Up to four texts that end the answer. They are not part of it.
     pub stop: Option<Stop>,
-    /// Goes on past the model's end-of-sequence tokens. vLLM's.
+    /// Continues past the model's end-of-sequence tokens. As in vLLM.
     pub ignore_eos: Option<bool>,
-    /// Draft tokens of each step, for prompt-lookup speculative decoding; 0 is none. The answer is the same.
+    /// Maximum draft tokens per step for prompt-lookup speculative decoding; 0 turns it off. The answer is unchanged.
     #[schema(minimum = 0, maximum = 16)]
     pub speculate: Option<i64>,
-    /// The form of the answer: text, any JSON object, or JSON of a schema.
+    /// The form of the answer: text, any JSON object, or JSON that follows a schema.
     #[schema(value_type = Option<ResponseFormat>)]
     pub response_format: Option<Value>,
-    /// A JSON schema, or its text. vLLM's.
+    /// A JSON schema that the answer follows, as an object or as text. As in vLLM.
     pub guided_json: Option<Value>,
-    /// A JSON schema, or its text. llama-server's.
+    /// A JSON schema that the answer follows, as an object or as text. As in llama-server.
     pub json_schema: Option<Value>,
-    /// A regular expression that matches the whole answer. vLLM's.
+    /// A regular expression that matches the whole answer. As in vLLM.
     #[schema(value_type = Option<String>)]
     pub guided_regex: Option<Value>,
-    /// Texts, of which the answer is one. vLLM's.
+    /// Texts, one of which is the answer. As in vLLM.
     #[schema(value_type = Option<Vec<String>>)]
     pub guided_choice: Option<Value>,
-    /// A Lark grammar. vLLM's.
+    /// A Lark grammar that the answer follows. As in vLLM.
     #[schema(value_type = Option<String>)]
     pub guided_grammar: Option<Value>,
-    /// A Lark grammar. llama-server's.
+    /// A Lark grammar that the answer follows. As in llama-server.
     #[schema(value_type = Option<String>)]
     pub grammar: Option<Value>,
-    /// An object with one of `json`, `json_object`, `regex`, `choice` and `grammar`. vLLM's.
+    /// An object with one of `json`, `json_object`, `regex`, `choice` and `grammar`. As in vLLM.
     #[schema(value_type = Option<Object>)]
     pub structured_outputs: Option<Value>,
 }
 
-/// How a stream is sent.
+/// Options of a stream.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct StreamOptions {
-    /// Sends one more event with the tokens of the whole request.
+    /// Sends one more event, with the tokens of the whole request.
     #[serde(default)]
     pub include_usage: bool,
 }
@@ -121,11 +121,11 @@ pub enum Stop {
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ResponseFormat {
-    /// Text, as without a format.
+    /// Text, the default.
     Text,
     /// Any JSON object.
     JsonObject,
-    /// JSON of a schema.
+    /// JSON that follows a schema.
     JsonSchema {
         /// The schema.
         json_schema: NamedSchema,
@@ -139,7 +139,7 @@ pub struct NamedSchema {
     pub schema: Value,
 }
 
-/// What only chats take.
+/// The fields of chat completions only.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct ChatParams {
     /// The conversation so far.
@@ -150,12 +150,12 @@ pub struct ChatParams {
     /// The older name of `max_completion_tokens`.
     #[schema(minimum = 1)]
     pub max_tokens: Option<i64>,
-    /// The longest answer, in tokens; the rest of the context unless given.
+    /// Maximum tokens of the answer; the rest of the context unless given.
     #[schema(minimum = 1)]
     pub max_completion_tokens: Option<i64>,
-    /// Adds the log probability of each token.
+    /// Returns the log probability of each token.
     pub logprobs: Option<bool>,
-    /// Adds those of so many of the likeliest tokens at its place. Only with `logprobs`.
+    /// Returns the log probabilities of this many of the most likely tokens at each position. Only with `logprobs`.
     #[schema(minimum = 0, maximum = 20)]
     pub top_logprobs: Option<i64>,
     /// Functions that the model may call.
@@ -169,20 +169,20 @@ pub struct ChatParams {
 /// A message of a conversation.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct ChatMessage {
-    /// `system`, `developer` (the same), `user`, `assistant` or `tool`.
+    /// The author's role: `system`, `developer` (the same as `system`), `user`, `assistant` or `tool`.
     pub role: String,
-    /// Text, or parts that are all text.
+    /// The content: a text, or a list of text parts.
     #[serde(default)]
     #[schema(value_type = Option<Content>)]
     pub content: Value,
-    /// Who says it.
+    /// The author's name.
     #[serde(default)]
     pub name: Option<String>,
-    /// What an assistant called.
+    /// The function calls of an assistant's message.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tool_calls: Option<Vec<Value>>,
-    /// Which call a tool's message answers.
+    /// The id of the call that a tool's message answers.
     #[serde(default)]
     pub tool_call_id: Option<String>,
 }
@@ -200,7 +200,7 @@ pub enum Content {
 /// A part of a message.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct ContentPart {
-    /// Only `text`: nothing is fetched.
+    /// Always `text`. Other types are refused: the server fetches nothing.
     pub r#type: String,
     /// The text.
     #[serde(default)]
@@ -219,15 +219,15 @@ pub struct Tool {
 /// A function.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct ToolFunction {
-    /// Its name.
+    /// The function's name.
     pub name: String,
-    /// For the model.
+    /// A description for the model.
     pub description: Option<String>,
-    /// The JSON schema of its arguments.
+    /// The JSON schema of the function's arguments.
     pub parameters: Option<Value>,
 }
 
-/// Whether the model must call a function.
+/// The choice between text and function calls.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum ToolChoice {
@@ -249,30 +249,30 @@ pub struct NamedTool {
 /// A function's name.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 pub struct FunctionName {
-    /// Its name.
+    /// The function's name.
     pub name: String,
 }
 
-/// What only plain completions take.
+/// The fields of completions only.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub struct CompletionParams {
-    /// Text or token ids, or a list of either.
+    /// The prompt or prompts, as text or as token ids.
     #[schema(required, value_type = Prompt)]
     pub prompt: Option<Value>,
-    /// The same as `n`, if given.
+    /// Must equal `n`, if given.
     #[schema(minimum = 1, maximum = 20)]
     pub best_of: Option<i64>,
-    /// Repeats the prompt before the answer.
+    /// Repeats the prompt before the continuation.
     pub echo: Option<bool>,
-    /// The longest answer, in tokens; 16 unless given. 0 only with `echo`.
+    /// Maximum tokens of the continuation; 16 unless given. 0 only with `echo`.
     #[schema(minimum = 0)]
     pub max_tokens: Option<i64>,
-    /// Adds log probabilities: of each token and of so many of the likeliest ones at its place.
+    /// Returns log probabilities: of each token, and of this many of the most likely tokens at its position.
     #[schema(minimum = 0, maximum = 20)]
     pub logprobs: Option<i64>,
 }
 
-/// The prompt of a plain completion.
+/// The prompt of a completion.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum Prompt {

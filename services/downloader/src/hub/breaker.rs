@@ -32,7 +32,7 @@ pub(crate) struct Health {
     pub(crate) last_error: Option<(String, SystemTime)>,
 }
 
-/// Why the hub must not be called now.
+/// The reason why the hub must not be called now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rejected {
     /// The breaker stays open for this long.
@@ -46,7 +46,7 @@ pub(crate) enum Rejected {
 pub(crate) struct Breaker {
     /// Failures in a row that open the breaker.
     threshold: u32,
-    /// How long the breaker stays open.
+    /// The time for which the breaker stays open.
     pause: Duration,
     record: Mutex<Record>,
     /// Wakes the requests that wait for the end of a probe.

@@ -117,7 +117,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`Self::info`]; INVALID_MODEL_FILE when a file's name is dangerous.
+    /// The errors of [`Self::info`]; INVALID_MODEL_FILE if a file's name is dangerous.
     pub(crate) async fn tree(
         &self,
         repo: &RepoId,
@@ -141,7 +141,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`Self::info`].
+    /// The errors of [`Self::info`].
     pub(crate) async fn read(&self, file: FileAt<'_>, limit: u64) -> Result<Vec<u8>, ServiceError> {
         self.with_retry(|| async {
             let HubResponse { response, permit, .. } = self.request_file(file, None).await?;
@@ -158,7 +158,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// As [`Self::info`].
+    /// The errors of [`Self::info`].
     pub(crate) async fn read_start(&self, file: FileAt<'_>, length: u64) -> Result<Vec<u8>, ServiceError> {
         self.with_retry(|| async {
             let HubResponse { response, permit, .. } = self.request_file(file, Some(0..length)).await?;

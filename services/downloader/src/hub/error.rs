@@ -1,5 +1,5 @@
-//! What can go wrong with a call to the hub, and whether a retry makes sense: the hub's statuses and `X-Error-Code`
-//! headers on one side, the service errors on the other.
+//! The errors of a call to the hub, and the decision to retry: the hub's statuses and `X-Error-Code` headers on one
+//! side, the service errors on the other.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use millm_kit::{ServiceError, names::RepoId};
 
 use crate::retry::{RetryError, requested_pause};
 
-/// Why one attempt failed.
+/// The reason why one attempt failed.
 #[derive(Debug)]
 pub(crate) enum HubError {
     /// A retry may succeed, after `wait` where the hub asked for a pause.
@@ -82,7 +82,7 @@ impl From<reqwest::Error> for HubError {
     }
 }
 
-/// What a request was for. It words the error.
+/// The purpose of a request, for the words of its error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestContext<'a> {
     /// `None` when the request is not about one repository.

@@ -37,7 +37,7 @@ pub(crate) struct ListedRepo {
     pub(crate) last_modified: Option<Timestamp>,
     pub(crate) gated: bool,
     pub(crate) pipeline_tag: String,
-    /// Whether its architecture is supported; `None` when the listing does not tell.
+    /// True if its architecture is supported; `None` if the listing does not tell.
     pub(crate) supported: Option<bool>,
 }
 

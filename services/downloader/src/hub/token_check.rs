@@ -1,5 +1,5 @@
-//! Whether the hub accepts a token. The hub's `whoami` endpoint is strictly rate-limited, so its answers are remembered
-//! for minutes.
+//! The check of tokens against the hub. The hub's `whoami` endpoint is strictly rate-limited, so its answers are
+//! remembered for minutes.
 
 use std::collections::HashMap;
 

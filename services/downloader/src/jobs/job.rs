@@ -47,15 +47,15 @@ async fn run_phases(job: &mut JobState, context: &Context) -> Result<(), JobEnd>
     }
     let workspace = Workspace { incoming, writers: TaskTracker::new() };
     let _lock = wait_for_lock(job, context).await?;
-    if let Some(folder) = seal::find_published(context, job).await? {
+    if let Some(folder) = seal::find_finished_folder(context, job).await? {
         return seal::register(context, job, &folder).await;
     }
     if Manifest::read_complete(workspace.incoming.path()).is_none() {
-        let stop = job.stop.clone();
+        let cancel = job.cancel.clone();
         let built = tokio::select! {
             biased;
-            () = stop.cancelled() => Err(JobEnd::Cancelled),
-            () = context.stopping.cancelled() => Err(JobEnd::Suspended),
+            () = cancel.cancelled() => Err(JobEnd::Cancelled),
+            () = context.shutdown.cancelled() => Err(JobEnd::Suspended),
             built = build(job, context, &workspace) => built.map_err(JobEnd::Failed),
         };
         // Threads of a phase that was dropped above may still be writing.
@@ -64,10 +64,10 @@ async fn run_phases(job: &mut JobState, context: &Context) -> Result<(), JobEnd>
         built?;
     }
     // After this check a cancel comes too late.
-    if job.stop.is_cancelled() {
+    if job.cancel.is_cancelled() {
         return Err(JobEnd::Cancelled);
     }
-    let folder = seal::publish(context, job, &workspace).await?;
+    let folder = seal::rename_to_final(context, job, &workspace).await?;
     seal::register(context, job, &folder).await
 }
 
@@ -131,8 +131,8 @@ async fn wait_for_lock(job: &mut JobState, context: &Context) -> Result<FileLock
         job.reporter.stage(State::Resolving, "another process downloads this model: waiting for it");
         tokio::select! {
             biased;
-            () = job.stop.cancelled() => return Err(JobEnd::Cancelled),
-            () = context.stopping.cancelled() => return Err(JobEnd::Suspended),
+            () = job.cancel.cancelled() => return Err(JobEnd::Cancelled),
+            () = context.shutdown.cancelled() => return Err(JobEnd::Suspended),
             () = tokio::time::sleep(LOCK_POLL_INTERVAL) => {}
         }
     }
@@ -147,7 +147,7 @@ async fn fail(mut job: JobState, context: &Context, error: ServiceError) {
             tracing::warn!(error = error.message, "files were not removed");
         }
     }
-    match context.catalog.fail_with_retry(&context.stopping, job.row.id, &error).await {
+    match context.catalog.fail_with_retry(&context.shutdown, job.row.id, &error).await {
         None => return,
         Some(Err(other)) => tracing::warn!(error = other.message, "row not written"),
         Some(Ok(_)) => {}
@@ -162,7 +162,7 @@ async fn clear(mut job: JobState, context: &Context) {
     if let Err(error) = job.blocking("removing the files", move || cancelled.cancel()).await {
         tracing::warn!(error = error.message, "files were not removed");
     }
-    match context.catalog.delete_with_retry(&context.stopping, job.row.id).await {
+    match context.catalog.delete_with_retry(&context.shutdown, job.row.id).await {
         // The note in the folder makes the next start finish this.
         None => return,
         Some(Err(error)) => tracing::warn!(error = error.message, "row not deleted"),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The fields of a row that [`register`] writes.
-const READY_FIELDS: &[&str] = &[
+const LOCAL_READY_FIELDS: &[&str] = &[
     "state",
     "error",
     "storage_path",
@@ -96,7 +96,7 @@ pub(crate) async fn register(context: &Context, row: &Model) -> Result<Download,
     let size = ready.disk_size_bytes;
     context
         .catalog
-        .update_with_retry(&context.stopping, &ready, READY_FIELDS)
+        .update_with_retry(&context.shutdown, &ready, LOCAL_READY_FIELDS)
         .await
         .unwrap_or_else(|| Err(ServiceError::service_unavailable("catalog")))?;
     tracing::info!(

@@ -32,7 +32,7 @@ use crate::{
 const ESTIMATE_INTERVAL: Duration = Duration::from_secs(1);
 /// Ended downloads that stay listed.
 const ENDED_KEPT: usize = 200;
-/// How long a caller waits for the queue. It waits only while the Catalog is away at startup.
+/// The maximum time that a caller waits for the queue. It waits only while the Catalog is away at startup.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// All known downloads, by model id.
@@ -198,7 +198,7 @@ pub(crate) struct QueueWorker {
 
 #[derive(Debug)]
 struct ActiveJob {
-    stop: CancellationToken,
+    cancel: CancellationToken,
     since: Instant,
     /// False for a cancelled job, whose files are being removed.
     holds_slot: bool,
@@ -207,7 +207,7 @@ struct ActiveJob {
 impl QueueWorker {
     /// Queues the interrupted jobs, and then serves commands until the process stops.
     pub(crate) async fn run(mut self, interrupted: Vec<JobRequest>) {
-        let stopping = self.context.stopping.clone();
+        let shutdown = self.context.shutdown.clone();
         for request in interrupted {
             self.enqueue(request);
         }
@@ -216,7 +216,7 @@ impl QueueWorker {
         loop {
             self.fill_slots();
             tokio::select! {
-                () = stopping.cancelled() => break,
+                () = shutdown.cancelled() => break,
                 Some(command) = self.inbox.recv() => self.handle(command),
                 Some(ended) = self.running.join_next() => self.ended(ended),
                 _ = ticks.tick(), if !self.waiting.is_empty() => self.update_positions(),
@@ -266,7 +266,7 @@ impl QueueWorker {
             token,
             keep_source,
             reporter,
-            stop: CancellationToken::new(),
+            cancel: CancellationToken::new(),
         });
         self.post(id, watcher.clone());
         self.update_positions();
@@ -276,11 +276,11 @@ impl QueueWorker {
     fn cancel(&mut self, id: i64) -> Option<watch::Receiver<Download>> {
         if let Some(place) = self.waiting.iter().position(|job| job.row.id == id) {
             let job = self.waiting.remove(place).expect("the position was just found");
-            job.stop.cancel();
+            job.cancel.cancel();
             self.begin(job, false);
             self.update_positions();
         } else {
-            self.active.get(&id)?.stop.cancel();
+            self.active.get(&id)?.cancel.cancel();
         }
         self.board.borrow().get(&id).map(|entry| entry.watcher.clone())
     }
@@ -296,14 +296,14 @@ impl QueueWorker {
     }
 
     fn begin(&mut self, job: JobState, holds_slot: bool) {
-        let (id, stop) = (job.row.id, job.stop.clone());
-        self.active.insert(id, ActiveJob { stop, since: Instant::now(), holds_slot });
+        let (id, cancel) = (job.row.id, job.cancel.clone());
+        self.active.insert(id, ActiveJob { cancel, since: Instant::now(), holds_slot });
         let context = Arc::clone(&self.context);
         self.running.spawn(async move {
             if AssertUnwindSafe(job::run(job, &context)).catch_unwind().await.is_err() {
                 let error = ServiceError::internal(format!("the download of model {id} panicked"));
                 // The row must not stay PENDING without a job.
-                let _ = context.catalog.fail_with_retry(&context.stopping, id, &error).await;
+                let _ = context.catalog.fail_with_retry(&context.shutdown, id, &error).await;
             }
             id
         });

@@ -20,10 +20,10 @@ pub(crate) struct JobState {
     pub(crate) keep_source: bool,
     pub(crate) reporter: Reporter,
     /// Set when a person cancels the download.
-    pub(crate) stop: CancellationToken,
+    pub(crate) cancel: CancellationToken,
 }
 
-/// Where the phases of a job work.
+/// The folder in which the phases of a job work, and the threads that write into it.
 #[derive(Debug)]
 pub(crate) struct Workspace {
     pub(crate) incoming: Incoming,
@@ -31,7 +31,7 @@ pub(crate) struct Workspace {
     pub(crate) writers: TaskTracker,
 }
 
-/// Why a job did not succeed.
+/// The reason why a job did not succeed.
 #[derive(Debug)]
 pub(crate) enum JobEnd {
     Failed(ServiceError),

@@ -14,7 +14,7 @@ use millm_proto::{
 
 use super::scan::{DiskUsage, FinishedFolder, IncomingFolder, Scan};
 
-/// How long the bytes of a failed download are kept for a retry.
+/// The time for which the bytes of a failed download are kept for a retry.
 pub(crate) const FAILED_BYTES_KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// One disagreement, or one fact for the report.
@@ -43,7 +43,7 @@ pub(crate) enum Remedy {
     RemoveLink,
 }
 
-/// Compares a scan with the rows of the catalogue `catalog_id`, which were listed after the scan.
+/// Compares a scan with the rows of the catalog `catalog_id`, which were listed after the scan.
 pub(crate) fn compare(scan: &Scan, rows: &[Model], catalog_id: &str, now: SystemTime) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut used = HashSet::new();

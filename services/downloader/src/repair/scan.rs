@@ -35,7 +35,7 @@ pub(crate) struct FinishedFolder {
 /// The folder of a download that runs or was interrupted.
 #[derive(Debug, Clone)]
 pub(crate) struct IncomingFolder {
-    /// `None` for another catalogue's download.
+    /// `None` for another catalog's download.
     pub(crate) id: Option<i64>,
     pub(crate) incoming: Incoming,
     pub(crate) size: DiskUsage,

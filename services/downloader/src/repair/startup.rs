@@ -20,7 +20,7 @@ use crate::{
 /// stops meanwhile.
 pub(crate) async fn run(context: &Context) -> Option<Vec<JobRequest>> {
     let attempt = || first_check(context);
-    let check = RetryPolicy::STARTUP.run_until_stopped(&context.stopping, attempt, |_| true).await?.ok()?;
+    let check = RetryPolicy::STARTUP.run_until_stopped(&context.shutdown, attempt, |_| true).await?.ok()?;
     for finding in check.findings.iter().filter(|finding| finding.remedy.is_some()) {
         // The log says what could not be repaired; the rest goes on.
         let _ = apply(context, finding).await;
@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context) -> Option<Vec<JobRequest>> {
         let is_quantized = quantization::scheme(row.requested_quantization()).is_some();
         if row.source() == Source::Local && !is_quantized {
             if let Err(error) = local::register(context, &row).await {
-                let _ = context.catalog.fail_with_retry(&context.stopping, row.id, &error).await;
+                let _ = context.catalog.fail_with_retry(&context.shutdown, row.id, &error).await;
             }
         } else {
             // The request ended with its process, and its token with it.
@@ -47,7 +47,7 @@ pub(crate) async fn run(context: &Context) -> Option<Vec<JobRequest>> {
 
 /// Waits for the Catalog, binds the models folder to it, and makes the first check.
 async fn first_check(context: &Context) -> Result<Check, ServiceError> {
-    let listing = context.catalog.list_with_retry(&context.stopping).await;
+    let listing = context.catalog.list_with_retry(&context.shutdown).await;
     let listing = listing.unwrap_or_else(|| Err(ServiceError::service_unavailable("catalog")))?;
     context.models_dir.bind_catalog(&listing.catalog_id);
     check(context).await

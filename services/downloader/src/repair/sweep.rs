@@ -15,7 +15,7 @@ pub(crate) async fn run(context: Arc<Context>, queue: Queue) {
     let mut ticks = tokio::time::interval_at(Instant::now() + SWEEP_INTERVAL, SWEEP_INTERVAL);
     loop {
         tokio::select! {
-            () = context.stopping.cancelled() => return,
+            () = context.shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
         if queue.wait_ready().await.is_err() {

@@ -30,7 +30,7 @@ fn row(id: i64, state: State) -> Model {
     row
 }
 
-/// Opens the models folder for a catalogue.
+/// Opens the models folder for a catalog.
 fn open(root: &Path, catalog_id: &str) -> ModelsDir {
     let models_dir = ModelsDir::open(root).unwrap();
     models_dir.bind_catalog(catalog_id);

@@ -112,8 +112,8 @@ impl Inspection {
     ///
     /// # Errors
     ///
-    /// As [`Self::spec`]; REMOTE_CODE_REQUIRED when the repository asks to run its own code and `trust_remote_code` is
-    /// not set.
+    /// The errors of [`Self::spec`]; REMOTE_CODE_REQUIRED if the repository asks to run its own code and
+    /// `trust_remote_code` is not set.
     pub(crate) fn allowed_spec(&self, trust_remote_code: bool) -> Result<ModelSpec, ServiceError> {
         let spec = self.spec()?;
         if self.requires_custom_code() {

@@ -1,4 +1,4 @@
-//! What to download: the repository at a pinned commit, the files that make its model, and the download plan.
+//! The preparation of a download: the repository at a pinned commit, the files that make its model, and the plan.
 
 pub(crate) mod inspect;
 pub(crate) mod offline;

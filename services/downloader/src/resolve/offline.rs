@@ -42,7 +42,7 @@ const TOKENIZERS: &[&str] = &["tokenizer.json", "tokenizer.model", "vocab.json"]
 ///
 /// # Errors
 ///
-/// As [`Inspection::of_hub`].
+/// The errors of [`Inspection::of_hub`].
 pub(crate) async fn inspect(context: &Context, query: &RepoQuery<'_>) -> Result<Inspection, ServiceError> {
     let error = match Inspection::of_hub(&context.hub, query).await {
         Err(error) if matches!(error.reason, Reason::HubUnavailable | Reason::ModelDownloadFailed) => error,

@@ -30,7 +30,7 @@ const SIDECARS: &[&str] = &[
 /// The largest file beside the weights, in bytes: four times the largest that is published.
 const MAX_SIDECAR_BYTES: u64 = 128 << 20;
 
-/// Which of a repository's models is wanted. An empty field leaves the selection to [`weights`].
+/// The choice among a repository's models. An empty field leaves the choice to [`weights`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Selection<'a> {
     /// The path of a GGUF file, of a `model.safetensors`, or of its index.

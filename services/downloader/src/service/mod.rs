@@ -115,7 +115,7 @@ impl DownloaderService for Service {
         request: Request<WatchDownloadRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
         let watcher = self.watcher(&request.into_inner().name).await?;
-        Ok(Response::new(watch::watch_one(watcher, self.context.stopping.clone())))
+        Ok(Response::new(watch::watch_one(watcher, self.context.shutdown.clone())))
     }
 
     type WatchDownloadsStream = DownloadStream;
@@ -124,7 +124,7 @@ impl DownloaderService for Service {
         &self,
         _: Request<WatchDownloadsRequest>,
     ) -> Result<Response<DownloadStream>, Status> {
-        Ok(Response::new(watch::watch_all(self.queue.board(), self.context.stopping.clone())))
+        Ok(Response::new(watch::watch_all(self.queue.board(), self.context.shutdown.clone())))
     }
 
     async fn remove_model(&self, request: Request<RemoveModelRequest>) -> Result<Response<()>, Status> {

@@ -88,17 +88,17 @@ pub(super) async fn preview(
     })
 }
 
-/// What a repository's headers say about its model.
+/// The facts about a model that its repository's headers tell.
 struct Assessment {
     spec: Option<ModelSpec>,
     /// The tensors that the decoder reads; empty when there is a flaw.
     tensors: Vec<TensorInfo>,
     parameters: u64,
-    /// Why the model is not supported.
+    /// The reason why the model is not supported.
     flaw: Option<ServiceError>,
 }
 
-/// What a download would ask for.
+/// The options of a planned download, which decide its obstacles.
 #[derive(Debug, Clone, Copy)]
 struct ObstacleQuery {
     requested: Quantization,

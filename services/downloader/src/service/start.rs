@@ -103,7 +103,7 @@ async fn start_hub(
             let saved =
                 plan.save(&incoming).map_err(|error| from_disk(&plan.repo, "writing the plan", &error));
             if let Err(error) = saved {
-                let _ = context.catalog.fail_with_retry(&context.stopping, row.id, &error).await;
+                let _ = context.catalog.fail_with_retry(&context.shutdown, row.id, &error).await;
                 return Err(error);
             }
             let request = JobRequest { row, token, keep_source, bytes: plan.download_bytes() };
@@ -146,7 +146,7 @@ async fn start_local(
                 }
                 Err(error) => {
                     // The model passed its check before, so this is rare; the row must not stay PENDING.
-                    let _ = context.catalog.fail_with_retry(&context.stopping, row.id, &error).await;
+                    let _ = context.catalog.fail_with_retry(&context.shutdown, row.id, &error).await;
                     Err(error)
                 }
             }

@@ -22,7 +22,7 @@ pub(super) type DownloadStream = Pin<Box<dyn Stream<Item = Result<Download, Stat
 /// again.
 pub(super) fn watch_one(
     mut watcher: watch::Receiver<Download>,
-    stopping: CancellationToken,
+    shutdown: CancellationToken,
 ) -> DownloadStream {
     Box::pin(async_stream::stream! {
         loop {
@@ -42,7 +42,7 @@ pub(super) fn watch_one(
             };
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => {}
+                () = shutdown.cancelled() => {}
                 changed = changed => if changed.is_ok() { continue },
             }
             // The download is suspended, or will be. A final snapshot may have come meanwhile.
@@ -58,7 +58,7 @@ pub(super) fn watch_one(
 }
 
 /// Streams all downloads until the process stops.
-pub(super) fn watch_all(mut board: watch::Receiver<Board>, stopping: CancellationToken) -> DownloadStream {
+pub(super) fn watch_all(mut board: watch::Receiver<Board>, shutdown: CancellationToken) -> DownloadStream {
     Box::pin(async_stream::stream! {
         let mut streams: StreamMap<(i64, u64), DownloadStream> = StreamMap::new();
         let mut known = HashSet::new();
@@ -66,13 +66,13 @@ pub(super) fn watch_all(mut board: watch::Receiver<Board>, stopping: Cancellatio
             let present = board.borrow_and_update().clone();
             for (id, entry) in present.iter() {
                 if known.insert((*id, entry.run)) {
-                    streams.insert((*id, entry.run), watch_one(entry.watcher.clone(), stopping.clone()));
+                    streams.insert((*id, entry.run), watch_one(entry.watcher.clone(), shutdown.clone()));
                 }
             }
             known.retain(|(id, run)| present.get(id).is_some_and(|entry| entry.run == *run));
             tokio::select! {
                 biased;
-                () = stopping.cancelled() => break,
+                () = shutdown.cancelled() => break,
                 Some((_, item)) = streams.next() => {
                     if let Ok(snapshot) = item {
                         yield Ok(snapshot);

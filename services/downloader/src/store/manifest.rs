@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
     version: u32,
-    /// The catalogue whose model this is. Every catalogue counts its ids from 1.
+    /// The catalog whose model this is. Every catalog counts its ids from 1.
     #[serde(default, rename = "catalog")]
     pub(crate) catalog_id: String,
     pub(crate) model_id: i64,
@@ -67,8 +67,8 @@ pub(crate) struct ManifestFile {
     pub(crate) digest: Digest,
 }
 
-/// How a model was made, as far as its files do not show it. It is saved once the model is quantized, so that a crash
-/// afterwards repeats nothing.
+/// The facts about a model's build that its files do not show. They are saved once the model is quantized, so that a
+/// crash afterwards repeats nothing.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct BuildRecord {
     /// The number of a `Quantization`.
@@ -181,7 +181,7 @@ impl Manifest {
         quantization::ALL.into_iter().find(is_named).unwrap_or_default()
     }
 
-    /// Returns whether this model was made from the same files in the same way as `row` asks for, in any catalogue.
+    /// Returns whether this model was made from the same files in the same way as `row` asks for, in any catalog.
     pub(crate) fn is_identical_to(&self, row: &Model) -> bool {
         self.source == "huggingface"
             && row.local_path.is_empty()
@@ -190,7 +190,7 @@ impl Manifest {
             && self.requested_quantization == name_of(row.requested_quantization())
     }
 
-    /// Returns whether this is the model of `row` in the catalogue `catalog_id`. The row's id alone proves nothing: a
+    /// Returns whether this is the model of `row` in the catalog `catalog_id`. The row's id alone proves nothing: a
     /// new database counts its ids anew.
     pub(crate) fn belongs_to(&self, row: &Model, catalog_id: &str) -> bool {
         self.model_id == row.id

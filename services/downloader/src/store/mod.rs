@@ -1,5 +1,5 @@
-//! What the Downloader keeps on the disk, and how: the models folder, the manifest of a finished model, locks between
-//! processes, free space, and the read-only view of the Hugging Face cache.
+//! The Downloader's data on disk: the models folder, the manifest of a finished model, locks between processes, free
+//! space, and the read-only view of the Hugging Face cache.
 
 pub(crate) mod atomic_file;
 pub(crate) mod disk_space;

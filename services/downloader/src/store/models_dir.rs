@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! huggingface/google--gemma-2-2b--Q4/   a finished model
-//! huggingface/.incoming-7-5e1f…/        model 7 of catalogue 5e1f… during its download; .partial/ in it holds
+//! huggingface/.incoming-7-5e1f…/        model 7 of catalog 5e1f… during its download; .partial/ in it holds
 //!                                       incomplete files
 //! local/name--7                         a link to a person's own folder or file
 //! local-quantized/name--7--Q8/          a model quantized from a person's own model
 //! .locks/                               one lock for each model that is being made, over all processes
 //! ```
 //!
-//! Several catalogues may share the folder. Each file of ours names its catalogue, and other catalogues' files are
+//! Several catalogs may share the folder. Each file of ours names its catalog, and other catalogs' files are
 //! left alone.
 
 use std::{
@@ -37,7 +37,7 @@ pub(crate) const SOURCE_FOLDER: &str = "source";
 #[derive(Debug, Clone)]
 pub(crate) struct ModelsDir {
     root: PathBuf,
-    /// The catalogue whose models these are. It is set once the Catalog has answered, before anything is written.
+    /// The catalog whose models these are. It is set once the Catalog has answered, before anything is written.
     catalog_id: Arc<OnceLock<String>>,
 }
 
@@ -59,7 +59,7 @@ impl ModelsDir {
         Ok(Self { root, catalog_id: Arc::default() })
     }
 
-    /// Sets the catalogue to which new files belong. An id that cannot be part of a file name counts as empty.
+    /// Sets the catalog to which new files belong. An id that cannot be part of a file name counts as empty.
     pub(crate) fn bind_catalog(&self, catalog_id: &str) {
         let is_plain = catalog_id.bytes().all(|b| b.is_ascii_alphanumeric()) && catalog_id.len() <= 64;
         // The Catalog always gives the same id, so a second call changes nothing.
@@ -89,7 +89,7 @@ impl ModelsDir {
         Incoming { path: self.huggingface().join(name) }
     }
 
-    /// Returns the folders of all models that are not finished, with the model's id where it is this catalogue's.
+    /// Returns the folders of all models that are not finished, with the model's id where it is this catalog's.
     ///
     /// # Errors
     ///
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn catalogues_that_share_a_folder_keep_apart() {
+    fn catalogs_that_share_a_folder_keep_apart() {
         let folder = tempfile::tempdir().unwrap();
         let models_dirs = ["", "ab12", "cd34"].map(|catalog_id| {
             let models_dir = ModelsDir::open(folder.path()).unwrap();

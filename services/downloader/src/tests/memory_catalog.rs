@@ -35,7 +35,7 @@ struct Inner {
 }
 
 impl MemoryCatalog {
-    /// Makes a catalogue with an id of its own.
+    /// Makes a catalog with an id of its own.
     pub fn named(identity: &str) -> Self {
         Self(Arc::new(Inner { identity: identity.to_owned(), ..Inner::default() }))
     }

@@ -1,4 +1,4 @@
-//! Two servers, each with a catalogue of its own, on one models folder.
+//! Two servers, each with a catalog of its own, on one models folder.
 
 use std::{fs, path::PathBuf};
 
@@ -43,7 +43,7 @@ async fn one_server_fetches_and_the_other_reuses() {
     let first = a.pull(pull("o/n", Quantization::Q8)).await.unwrap().model_id;
     pause.reached().await;
     let second = b.pull(pull("o/n", Quantization::Q8)).await.unwrap().model_id;
-    assert_eq!(first, second, "ids of two catalogues may be equal");
+    assert_eq!(first, second, "ids of two catalogs may be equal");
     let mut watch = b.watch(second).await;
     while !watch.message().await.unwrap().unwrap().detail.contains("another process") {}
     pause.release();
@@ -100,14 +100,14 @@ async fn a_wait_for_the_other_server_can_be_cancelled() {
 }
 
 #[tokio::test]
-async fn another_catalogues_files_are_left_alone() {
+async fn another_catalogs_files_are_left_alone() {
     let fixture = first();
     let other = beside(&fixture);
     let mut a = fixture.start().await;
     let pause = fixture.hub.pause_at("*/model.safetensors", 2 << 20);
     a.pull(pull("o/n", Quantization::Native)).await.unwrap();
     pause.reached().await;
-    // It finds folders that its own catalogue does not know.
+    // It finds folders that its own catalog does not know.
     let mut b = other.start().await;
     let report = b.check_storage(true).await;
     assert!(report.findings.len() == 1 && !report.findings[0].problem, "{report:?}");

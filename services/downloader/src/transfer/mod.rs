@@ -63,7 +63,7 @@ pub(crate) struct Transfer {
     pub(crate) writers: TaskTracker,
 }
 
-/// How a file is requested.
+/// The way in which a file is requested.
 #[derive(Debug)]
 enum RequestMode {
     Ranges,
@@ -71,7 +71,7 @@ enum RequestMode {
     Stream(Option<Response>),
 }
 
-/// How one pass over a file ended.
+/// The end of one pass over a file.
 enum PassEnd {
     Hashed(Digest),
     Broken(FetchError),
@@ -106,7 +106,7 @@ impl Transfer {
         let mut was_fetched_again = false;
         loop {
             let error = match self.pass(&source, &partial, checksums, mode).await? {
-                PassEnd::Hashed(digest) if digest == self.file.digest => return self.publish(partial).await,
+                PassEnd::Hashed(digest) if digest == self.file.digest => return self.finish(partial).await,
                 PassEnd::Hashed(digest) => {
                     mode = RequestMode::Ranges;
                     ServiceError::checksum_mismatch(&self.file.path, self.file.digest.hex(), digest.hex())
@@ -257,10 +257,11 @@ impl Transfer {
         }
     }
 
-    async fn publish(self, partial: Arc<Partial>) -> Result<(), ServiceError> {
+    /// Gives the verified file its final name.
+    async fn finish(self, partial: Arc<Partial>) -> Result<(), ServiceError> {
         let destination = self.destination.clone();
-        let published = self.writers.spawn_blocking(move || partial.publish(&destination));
-        self.joined(published).await?;
+        let finished = self.writers.spawn_blocking(move || partial.finish(&destination));
+        self.joined(finished).await?;
         self.meter.verified(self.file.size);
         Ok(())
     }

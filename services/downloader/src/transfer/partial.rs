@@ -133,7 +133,7 @@ impl Partial {
     /// # Errors
     ///
     /// Returns the system's error.
-    pub(crate) fn publish(&self, name: &Path) -> io::Result<()> {
+    pub(crate) fn finish(&self, name: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         std::fs::rename(&self.path, name)?;
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clear()

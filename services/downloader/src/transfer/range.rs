@@ -47,7 +47,7 @@ pub(crate) struct RangeFetcher {
     pub(crate) answered: watch::Sender<bool>,
 }
 
-/// Why a connection gave up.
+/// The reason why a connection gave up.
 #[derive(Debug)]
 pub(crate) enum FetchError {
     /// The server ignores ranges: this is the whole file, from its start.
@@ -61,7 +61,7 @@ pub(crate) enum FetchError {
     Failed(ServiceError),
 }
 
-/// Why one request did not bring all of its range.
+/// The reason why one request did not return its whole range.
 enum RequestError {
     Hub(HubError),
     /// This side closed the connection: the others are much faster.
@@ -105,7 +105,7 @@ impl RangeFetcher {
         }
     }
 
-    /// As [`Self::run`], but begins once another connection got an answer.
+    /// Does the same as [`Self::run`], but begins once another connection got an answer.
     pub(crate) async fn run_after_answer(self) -> FetchError {
         let mut answered = self.answered.subscribe();
         // `self` holds the sender, so there is no error.

@@ -144,7 +144,7 @@ impl Fixture {
         for writer in writers.into_iter().chain([last]) {
             writer.join().unwrap().unwrap();
         }
-        partial.publish(&self.folder.path().join("done")).unwrap();
+        partial.finish(&self.folder.path().join("done")).unwrap();
         assert!(fs::read(self.folder.path().join("done")).unwrap() == content());
         assert_eq!(
             fs::read_dir(&self.folder).unwrap().count(),

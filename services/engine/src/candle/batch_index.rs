@@ -39,7 +39,7 @@ pub(super) struct BatchIndex {
     views: Vec<View>,
 }
 
-/// What the rows attend to in layers of one window size.
+/// The positions that the rows attend to, in layers of one window size.
 pub(super) struct View {
     window: Option<usize>,
     pub groups: Vec<SegmentGroup>,
@@ -48,7 +48,7 @@ pub(super) struct View {
 /// Neighbouring segments with equally many rows, computed together.
 pub(super) struct SegmentGroup {
     pub segments: usize,
-    /// Of each segment.
+    /// The rows of each segment.
     pub rows: usize,
     /// Rows of the batch.
     pub range: Range<usize>,
@@ -58,7 +58,7 @@ pub(super) struct SegmentGroup {
 
 /// Equally many keys of each segment.
 pub(super) struct KeyPiece {
-    /// Of each segment.
+    /// The number of keys of each segment.
     pub count: usize,
     /// Their rows in the cache, `[segments * count]`.
     pub rows: Tensor,
@@ -66,7 +66,7 @@ pub(super) struct KeyPiece {
     pub mask: Option<Tensor>,
 }
 
-/// What an index is made for.
+/// The inputs of an index beside the batch.
 #[derive(Clone, Copy)]
 pub(super) struct IndexContext<'a> {
     pub spec: &'a ModelSpec,

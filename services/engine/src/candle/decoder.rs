@@ -39,7 +39,7 @@ pub struct CandleDecoder {
     kv_store: CandleKvStore,
     /// See [`MAX_WORKING_SET`].
     pub(super) max_working_set: usize,
-    /// Of the last pass.
+    /// The logits of the last pass.
     logits: Vec<f32>,
 }
 

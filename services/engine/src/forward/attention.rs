@@ -73,7 +73,7 @@ struct QueryTile<'a> {
     table: &'a BlockTable,
     first_row: usize,
     rows: usize,
-    /// Of the first row.
+    /// The position of the first row.
     position: usize,
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::kv_cache::{BlockPool, SequenceId};
 
-/// Which of the added rows need logits.
+/// The selection of added rows that need logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
     /// No row.

@@ -28,10 +28,10 @@ pub(crate) struct MixtureOfExperts<L = Linear> {
     pub spec: Experts,
 }
 
-/// What all MLPs of a pass share.
+/// The inputs that all MLPs of a pass share.
 pub(crate) struct MlpContext<'a> {
     pub pool: &'a ThreadPool,
-    /// How many rows, the first ones, are decode rows.
+    /// The number of decode rows, which come first.
     pub decode_rows: usize,
     pub activation: Activation,
     pub scratch: &'a mut Scratch,

@@ -14,7 +14,7 @@ pub(crate) struct Norm {
     pub span: usize,
     /// `[span]`, the same for all spans of a row, or `[spans, span]`.
     pub weight: Vec<f32>,
-    /// As long as `weight`.
+    /// The bias, as long as `weight`.
     pub bias: Option<Vec<f32>>,
 }
 

@@ -37,7 +37,7 @@ pub struct BlockTable {
     blocks: Vec<u32>,
     /// Tokens whose keys and values are in the cache.
     length: usize,
-    /// How many of the blocks, the first ones, the prefix cache knows.
+    /// The number of blocks, from the first on, that are in the prefix cache.
     cached: usize,
     /// The content of those blocks.
     prefix: PrefixId,
@@ -75,7 +75,7 @@ impl BlockTable {
 /// A fixed number of blocks, and the sequences that hold them.
 #[derive(Debug)]
 pub struct BlockPool {
-    /// How many sequences hold each block.
+    /// The number of sequences that hold each block.
     holders: Vec<u32>,
     /// Last freed, first used: those blocks are in the processor's caches.
     free: Vec<u32>,
@@ -402,7 +402,7 @@ mod tests {
         sequence
     }
 
-    /// How many blocks of such a sequence a new one can share.
+    /// Returns the number of blocks of such a sequence that a new one can share.
     fn shareable(pool: &mut BlockPool, most: usize) -> usize {
         let sequence = pool.open(0);
         let shared = (0..most)

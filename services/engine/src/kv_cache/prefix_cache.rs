@@ -35,7 +35,7 @@ pub struct BlockKey {
     pub prefix: PrefixId,
     /// The block's tokens.
     pub tokens: [u32; BLOCK_SIZE],
-    /// How many of the tokens, the first ones, belong to a prompt. The others were generated.
+    /// The number of tokens, from the first on, that belong to a prompt. The others were generated.
     pub prompt_tokens: usize,
 }
 

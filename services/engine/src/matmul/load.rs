@@ -1,5 +1,14 @@
 //! Loads weight matrices into the layout of a kernel set: the only file that knows all implementations of
 //! [`WeightMatrix`].
+//!
+//! | `kernels` | quantized weights | F16, BF16 | F32 |
+//! |---|---|---|---|
+//! | `portable`, `avx2` | [`portable`] | [`portable`] | [`portable`] |
+//! | `avx512` | `avx512/quantized.rs`, with the kernels of `gemv.rs` | `avx512/half.rs` | [`portable`] |
+//! | `amx` | the same, but prefill with `gemm_amx.rs` | the same, but prefill with `gemm_amx.rs` | [`portable`] |
+//!
+//! F16 and BF16 matrices whose width is no multiple of 32 are [`portable`] in every set. [`portable`] uses the AVX2 or
+//! AVX-512 of its set in prefill (`sgemm.rs`), and AVX2 for floats and MXFP4 in decode.
 
 use millm_model::TensorType;
 

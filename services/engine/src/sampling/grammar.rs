@@ -37,13 +37,13 @@ pub enum AllowedTokens<'a> {
     Mask(&'a [u32]),
 }
 
-/// Why a constraint cannot go on.
+/// The reason why a constraint cannot continue.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConstraintError {
-    /// The grammar cannot be held: it is wrong or too complex.
+    /// The grammar is wrong or too complex.
     #[error("{0}")]
     Invalid(String),
-    /// The process that computes the mask is gone. Another request may succeed.
+    /// The process that computes the mask has ended. Another request may succeed.
     #[error("{0}")]
     Unavailable(String),
 }

@@ -1,6 +1,6 @@
 //! A request's sampling parameters.
 
-/// How tokens are chosen. The default samples from the model's own distribution.
+/// The sampling parameters. The default samples from the model's own distribution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
     /// Divides the logits. 0 always takes the most likely token.

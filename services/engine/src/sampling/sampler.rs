@@ -14,7 +14,7 @@ use crate::sys::simd::{exp, log_sum_exp};
 pub(crate) struct Sampler {
     params: SamplingParams,
     random: ChaCha8Rng,
-    /// How often each token is in the answer. Tokens of the prompt alone have 0.
+    /// The number of times that each token is in the answer. Tokens of the prompt alone have 0.
     counts: HashMap<u32, u32>,
     /// Kept between tokens for its memory.
     logits: Vec<f32>,
@@ -179,7 +179,7 @@ mod tests {
 
     const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, -1.0, 2.5];
 
-    /// How often each token is drawn in 20,000 draws, as a share.
+    /// Returns the share of each token in 20,000 draws.
     fn shares(params: &SamplingParams, logits: &[f32]) -> Vec<f32> {
         let mut counts = vec![0.0; logits.len()];
         let mut sampler = Sampler::new(SamplingParams { seed: Some(1), ..params.clone() }, &[]);

@@ -30,7 +30,7 @@ pub(crate) struct PlannedRows {
     pub outputs: Range<usize>,
 }
 
-/// Which rows a pass may have.
+/// The kinds of rows that a pass may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassKind {
     /// All.
@@ -71,9 +71,9 @@ pub(crate) fn plan_pass(
 
 /// The rows that a sequence may run.
 struct Room {
-    /// Of its own tokens.
+    /// Rows of its own tokens.
     rows: usize,
-    /// Of draft tokens.
+    /// Rows of draft tokens.
     draft: usize,
 }
 

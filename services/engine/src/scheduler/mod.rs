@@ -1,5 +1,5 @@
 //! The scheduler: continuous batching. Sequences join and leave the running batch before each forward pass. While
-//! sequences are decoding, prefill runs in a separate pass, some layers at a time ([`chunked_prefill`]).
+//! sequences are decoding, prefill runs in a separate pass, some layers at a time ([`layerwise_prefill`]).
 //!
 //! Requests are admitted in order of arrival, when a slot is free and there are KV blocks for the tokens they have so
 //! far. Answers then grow block by block. No request fails for lack of KV blocks: when they run out, the youngest
@@ -11,7 +11,7 @@ pub(crate) mod limits;
 pub(crate) mod sequence;
 
 mod batch_plan;
-mod chunked_prefill;
+mod layerwise_prefill;
 mod pass_output;
 mod prompt_lookup;
 mod running;
@@ -27,16 +27,17 @@ use crate::forward::hooks::NoHooks;
 use crate::kv_cache::{BLOCK_SIZE, BlockPool, SequenceId};
 use crate::request::{EndReason, Request, Sink};
 use crate::scheduler::batch_plan::{PassKind, PlannedRows, plan_pass};
-use crate::scheduler::chunked_prefill::{LayerTiming, PartialPrefill};
+use crate::scheduler::layerwise_prefill::{LayerTiming, PartialPrefill};
 use crate::scheduler::limits::Limits;
 use crate::scheduler::pass_output::{PassOutput, caught, finishes};
 use crate::scheduler::running::Running;
 use crate::scheduler::sequence::{Finish, NextRows, Sequence};
 use crate::stats::Counters;
 
-/// How long a step waits for constraints when no sequence can go on without them. Commands wait as long.
+/// The maximum time that a step waits for constraints if no sequence can continue without them. Commands wait as
+/// long.
 const CONSTRAINT_WAIT: Duration = Duration::from_millis(5);
-/// How long a step waits, at its end, for constraints to tell which answers are complete.
+/// The maximum time that a step waits, at its end, for constraints to tell which answers are complete.
 const COMPLETION_WAIT: Duration = Duration::from_micros(300);
 
 /// All requests of an engine, its model and its KV blocks.

@@ -20,7 +20,7 @@ pub(crate) struct PassOutput<'a> {
     pub running: &'a mut [Running],
     pub blocks: &'a mut BlockPool,
     pub counters: &'a Counters,
-    /// How long constraints may take to tell the allowed tokens.
+    /// The time until which constraints may compute the allowed tokens.
     pub until: Instant,
 }
 

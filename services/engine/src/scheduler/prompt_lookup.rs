@@ -7,7 +7,8 @@ use std::ops::Range;
 /// Lengths of the n-grams that are looked up. The longest match wins.
 const NGRAM: Range<usize> = 2..5;
 
-/// How many draft tokens one request proposes: more while they are accepted, fewer while they are not.
+/// The number of draft tokens that one request proposes. It rises while they are accepted and falls while they are
+/// not.
 #[derive(Debug, Clone)]
 pub(crate) struct PromptLookup {
     max_tokens: usize,

@@ -36,12 +36,12 @@ pub(crate) struct Sequence {
     paused: Option<Paused>,
 }
 
-/// What a sequence waits for from its constraint. It takes no part in passes meanwhile.
+/// The result that a sequence awaits from its constraint. The sequence takes no part in passes meanwhile.
 #[derive(Debug)]
 enum Paused {
     /// The allowed tokens, to sample from these logits of its newest token.
     Sampling(Vec<f32>),
-    /// Whether the text is complete. It has all tokens that it may have.
+    /// The check for a complete text. The sequence has reached its maximum number of tokens.
     Completion,
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum NextRows {
     Paused,
 }
 
-/// Why a sequence leaves the running batch.
+/// The reason why a sequence leaves the running batch.
 #[derive(Debug)]
 pub(crate) enum Finish {
     End(EndReason),

@@ -5,7 +5,7 @@ use crate::sys::cpu::Avx2;
 /// Independent partial sums: the compiler may not reorder float additions by itself.
 const LANES: usize = 16;
 
-/// Whether the build's target has fused multiply-add: without the instruction `mul_add` is a slow library call.
+/// True if the build's target has fused multiply-add. Without the instruction, `mul_add` is a slow library call.
 const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 
 /// Returns `a * b + c`, fused if the build's target has the instruction.

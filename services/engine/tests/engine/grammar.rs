@@ -110,7 +110,7 @@ static TEXT: LazyLock<Text> = LazyLock::new(|| {
 struct Local {
     matcher: Matcher,
     complete: bool,
-    /// How often it answers that it is not ready, after each token.
+    /// The number of times, after each token, that it answers that it is not ready.
     lag: usize,
     remaining_lag: usize,
     /// Returned instead of the allowed tokens.

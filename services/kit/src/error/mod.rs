@@ -3,7 +3,7 @@
 //! It travels in the gRPC status as `google.rpc.ErrorInfo` and `google.rpc.RetryInfo`. The client of a
 //! [`Channel`](crate::Channel) decodes the same error again, so REST, CLI and page show the service's own words.
 
-mod messages;
+mod constructors;
 mod table;
 
 use std::{collections::HashMap, time::Duration};
@@ -17,7 +17,7 @@ pub use table::Reason;
 
 const DOMAIN: &str = "millm";
 
-/// An error for callers. Each kind has its constructor, such as [`ServiceError::model_not_found`].
+/// An error for callers. Each kind has its constructor (`constructors.rs`), such as [`ServiceError::model_not_found`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ServiceError {
@@ -27,7 +27,7 @@ pub struct ServiceError {
     pub message: String,
     /// Values for programs, such as `model_id`, `required_bytes` or `field`.
     pub details: HashMap<String, String>,
-    /// How long to wait before the call is repeated, where repeating it may help.
+    /// The time to wait before the call is repeated, if repeating it may help.
     pub retry_after: Option<Duration>,
 }
 

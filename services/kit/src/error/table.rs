@@ -1,10 +1,13 @@
 //! The error table: each reason with its gRPC code and its HTTP status. Every API reads it here.
+//!
+//! A new reason is a row here, a constructor in `constructors.rs`, and a row in docs/troubleshooting.md. A new HTTP status
+//! also needs its meaning in `gateway/src/openapi.rs`.
 
 use tonic::Code;
 
 macro_rules! reasons {
     ($($(#[$doc:meta])* $variant:ident = $name:literal, $code:ident, $http:literal;)*) => {
-        /// Why a call failed, as a machine-readable name: the same on gRPC, REST, the CLI and the web page.
+        /// The machine-readable reason of a failed call: the same on gRPC, REST, the CLI and the web page.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $variant,)* }
 

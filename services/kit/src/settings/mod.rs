@@ -1,21 +1,19 @@
 //! Settings: defaults, overridden by `millm.toml`, then by the environment, then by flags.
 //!
-//! One table (below) defines the struct, reads every layer, and prints `millm config` and the README's table. Each
-//! value is parsed once into its type.
+//! One table ([`table`]) defines the struct, reads every layer, and prints `millm config` and the README's table. Each
+//! value is parsed once into its type ([`value`]).
 
 mod value;
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
-use url::Url;
-
-use crate::secret::Secret;
+pub use table::Settings;
 pub use value::{DatabaseUrl, DeviceChoice, KeepAlive, KernelChoice, LogFormat, SettingValue};
 
-/// Where a value comes from. Later layers override earlier ones.
+/// The origin of a value. Later layers override earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Layer {
-    /// The value of the table below.
+    /// The default in the table.
     Default,
     /// `millm.toml`.
     File,
@@ -47,9 +45,9 @@ pub enum SettingsError {
         name: String,
         /// The text of the value, or `***`.
         value: String,
-        /// Where the value comes from.
+        /// The layer that the value comes from.
         layer: &'static str,
-        /// What was expected.
+        /// The expected form of the value.
         why: String,
     },
     /// There is no such setting.
@@ -67,7 +65,7 @@ pub enum SettingsError {
     File {
         /// The name of the file.
         file: String,
-        /// What is wrong with it.
+        /// The reason why the file is not valid.
         why: String,
     },
 }
@@ -85,10 +83,11 @@ pub struct Row {
     pub about: &'static str,
     /// The value as text, secrets hidden.
     pub value: String,
-    /// Where the value comes from.
+    /// The layer that the value comes from.
     pub layer: Layer,
 }
 
+/// Defines [`Settings`] from the rows of [`table`].
 macro_rules! settings {
     ($($(#[doc = $about:literal])+ $field:ident: $ty:ty = $default:literal, $env:literal;)*) => {
         /// All settings, each of its type.
@@ -99,9 +98,13 @@ macro_rules! settings {
         }
 
         impl Settings {
-            const KEYS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $env),)*];
+            /// The keys in `millm.toml`, each with its environment variable.
+            pub(super) const KEYS: &'static [(&'static str, &'static str)] = &[$((stringify!($field), $env),)*];
 
-            fn resolve(texts: &BTreeMap<&'static str, (String, Layer)>) -> Result<Self, SettingsError> {
+            /// Parses the values. A key without a text gets its default.
+            pub(super) fn resolve(
+                texts: &BTreeMap<&'static str, (String, Layer)>,
+            ) -> Result<Self, SettingsError> {
                 let text = |key: &'static str, default: &'static str| {
                     texts.get(key).map_or((default, Layer::Default), |(text, layer)| (text.as_str(), *layer))
                 };
@@ -134,79 +137,13 @@ macro_rules! settings {
     };
 }
 
+// A macro is known only to the modules after it.
+mod table;
+
 /// The most tokens that `speculate` may draft per step.
 ///
 /// The engine has the same limit, which the runtime checks when it is compiled.
 pub const MAX_DRAFT_TOKENS: u32 = 16;
-
-settings! {
-    /// Address to listen on. Any address but loopback exposes an unprotected server to the network.
-    host: IpAddr = "127.0.0.1", "HOST";
-    /// Port to listen on. Empty: 8000 with the gateway; a service alone uses 8101 (catalog), 8102 (downloader) or 8103 (runtime).
-    port: Option<u16> = "", "PORT";
-    /// Database of the catalog: `sqlite://path` or `postgres://…`.
-    database_url: DatabaseUrl = "sqlite://./data/millm.db", "DATABASE_URL";
-    /// Folder where models are stored.
-    model_cache_dir: PathBuf = "./data/models", "MODEL_CACHE_DIR";
-    /// Hugging Face token for gated repositories. It is kept in memory only.
-    hf_token: Option<Secret> = "", "HF_TOKEN";
-    /// Address of the Hugging Face hub.
-    hf_endpoint: Url = "https://huggingface.co", "HF_ENDPOINT";
-    /// Folder of Hugging Face's own tools. Empty: `~/.cache/huggingface`.
-    hf_home: Option<PathBuf> = "", "HF_HOME";
-    /// Download cache of Hugging Face's own tools: its files are reused, and it is never written. Empty: `hub` in `hf_home`.
-    hf_hub_cache: Option<PathBuf> = "", "HF_HUB_CACHE";
-    /// Model to load at startup, by handle or id.
-    auto_load_model: Option<String> = "", "AUTO_LOAD_MODEL";
-    /// Log level: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `millm_downloader=debug,info`.
-    log_level: String = "info", "LOG_LEVEL";
-    /// Log format: `console` or `json`.
-    log_format: LogFormat = "console", "LOG_FORMAT";
-    /// Address of the catalog, if it runs in another process.
-    catalog_url: Option<Url> = "", "MILLM_CATALOG_URL";
-    /// Address of the downloader, if it runs in another process.
-    downloader_url: Option<Url> = "", "MILLM_DOWNLOADER_URL";
-    /// Address of the runtime, if it runs in another process.
-    runtime_url: Option<Url> = "", "MILLM_RUNTIME_URL";
-    /// Host names that requests may use besides loopback and HOST, comma-separated. `*` allows all.
-    allowed_hosts: Vec<String> = "", "MILLM_ALLOWED_HOSTS";
-    /// Web origins that may call besides the server's own, comma-separated. `*` allows all.
-    allowed_origins: Vec<String> = "", "MILLM_ALLOWED_ORIGINS";
-    /// Maximum tokens of a request, prompt and output together. The model's own limit applies too.
-    context_length: u32 = "4096", "MILLM_CONTEXT_LENGTH";
-    /// Maximum requests that run at the same time. Others wait in the queue.
-    parallel_requests: u32 = "8", "MILLM_PARALLEL_REQUESTS";
-    /// Tokens that the KV cache holds for all requests together. 0: a full context for each parallel request.
-    kv_cache_tokens: u32 = "0", "MILLM_KV_CACHE_TOKENS";
-    /// Maximum draft tokens per step for prompt-lookup speculative decoding (0–16, 0 = off). Output is unchanged.
-    speculate: u32 = "0", "MILLM_SPECULATE";
-    /// Maximum requests that wait in the queue.
-    queue_size: u32 = "64", "MILLM_QUEUE_SIZE";
-    /// Models kept in memory. The least recently used is evicted when the limit or memory is reached.
-    max_loaded_models: u32 = "1", "MILLM_MAX_LOADED_MODELS";
-    /// Load a downloaded model when a request names it. The request waits for the load.
-    load_on_demand: bool = "false", "MILLM_LOAD_ON_DEMAND";
-    /// Maximum time that a request waits for its model to load, in seconds or as in `5m`.
-    load_timeout: Duration = "300", "MILLM_LOAD_TIMEOUT";
-    /// Time after which an unused model is unloaded, in seconds or as in `5m`. -1: never.
-    keep_alive: KeepAlive = "-1", "MILLM_KEEP_ALIVE";
-    /// Device that models run on: `cpu`, `cuda`, `cuda:1` and so on. `auto`: the first GPU if this build supports it, else the CPU.
-    device: DeviceChoice = "auto", "MILLM_DEVICE";
-    /// CPU kernels that models run with: `portable`, `avx2`, `avx512` or `amx`. `auto`: the fastest that the CPU supports.
-    kernels: KernelChoice = "auto", "MILLM_KERNELS";
-    /// Threads for inference and quantization. 0: one per core.
-    threads: u32 = "0", "MILLM_THREADS";
-    /// Maximum time that unloading and shutdown wait for running requests, in seconds or as in `5m`.
-    drain_timeout: Duration = "30", "MILLM_DRAIN_TIMEOUT";
-    /// Maximum downloads that run at the same time. Others wait in the queue.
-    max_concurrent_downloads: u32 = "1", "MILLM_MAX_CONCURRENT_DOWNLOADS";
-    /// Retries of a failed request to the hub, with exponential backoff.
-    download_retries: u32 = "3", "MILLM_DOWNLOAD_RETRIES";
-    /// Time without received data after which a transfer is retried, in seconds or as in `5m`.
-    download_stall_timeout: Duration = "30", "MILLM_DOWNLOAD_STALL_TIMEOUT";
-    /// Pause before a hub that keeps failing is asked again, in seconds or as in `5m`.
-    hub_pause: Duration = "30", "MILLM_HUB_PAUSE";
-}
 
 impl Settings {
     /// Reads all layers.

@@ -9,7 +9,7 @@ use crate::secret::Secret;
 
 /// A type of settings.
 pub trait SettingValue: Sized {
-    /// Whether the value is hidden, also in errors.
+    /// True if the value is hidden, also in errors.
     const SECRET: bool = false;
     /// Parses the text of a value.
     ///
@@ -120,7 +120,7 @@ fn time_span(text: &str) -> Option<SignedDuration> {
     }
 }
 
-/// How long an unused model stays loaded.
+/// The time for which an unused model stays loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAlive {
     /// Until it is unloaded on request, or evicted.

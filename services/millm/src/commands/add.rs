@@ -6,6 +6,7 @@ use millm_proto::downloader::v1::{StartDownloadRequest, start_download_request};
 use super::pull;
 use crate::{args::Add, client::Server, output::Misuse, repo_arg::quantization};
 
+/// Registers a local model and follows the work to its end.
 pub async fn run(server: &Server, args: Add, json: bool) -> Result<()> {
     // The server may run in another folder, so it gets an absolute path. It checks the rest.
     let path = std::path::absolute(&args.path).with_context(|| format!("{}", args.path.display()))?;

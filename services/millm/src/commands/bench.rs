@@ -9,6 +9,7 @@ use millm_sandbox::Sandbox;
 use crate::args::Bench;
 use crate::output::{self, line, table};
 
+/// Measures the engine and prints the figures.
 pub async fn run(args: Bench, json: bool) -> Result<()> {
     let model = match (args.model, args.synthetic) {
         (_, Some(shape)) => ModelSource::Synthetic {

@@ -6,6 +6,7 @@ use millm_proto::downloader::v1::CancelDownloadRequest;
 
 use crate::{client::Server, output};
 
+/// Cancels the download of a model.
 pub async fn run(server: &Server, name: &str, json: bool) -> Result<()> {
     let request = CancelDownloadRequest { name: name.to_owned() };
     server.downloader().cancel_download(request).await.map_err(|s| server.explain(&s))?;

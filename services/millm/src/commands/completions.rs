@@ -6,6 +6,7 @@ use clap_complete::Shell;
 
 use crate::{args::Cli, output};
 
+/// Prints the completion script of a shell.
 pub fn run(shell: Shell) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "millm", &mut script);

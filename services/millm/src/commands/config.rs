@@ -8,6 +8,7 @@ use millm_kit::Settings;
 
 use crate::output;
 
+/// Prints the settings as text, as JSON or as the table of the README.
 pub fn run(settings: &Settings, markdown: bool, as_json: bool) -> Result<()> {
     if markdown {
         return output::line(Settings::markdown().trim_end());

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 struct Line {
     what: &'static str,
     text: String,
-    /// Whether this line is a problem.
+    /// True if this line is a problem.
     problem: bool,
 }
 
@@ -48,6 +48,7 @@ impl Line {
     }
 }
 
+/// Prints the results of all checks. With `fix`, repairs the models folder first.
 pub async fn run(server: &Server, settings: &Settings, fix: bool, as_json: bool) -> Result<()> {
     let services = services(server).await;
     let storage = storage(server, fix).await;
@@ -151,7 +152,7 @@ fn print(
     services: &[Line],
     storage: &Result<StorageReport, String>,
 ) -> Result<()> {
-    // Those of whoever asks; a server elsewhere may have others.
+    // These settings are the command's own; a server elsewhere may have others.
     line(&Line::well("server", server.url.clone()))?;
     for row in settings.rows().iter().filter(|row| SETTINGS.contains(&row.key)) {
         let value = if row.value.is_empty() { "not set" } else { &row.value };
@@ -229,13 +230,13 @@ const fn what_is_wrong(kind: Kind) -> &'static str {
         Kind::FilesMissing => "has lost files",
         Kind::FilesElsewhere => "has its files in another place",
         Kind::HalfRemoved => "was being removed",
-        Kind::FolderWithoutRow => "a model that the catalogue does not know",
-        Kind::FolderOfAnother => "another catalogue's model",
+        Kind::FolderWithoutRow => "a model that the catalog does not know",
+        Kind::FolderOfAnother => "another catalog's model",
         Kind::FolderUnknown => "not made by miLLM",
         Kind::PartialWithoutRow => "partial files that nobody wants",
         Kind::PartialOld => "failed more than seven days ago and left partial files",
         Kind::PartialKept => "failed; its partial files are kept for a retry",
-        Kind::PartialOfAnother => "another catalogue's partial files",
+        Kind::PartialOfAnother => "another catalog's partial files",
         Kind::BrokenLink => "a link that leads nowhere",
     }
 }

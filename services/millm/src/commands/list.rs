@@ -6,6 +6,7 @@ use millm_proto::catalog::v1::ListModelsRequest;
 
 use crate::{args::List, client::Server, live_state::LiveState, output, progress::starts_in};
 
+/// Prints the models that match the query.
 pub async fn run(server: &Server, args: List, json: bool) -> Result<()> {
     let mut models = Vec::new();
     let mut page_token = String::new();

@@ -18,6 +18,7 @@ const fn stage(stage: Stage) -> &'static str {
     }
 }
 
+/// Loads a model and prints the memory that it takes.
 pub async fn run(server: &Server, args: Load, json: bool) -> Result<()> {
     let request = LoadModelRequest {
         model: args.model,

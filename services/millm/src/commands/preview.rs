@@ -10,6 +10,7 @@ use millm_proto::{
 
 use crate::{args::Preview, client::Server, output, repo_arg::RepoArg};
 
+/// Prints the preview of a repository.
 pub async fn run(server: &Server, args: Preview, token: String, as_json: bool) -> Result<()> {
     let RepoArg { repo, variant, quantization } = RepoArg::parse(&args.repo, None)?;
     let request = PreviewModelRequest {

@@ -14,6 +14,7 @@ use millm_proto::{
 
 use crate::{client::Server, output, progress::describe};
 
+/// Prints loaded models, active downloads and devices.
 pub async fn run(server: &Server, as_json: bool) -> Result<()> {
     let status =
         server.runtime().get_status(GetStatusRequest {}).await.map_err(|s| server.explain(&s))?.into_inner();
@@ -35,6 +36,7 @@ pub async fn run(server: &Server, as_json: bool) -> Result<()> {
             .models
             .iter()
             .map(|m| {
+                // The KV cache grows into the estimate; the measured peak exceeds it only if the estimate was low.
                 let memory = m.measured_memory_bytes.max(m.estimated_memory_bytes);
                 vec![
                     m.handle.clone(),
@@ -48,7 +50,7 @@ pub async fn run(server: &Server, as_json: bool) -> Result<()> {
                 ]
             })
             .collect();
-        let header = ["NAME", "STATE", "DEVICE", "MEMORY", "CONTEXT", "RUNNING", "WAITING", "TOKENS"];
+        let header = ["NAME", "STATE", "DEVICE", "MAX MEMORY", "CONTEXT", "RUNNING", "WAITING", "TOKENS"];
         output::table(&header, &[3, 4, 5, 6, 7], &rows)?;
     }
     for download in running {

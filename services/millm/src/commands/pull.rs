@@ -1,4 +1,5 @@
-//! `millm pull`: starts a download from the hub and shows its progress. Ctrl-C leaves; the server goes on.
+//! `millm pull`: starts a download from the hub and shows its progress. After Ctrl-C the server continues the
+//! download.
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use millm_proto::{
 use super::preview;
 use crate::{args::Pull, client::Server, output, progress::DownloadProgress, repo_arg::RepoArg};
 
+/// Starts a download from the hub, or previews it with `--dry-run`.
 pub async fn run(server: &Server, args: Pull, token: String, json: bool) -> Result<()> {
     let RepoArg { repo, variant, quantization } = RepoArg::parse(&args.repo, args.quantization.as_deref())?;
     if args.dry_run {

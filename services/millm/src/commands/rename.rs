@@ -6,6 +6,7 @@ use prost_types::FieldMask;
 
 use crate::{args::Rename, client::Server, live_state::LiveState, output};
 
+/// Renames a model.
 pub async fn run(server: &Server, args: Rename, json: bool) -> Result<()> {
     let request = UpdateModelRequest {
         model: Some(Model { name: args.model.clone(), handle: args.name, ..Model::default() }),

@@ -1,4 +1,4 @@
-//! `millm rm`: removes models, after a question.
+//! `millm rm`: removes models after a confirmation.
 
 use std::io::{IsTerminal as _, Write as _};
 
@@ -9,6 +9,7 @@ use millm_proto::downloader::v1::RemoveModelRequest;
 
 use crate::{args::Rm, client::Server, output};
 
+/// Removes models and their files, after a confirmation.
 pub async fn run(server: &Server, args: Rm, json: bool) -> Result<()> {
     for name in &args.models {
         let model = server.model(name).await?;

@@ -1,4 +1,4 @@
-//! `millm run`: a chat in the terminal. Ctrl-C stops the answer, Ctrl-D leaves.
+//! `millm run`: a chat in the terminal. Ctrl-C stops the answer, Ctrl-D ends the chat.
 
 use std::io::{IsTerminal as _, Read as _, Write as _};
 
@@ -14,6 +14,7 @@ use crate::{args::Run, client::Server, output};
 
 const HELP: &str = "/clear forgets the conversation, /bye leaves, Ctrl-C stops an answer";
 
+/// Answers one prompt, or chats until the end of the input.
 pub async fn run(server: &Server, args: Run, json: bool) -> Result<()> {
     ensure_loaded(server, &args.model, json).await?;
     let mut chat = Chat::new(server, &args);

@@ -10,6 +10,7 @@ use crate::{
     output::{self, Misuse},
 };
 
+/// Prints the repositories that a search finds.
 pub async fn run(server: &Server, args: Search, token: String, json: bool) -> Result<()> {
     let request = SearchReposRequest {
         query: args.query,

@@ -24,6 +24,7 @@ const fn default_port(role: Role) -> u16 {
     }
 }
 
+/// Builds, connects and serves the roles until a signal stops the process.
 pub async fn run(settings: Settings, roles: &[Role]) -> Result<()> {
     allocator::return_pages_quickly();
     telemetry::init(&settings);

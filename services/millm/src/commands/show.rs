@@ -5,6 +5,7 @@ use millm_kit::format;
 
 use crate::{client::Server, live_state::LiveState, output};
 
+/// Prints all facts about a model.
 pub async fn run(server: &Server, name: &str, json: bool) -> Result<()> {
     let model = server.model(name).await?;
     let v = LiveState::read(server).await.model(&model);

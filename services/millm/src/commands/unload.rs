@@ -6,6 +6,7 @@ use millm_proto::runtime::v1::UnloadModelRequest;
 
 use crate::{args::Unload, client::Server, output};
 
+/// Unloads a model, once its running requests have ended.
 pub async fn run(server: &Server, args: Unload, as_json: bool) -> Result<()> {
     let request = UnloadModelRequest { model: args.model, drain_timeout: None };
     let mut stream =

@@ -18,13 +18,13 @@ pub struct Family {
     pub keys: ConfigKeys,
     /// The values that transformers' config class takes for absent keys.
     pub defaults: Defaults,
-    /// Where its safetensors files keep each tensor, in several tables.
+    /// The locations of tensors in its safetensors files, in several tables.
     pub names: &'static [&'static [TensorName]],
     /// The layers' norms.
     pub norm: Norm,
-    /// Whether and how queries and keys are normed.
+    /// The presence and the kind of the norms of queries and keys.
     pub qk_norm: QkNormPresence,
-    /// How attention and MLP are added to the residual.
+    /// The way in which attention and MLP are added to the residual.
     pub residual: Residual,
     /// The form of the MLP.
     pub mlp: MlpKind,
@@ -46,7 +46,7 @@ pub struct Family {
     pub logit_bias: Presence,
     /// The layers with a sliding window.
     pub window: Window,
-    /// How positions enter the model.
+    /// The position encoding.
     pub positions: Positions,
     /// Factors and soft caps.
     pub scales: Scales,
@@ -144,11 +144,11 @@ pub struct Defaults {
 /// The default number of key-value heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KvHeads {
-    /// As many as query heads where the key is absent.
+    /// As many as query heads if the key is absent.
     AsHeads,
-    /// As many as query heads, whatever the key says.
+    /// As many as query heads, whatever the key's value.
     AlwaysAsHeads,
-    /// This many where the key is absent.
+    /// This many if the key is absent.
     Count(usize),
 }
 
@@ -164,9 +164,9 @@ pub enum MlpWidth {
 /// The norms of a family.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm {
-    /// How a norm scales its input.
+    /// The way in which a norm scales its input.
     pub kind: NormKind,
-    /// Where a layer applies its norms.
+    /// The places in a layer where norms are applied.
     pub place: NormPlace,
     /// The place in models with a parallel residual.
     pub place_when_parallel: NormPlace,
@@ -188,29 +188,29 @@ pub(crate) const RMS: Norm = Norm {
 /// LayerNorm with a bias, before attention and MLP.
 pub(crate) const LAYER_NORM: Norm = Norm { kind: NormKind::Layer, bias: true, ..RMS };
 
-/// Whether a kind of tensor exists.
+/// The presence of a kind of tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// In no model of the family.
     Never,
     /// In every model of the family.
     Always,
-    /// As this boolean of config.json says; the second value is the default.
+    /// In models for which this boolean of config.json is true; the second value is the default.
     Key(&'static str, bool),
 }
 
-/// Whether and how queries and keys are normed.
+/// The presence and the kind of the norms of queries and keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QkNormPresence {
     /// In no model of the family.
     Never,
     /// In every model of the family.
     Always(QkNorm),
-    /// As this boolean of config.json says; the default is no.
+    /// In models for which this boolean of config.json is true; the default is false.
     Key(&'static str, QkNorm),
 }
 
-/// How attention and MLP are added to the residual.
+/// The way in which attention and MLP are added to the residual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Residual {
     /// Attention first; the MLP reads the sum.
@@ -275,7 +275,7 @@ pub enum Window {
     },
 }
 
-/// How positions enter the model.
+/// The position encoding.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Positions {
     /// A table of positions is added to the embeddings.

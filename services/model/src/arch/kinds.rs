@@ -1,6 +1,6 @@
 //! The small choices that families and specifications share. This file imports nothing of the crate.
 
-/// How a norm scales its input.
+/// The way in which a norm scales its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// RMSNorm: divides by the root of the mean square.
@@ -9,7 +9,7 @@ pub enum NormKind {
     Layer,
 }
 
-/// Where a layer applies its norms.
+/// The places in a layer where norms are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlace {
     /// On the inputs of attention and MLP, each with its own weights.
@@ -87,7 +87,7 @@ pub enum RopeLayout {
 /// The parameters of YaRN (Peng et al., 2023), under the names of transformers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Yarn {
-    /// How many times the context grows.
+    /// The factor by which the context grows.
     pub factor: f64,
     /// Pairs that rotate more often than this within the original context keep their frequency.
     pub beta_fast: f64,
@@ -95,6 +95,6 @@ pub struct Yarn {
     pub beta_slow: f64,
     /// Tokens of the context that the model was pretrained with.
     pub original_context: usize,
-    /// Whether the bounds between the two are rounded to whole pairs.
+    /// True if the bounds between the two are rounded to whole pairs.
     pub truncate: bool,
 }

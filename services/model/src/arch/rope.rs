@@ -14,7 +14,7 @@ pub struct RopeSpec {
     pub layout: RopeLayout,
     /// The base of the frequencies.
     pub theta: f64,
-    /// How frequencies are scaled for long contexts.
+    /// The scaling of frequencies for long contexts.
     pub scaling: RopeScaling,
     /// Radians per position for each rotated pair: `[rotated dimensions / 2]`. The dimensions of a head beyond
     /// `2 * inverse_frequencies.len()` are not rotated.
@@ -23,26 +23,26 @@ pub struct RopeSpec {
     pub attention_factor: f32,
 }
 
-/// How frequencies are scaled for contexts longer than the pretraining's, under transformers' names.
+/// The scaling of frequencies for contexts longer than the pretraining's, under transformers' names.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Frequencies are as in pretraining.
     None,
     /// Every frequency is divided by `factor`.
     Linear {
-        /// How many times the context grows.
+        /// The factor by which the context grows.
         factor: f32,
     },
     /// The base grows with sequences longer than `from` tokens (dynamic NTK).
     Dynamic {
-        /// How fast the base grows.
+        /// The rate at which the base grows.
         factor: f32,
         /// Tokens up to which frequencies are as in pretraining.
         from: usize,
     },
     /// Long wavelengths are divided by `factor`, short ones kept, and those between are blended (Llama 3.1).
     Llama3 {
-        /// How many times the context grows.
+        /// The factor by which the context grows.
         factor: f32,
         /// Wavelengths over `original_context / low_freq_factor` are long.
         low_freq_factor: f32,
@@ -53,7 +53,7 @@ pub enum RopeScaling {
     },
     /// Pairs are divided by `factor` or kept by how often they rotate within the original context (Peng et al., 2023).
     Yarn {
-        /// How many times the context grows.
+        /// The factor by which the context grows.
         factor: f64,
         /// Pairs that rotate more often keep their frequency.
         beta_fast: f64,
@@ -61,7 +61,7 @@ pub enum RopeScaling {
         beta_slow: f64,
         /// Tokens of the pretraining's context.
         original_context: f64,
-        /// Whether the bounds between the two are rounded to whole pairs.
+        /// True if the bounds between the two are rounded to whole pairs.
         truncate: bool,
         /// Multiplies cos and sin.
         attention_factor: f32,
@@ -206,7 +206,7 @@ impl RopeScaling {
     }
 }
 
-/// How often each pair rotates within the original context, for YaRN (Peng et al., 2023).
+/// The number of rotations of each pair within the original context, for YaRN (Peng et al., 2023).
 struct Rotations {
     dimensions: usize,
     theta: f64,

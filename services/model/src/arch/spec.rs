@@ -31,7 +31,7 @@ pub struct ModelSpec {
     pub context_length: usize,
     /// The layers' norms.
     pub norm: NormSpec,
-    /// How queries and keys are normed before they are rotated; `None` where they are not.
+    /// The norms of queries and keys before their rotation; `None` if they have none.
     pub qk_norm: Option<QkNorm>,
     /// Attention and MLP both read the layer's input, and their outputs are added to it together.
     pub parallel_residual: bool,
@@ -92,9 +92,9 @@ pub struct LayerSpec {
 /// The norms of all layers, and the one before the output.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NormSpec {
-    /// How a norm scales its input.
+    /// The way in which a norm scales its input.
     pub kind: NormKind,
-    /// Where a layer applies its norms.
+    /// The places in a layer where norms are applied.
     pub place: NormPlace,
     /// Norms have a bias.
     pub bias: bool,

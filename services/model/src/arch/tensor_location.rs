@@ -1,4 +1,4 @@
-//! Where a tensor of the model lies in a file: which stored tensor holds it, and in which rows.
+//! The location of a model's tensor in a file: the stored tensor that holds it, and the rows in that tensor.
 
 use super::spec::ModelSpec;
 use super::tensor_names::{Rows, TensorName};

@@ -21,15 +21,15 @@ pub enum Rows {
     All,
     /// The tensor holds all queries, then all keys, then all values: 0, 1 or 2 selects one of the three.
     Qkv(usize),
-    /// As `Qkv`, but the three follow each other within each head.
+    /// Like `Qkv`, but the three follow each other within each head.
     HeadQkv(usize),
     /// The tensor holds all of gate, then all of up: 0 or 1 selects one of the two.
     GateUp(usize),
-    /// The tensor is a stack of matrices, one for each expert; the name says which expert.
+    /// The tensor is a stack of matrices, one for each expert. The name has the number of the expert.
     Expert,
-    /// As `Expert`, where each matrix holds all of gate, then all of up.
+    /// Like `Expert`, but each matrix holds all of gate, then all of up.
     ExpertGateUp(usize),
-    /// As `ExpertGateUp`, but the rows of gate and up alternate.
+    /// Like `ExpertGateUp`, but the rows of gate and up alternate.
     ExpertInterleaved(usize),
 }
 

@@ -50,7 +50,7 @@ pub(super) fn open(path: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>) -
 /// `name` is the file's name.
 ///
 /// # Errors
-/// Those of [`Checkpoint::open`].
+/// The errors of [`Checkpoint::open`].
 pub fn tensors_in(spec: &ModelSpec, name: &str, header: &GgufHeader) -> Result<Vec<TensorInfo>> {
     infos(spec, Naming::Gguf, &found(header, name), name)
 }

@@ -52,7 +52,7 @@ pub(super) fn open(folder: &Path, sidecars: Sidecars, mut files: Vec<ModelFile>)
 /// at hand. `shards` names the files.
 ///
 /// # Errors
-/// Those of [`Checkpoint::open`].
+/// The errors of [`Checkpoint::open`].
 pub fn tensors_in(
     spec: &ModelSpec,
     shards: &[String],

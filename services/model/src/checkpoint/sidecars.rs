@@ -16,9 +16,9 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 /// A file of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelFile {
-    /// Where it is.
+    /// The path on disk.
     pub path: PathBuf,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size_bytes: u64,
 }
 

@@ -22,10 +22,10 @@ pub(super) struct TensorSlice {
     layout: Layout,
 }
 
-/// How the file stores the rows.
+/// The layout of the rows in the file.
 #[derive(Debug)]
 enum Layout {
-    /// As the decoder reads them. Runs count bytes.
+    /// In the decoder's layout. Runs count bytes.
     Rows,
     /// Transposed. Runs count rows.
     Transposed(Transposed),

@@ -2,7 +2,8 @@
 //!
 //! The Downloader calls [`quantize`] after it has verified a model, and when it registers a local one. Quantization works
 //! tensor by tensor from the mapped source, holds a few megabytes at a time, and writes the file at the destination.
-//! The caller syncs the file and renames it into place.
+//! The caller syncs the file and renames it into place. The Downloader's `jobs/phases/quantize.rs` says what a `kill -9`
+//! leaves.
 
 mod convert;
 mod decode;

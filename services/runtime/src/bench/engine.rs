@@ -25,7 +25,7 @@ pub(crate) fn options(options: &BenchOptions, device: Device) -> EngineOptions {
     EngineOptions {
         context_length: Some(MIN_CONTEXT),
         slots: options.streams,
-        // As many as a round fills, so that the used memory can be compared with the estimate.
+        // As many tokens as a round fills, so that the used memory can be compared with the estimate.
         kv_tokens: Some(MIN_KV_TOKENS.max(2 * options.streams * (SHORT_PROMPT + STREAM_DECODE))),
         device,
         threads: options.threads,

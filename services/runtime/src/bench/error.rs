@@ -45,7 +45,7 @@ pub enum BenchError {
     LlamaCpp {
         /// The program.
         program: String,
-        /// What went wrong.
+        /// The reason of the failure.
         why: String,
     },
     /// A program of llama.cpp cannot be started or called.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use millm_kit::settings::{DeviceChoice, KernelChoice};
 use millm_model::synthetic::SHAPES;
 
-/// What to measure.
+/// The measurements to make.
 #[derive(Debug, Clone)]
 pub struct BenchOptions {
     /// The model.
@@ -24,7 +24,7 @@ pub struct BenchOptions {
     pub llama_cpp: Option<PathBuf>,
 }
 
-/// Where the model comes from.
+/// The source of the model.
 #[derive(Debug, Clone)]
 pub enum ModelSource {
     /// A folder or a GGUF file.

@@ -41,7 +41,7 @@ pub struct Report {
     pub p99_latency_steps: f64,
     /// The share of the time of a response that a JSON schema takes.
     pub constraint_overhead: f64,
-    /// How many times as fast repetitive text is with speculative decoding.
+    /// The speed of repetitive text with speculative decoding, relative to the speed without.
     pub speculation_speedup: f64,
     /// llama.cpp's figures.
     pub llama_cpp: Option<Figures>,

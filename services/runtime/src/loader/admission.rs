@@ -15,7 +15,7 @@ pub(crate) struct EvictionCandidate {
     pub bytes: u64,
     /// Bytes that the model may still allocate.
     pub reserved: u64,
-    /// Whether requests wait or run.
+    /// True if requests wait or run.
     pub in_use: bool,
     pub last_used: SystemTime,
 }

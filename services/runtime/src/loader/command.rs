@@ -20,7 +20,7 @@ pub(crate) struct LoadRequest {
     pub context_length: Option<u32>,
     /// Load the model even if memory seems too short.
     pub allow_insufficient_memory: bool,
-    /// How long to wait for the requests of a model that is evicted; [`Duration::MAX`] has no limit.
+    /// The maximum time to wait for the requests of a model that is evicted; [`Duration::MAX`] has no limit.
     pub drain: Duration,
 }
 

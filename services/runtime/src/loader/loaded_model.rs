@@ -24,7 +24,7 @@ pub(crate) struct Entry {
     pub phase: Phase,
 }
 
-/// How far a model is.
+/// The phase of a model, from its load to its unload.
 #[derive(Clone)]
 pub(crate) enum Phase {
     /// With the requests that wait for the model.
@@ -116,7 +116,7 @@ impl LoadedModel {
 #[derive(Clone)]
 pub(crate) struct UnloadHandle {
     pub progress: watch::Receiver<UnloadProgress>,
-    /// When requests are no longer waited for; `None` has no limit.
+    /// The time at which running requests are cancelled; `None` has no limit.
     deadline: watch::Sender<Option<Instant>>,
 }
 

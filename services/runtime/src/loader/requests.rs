@@ -13,7 +13,7 @@ pub(crate) struct RequestCounter(watch::Sender<Activity>);
 pub(crate) struct Activity {
     /// Requests that wait or run.
     pub count: usize,
-    /// When the last request came or ended; `None` before the first.
+    /// The time when the last request arrived or ended; `None` before the first.
     pub last_used: Option<SystemTime>,
 }
 

@@ -1,5 +1,5 @@
-//! The bytes behind one file of a repository: in memory, on disk, or made on the fly from a seed, so
-//! that a test can serve gigabytes that exist nowhere. Hashes are computed once, when a commit is made.
+//! The bytes of one file of a repository: in memory, on disk, or computed from a seed, so that a test can serve
+//! gigabytes that are stored nowhere. Hashes are computed once, when a commit is made.
 
 use std::fs::File;
 use std::io;
@@ -10,57 +10,68 @@ use bytes::{Bytes, BytesMut};
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-/// What is read and hashed at once.
+/// The bytes that are read and hashed at once.
 const PIECE: u64 = 1 << 20;
 
-/// Bytes of a tile.
+/// The bytes of a tile.
 const TILE: u64 = 2 * ((4 << 20) - 3);
 
-/// Extensions that the hub stores in LFS whatever their size.
+/// The extensions of files that the hub stores in LFS, whatever their size.
 const LFS_EXTENSIONS: [&str; 10] =
     ["safetensors", "gguf", "bin", "pt", "pth", "h5", "onnx", "msgpack", "npy", "parquet"];
 
-/// Where a file's bytes come from.
+/// The source of a file's bytes.
 #[derive(Debug, Clone)]
 pub enum Content {
+    /// Bytes in memory.
     Bytes(Bytes),
-    /// Read while it is sent, never held in memory.
+    /// A file on disk, which is read while it is sent.
     Disk(PathBuf),
+    /// Bytes that are computed from a seed.
     Seeded(Seeded),
+    /// Bytes that repeat.
     Tiled(Tiled),
-    /// As `Seeded`, too large to be hashed: its sha256 is made up. For what is refused by its size.
+    /// Like `Seeded`, but too large to be hashed: its sha256 is invented. For files that a client refuses by their
+    /// size.
     Claimed(Seeded),
 }
 
-/// A file that is computed: `head`, then what follows from `seed`, `size` bytes in all.
+/// A computed file: `head`, then bytes from `seed`, `size` bytes in all.
 #[derive(Debug, Clone)]
 pub struct Seeded {
+    /// The first bytes.
     pub head: Bytes,
+    /// The size of the whole file in bytes.
     pub size: u64,
+    /// The seed of the other bytes.
     pub seed: u64,
+    /// The kind of the other bytes.
     pub pattern: Pattern,
 }
 
-/// What the bytes after the head look like.
+/// The kind of bytes after the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
     /// Any byte.
     Noise,
-    /// Little-endian bf16 numbers of magnitude 2⁻⁷ to 2⁻⁵, either sign: weights that stay finite.
+    /// Little-endian bf16 numbers of magnitude 2⁻⁷ to 2⁻⁵ and either sign, so that a model's activations stay finite.
     Bf16Weights,
 }
 
-/// A file that costs nothing to serve: `head`, then one piece of memory over and over, `size` bytes in all.
+/// A file that costs no computation to serve: `head`, then the same tile over and over, `size` bytes in all.
 #[derive(Debug, Clone)]
 pub struct Tiled {
+    /// The first bytes.
     pub head: Bytes,
+    /// The bytes that repeat.
     pub tile: Bytes,
+    /// The size of the whole file in bytes.
     pub size: u64,
 }
 
 impl Tiled {
-    /// `seeded` with its first weights again and again. An odd number of them: no two parts of a file that
-    /// begin at multiples of a power of two are the same, so none can pass for another.
+    /// Returns `seeded` with its first weights repeated. A tile has an odd number of weights, so any two parts that
+    /// begin at different multiples of a power of two differ, and a client that confuses them is found out.
     pub fn weights(seeded: &Seeded) -> Self {
         let all = Seeded { head: Bytes::new(), size: TILE, ..seeded.clone() };
         Self { head: seeded.head.clone(), tile: all.read(0, TILE as usize), size: seeded.size }
@@ -80,7 +91,7 @@ impl Tiled {
 }
 
 impl Content {
-    /// `size` bytes that follow from `seed`.
+    /// Returns `size` pseudorandom bytes from `seed`.
     pub fn noise(seed: u64, size: u64) -> Self {
         Self::Seeded(Seeded { head: Bytes::new(), size, seed, pattern: Pattern::Noise })
     }
@@ -103,7 +114,7 @@ impl Content {
         })
     }
 
-    /// The first `most` bytes, or all of them when there are fewer.
+    /// Returns the first `most` bytes, or all if there are fewer.
     pub(crate) fn beginning(&self, most: u64) -> io::Result<Bytes> {
         let len = self.size()?.min(most);
         self.open()?.read(0, len as usize)
@@ -148,7 +159,7 @@ pub(crate) enum Reader {
 }
 
 impl Reader {
-    /// `len` bytes from `offset` on, all inside the file.
+    /// Reads `len` bytes from `offset` on. The range must lie inside the file.
     pub fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.slice(offset as usize..offset as usize + len)),
@@ -177,7 +188,7 @@ impl Seeded {
             for word in from / 8..to.div_ceil(8) {
                 out.extend_from_slice(&self.word(word).to_le_bytes());
             }
-            // The first word may begin before `from`: drop what precedes it.
+            // The first word may begin before `from`: drop the bytes before it.
             let excess = (from % 8) as usize;
             let tail = out.split_off(start);
             out.extend_from_slice(&tail[excess..excess + (to - from) as usize]);
@@ -204,20 +215,22 @@ pub(crate) fn splitmix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A file as the hub knows it.
+/// A file of the hub, with its hashes.
 #[derive(Debug, Clone)]
 pub struct Blob {
     pub(crate) content: Content,
+    /// The size in bytes.
     pub size: u64,
-    /// The git object id: of the bytes, or of the pointer file when it is in LFS.
+    /// The git object id: of the bytes, or of the pointer file if the file is in LFS.
     pub oid: String,
+    /// The sha256 of the bytes, in hex.
     pub sha256: String,
-    /// Size of the pointer file; `None` when the file is not in LFS.
+    /// The size of the pointer file in bytes; `None` if the file is not in LFS.
     pub pointer_size: Option<u64>,
 }
 
 impl Blob {
-    /// Hashes `content`. `path` and `lfs_threshold` (bytes) decide whether it is in LFS.
+    /// Hashes `content`. `path` and `lfs_threshold` (bytes) decide whether the file is in LFS.
     pub(crate) fn new(path: &str, content: Content, lfs_threshold: u64) -> io::Result<Self> {
         let size = content.size()?;
         let extension = path.rsplit_once('.').map(|(_, extension)| extension);
@@ -230,7 +243,7 @@ impl Blob {
         sha256.update(if claimed { "claimed" } else { "" });
         while offset < size {
             let piece = reader.read(offset, PIECE.min(size - offset) as usize)?;
-            // A pointer's id does not need the git hash of gigabytes.
+            // In LFS the git id is the pointer's, so gigabytes need no git hash.
             if !lfs {
                 sha1.update(&piece);
             }
@@ -248,13 +261,13 @@ impl Blob {
         Ok(Self { content, size, oid, sha256, pointer_size: Some(pointer.len() as u64) })
     }
 
-    /// What a client calls the file: sha256 in LFS, else the git id.
+    /// Returns the file's etag: the sha256 in LFS, otherwise the git id.
     pub fn etag(&self) -> &str {
         if self.pointer_size.is_some() { &self.sha256 } else { &self.oid }
     }
 }
 
-/// The git object id of a blob with these bytes.
+/// Returns the git object id of a blob with these bytes.
 pub fn git_oid(bytes: &[u8]) -> String {
     let mut hash = Sha1::new_with_prefix(format!("blob {}\0", bytes.len()));
     hash.update(bytes);

@@ -1,5 +1,5 @@
-//! What the hub reads out of a model's files for its descriptions: parts of config.json, parameter
-//! counts from safetensors headers, the gist of a GGUF header. What it cannot read it leaves out.
+//! The hub's descriptions of a model's files: parts of config.json, parameter counts from safetensors headers, and
+//! parts of a GGUF header. The hub leaves out what it cannot read.
 
 use serde_json::{Map, Value, json};
 
@@ -9,7 +9,7 @@ use crate::repo::blob::{Blob, Content};
 /// No header of a test model is larger.
 const HEADER_MOST: u64 = 16 << 20;
 
-/// config.json as the hub shows it.
+/// Returns the parts of config.json that the hub shows.
 pub(crate) fn config(commit: &Commit) -> Option<Value> {
     let config = json_file(commit, "config.json")?;
     let mut shown = Map::new();
@@ -30,13 +30,13 @@ pub(crate) fn config(commit: &Commit) -> Option<Value> {
     Some(Value::Object(shown))
 }
 
-/// The text of a small file, parsed.
+/// Parses a small JSON file.
 fn json_file(commit: &Commit, path: &str) -> Option<Value> {
     let blob = commit.files.get(path)?;
     serde_json::from_slice(&blob.content.beginning(HEADER_MOST).ok()?).ok()
 }
 
-/// Parameters by dtype over all safetensors files.
+/// Returns the number of parameters by dtype, over all safetensors files.
 pub(crate) fn safetensors(commit: &Commit) -> Option<Value> {
     let mut counts: Map<String, Value> = Map::new();
     let mut total = 0u64;
@@ -55,7 +55,7 @@ fn with_extension<'a>(commit: &'a Commit, extension: &str) -> impl Iterator<Item
     files.map(|(_, blob)| blob.as_ref())
 }
 
-/// Each tensor's dtype and number of elements.
+/// Returns each tensor's dtype and number of elements.
 fn tensors(content: &Content) -> Option<Vec<(String, u64)>> {
     let length = content.beginning(8).ok()?;
     let length = u64::from_le_bytes(length.as_ref().try_into().ok()?);
@@ -71,7 +71,7 @@ fn tensors(content: &Content) -> Option<Vec<(String, u64)>> {
         .collect()
 }
 
-/// Architecture, context length, template and parameters of the first GGUF file.
+/// Returns architecture, context length, template and parameters of the first GGUF file.
 pub(crate) fn gguf(commit: &Commit) -> Option<Value> {
     let blob = with_extension(commit, ".gguf").next()?;
     let header = blob.content.beginning(HEADER_MOST).ok()?;

@@ -1,5 +1,5 @@
-//! Repositories: what a test or a folder says of one (`RepoSpec`), and what the hub keeps (`Repo`):
-//! commits whose ids follow from their content, and branches that point to them.
+//! Repositories: the description that a test or a folder gives (`RepoSpec`), and the hub's own state (`Repo`): commits,
+//! whose ids are hashes of their content, and branches that point to them.
 
 pub(crate) mod blob;
 pub(crate) mod describe;
@@ -15,25 +15,30 @@ use sha1::{Digest, Sha1};
 
 use crate::repo::blob::{Blob, Content};
 
-/// Files of a commit by their path in the repository.
+/// The files of a commit, with their paths in the repository.
 pub type Files = Vec<(String, Content)>;
 
-/// What kind of repository: decides its address.
+/// The kind of a repository, which is a part of its address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
+    /// A model.
     #[default]
     Model,
+    /// A dataset.
     Dataset,
 }
 
-/// Whether one has to ask for access, and who grants it.
+/// The way to get access to a repository.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gated {
+    /// Everybody has access.
     #[default]
     No,
+    /// The hub grants access on request.
     Auto,
+    /// The owner grants access on request.
     Manual,
 }
 
@@ -42,37 +47,44 @@ pub enum Gated {
 pub struct RepoSpec {
     /// `name` or `owner/name`.
     pub id: String,
+    /// The settings.
     pub settings: RepoSettings,
-    /// Files of `main`. Paths are served as given, hostile ones too.
+    /// The files of `main`. Paths are served as given, hostile ones too.
     pub files: Files,
     /// Further branches.
     pub branches: Vec<(String, Files)>,
 }
 
-/// All of a repository but its files: the content of `.hub.json`.
+/// The settings of a repository: the content of `.hub.json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RepoSettings {
+    /// The kind of repository.
     pub kind: Kind,
+    /// The way to get access.
     pub gated: Gated,
+    /// True if only tokens with access see the repository.
     pub private: bool,
+    /// True if the hub has disabled the repository.
     pub disabled: bool,
-    /// Tokens that may read it while it is gated or private.
+    /// The tokens with access while the repository is gated or private.
     pub tokens: Vec<String>,
-    /// Files of this many bytes or more are in LFS.
+    /// The size in bytes from which files are in LFS.
     pub lfs_threshold: u64,
-    /// Offers Xet beside plain HTTP.
+    /// True if the hub offers Xet beside plain HTTP.
     pub xet: bool,
-    /// Merged over the API's answer; null removes a field.
+    /// Fields that replace those of the API's answer; null removes a field.
     pub info: Map<String, Value>,
-    /// Files made from a seed: path to seed and size in bytes.
+    /// The files that are computed from a seed, by path.
     pub seeded: BTreeMap<String, SeededFile>,
 }
 
-/// A file of `.hub.json` that exists nowhere.
+/// A file of `.hub.json` that is computed from a seed.
 #[derive(Debug, Clone, Copy, Deserialize)]
 pub struct SeededFile {
+    /// The seed.
     pub seed: u64,
+    /// The size in bytes.
     pub size: u64,
 }
 
@@ -93,12 +105,16 @@ impl Default for RepoSettings {
 }
 
 impl RepoSpec {
+    /// Returns an empty public model.
     pub fn new(id: impl Into<String>) -> Self {
         Self { id: id.into(), settings: RepoSettings::default(), files: Vec::new(), branches: Vec::new() }
     }
 
-    /// A folder's files, its `.hub.json` and its `.revisions/<branch>/` folders. Other hidden entries
-    /// but `.gitattributes` are left out.
+    /// Reads a folder: its files, its `.hub.json` and its `.revisions/<branch>/` folders. Other hidden entries except
+    /// `.gitattributes` are left out.
+    ///
+    /// # Errors
+    /// Returns an error if a folder cannot be listed, or if `.hub.json` is not valid.
     pub fn folder(id: impl Into<String>, folder: &Path) -> io::Result<Self> {
         let mut spec = Self::new(id);
         match std::fs::read(folder.join(".hub.json")) {
@@ -124,38 +140,42 @@ impl RepoSpec {
         Ok(spec)
     }
 
+    /// Adds a file to `main`.
     #[must_use]
     pub fn file(mut self, path: impl Into<String>, content: impl Into<Content>) -> Self {
         self.files.push((path.into(), content.into()));
         self
     }
 
-    /// A branch with its own files.
+    /// Adds a branch with its own files.
     #[must_use]
     pub fn branch(mut self, name: impl Into<String>, files: Files) -> Self {
         self.branches.push((name.into(), files));
         self
     }
 
+    /// Gates the repository.
     #[must_use]
     pub fn gated(mut self, gated: Gated) -> Self {
         self.settings.gated = gated;
         self
     }
 
+    /// Makes the repository private.
     #[must_use]
     pub fn private(mut self) -> Self {
         self.settings.private = true;
         self
     }
 
-    /// Lets `token` in.
+    /// Gives a token access.
     #[must_use]
     pub fn access(mut self, token: impl Into<String>) -> Self {
         self.settings.tokens.push(token.into());
         self
     }
 
+    /// Makes the repository a dataset.
     #[must_use]
     pub fn dataset(mut self) -> Self {
         self.settings.kind = Kind::Dataset;
@@ -170,7 +190,10 @@ impl RepoSpec {
     }
 }
 
-/// All files below `folder`, by their path relative to it.
+/// Returns all files below `folder`, with their paths relative to it.
+///
+/// # Errors
+/// Returns an error if a folder cannot be listed.
 pub fn files_of(folder: &Path) -> io::Result<Files> {
     let mut files = Vec::new();
     let mut waiting = vec![(folder.to_owned(), String::new())];
@@ -201,7 +224,7 @@ pub(crate) struct Repo {
     pub branches: BTreeMap<String, String>,
 }
 
-/// What a commit holds.
+/// The files of a commit.
 #[derive(Debug)]
 pub(crate) struct Commit {
     /// 40 hex digits.
@@ -244,13 +267,14 @@ impl Repo {
         Ok(sha)
     }
 
-    /// The commit that a branch's name or a full commit id means.
+    /// Returns the commit of a branch or of a full commit id.
     pub fn resolve(&self, revision: &str) -> Option<Arc<Commit>> {
         let branch = revision.strip_prefix("refs/heads/").unwrap_or(revision);
         let sha = self.branches.get(branch).map_or(revision, String::as_str);
         self.commits.get(sha).cloned()
     }
 
+    /// Returns whether a token has access while the repository is gated or private.
     pub fn lets_in(&self, token: Option<&str>) -> bool {
         token.is_some_and(|token| self.settings.tokens.iter().any(|t| t == token))
     }

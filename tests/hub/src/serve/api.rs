@@ -13,7 +13,7 @@ use crate::repo::{Commit, Gated, Kind, Repo};
 use crate::route::encode_path;
 use crate::state::HubState;
 
-/// When everything was made, unless `info` says otherwise.
+/// The time of the last change of every repository, unless `info` says otherwise.
 const LAST_MODIFIED: &str = "2025-06-01T12:00:00.000Z";
 const CREATED: &str = "2025-01-01T12:00:00.000Z";
 
@@ -21,6 +21,7 @@ const CREATED: &str = "2025-01-01T12:00:00.000Z";
 pub(crate) struct Query(pub Vec<(String, String)>);
 
 impl Query {
+    /// Returns the first value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -39,7 +40,7 @@ impl Query {
     }
 }
 
-/// One repository at one commit.
+/// Returns the description of a repository at a commit.
 pub(crate) fn info(repo: &Repo, commit: &Commit, query: &Query) -> Value {
     let mut info = summary(repo, commit);
     let siblings: Vec<Value> = commit
@@ -72,7 +73,7 @@ pub(crate) fn info(repo: &Repo, commit: &Commit, query: &Query) -> Value {
     Value::Object(info)
 }
 
-/// What the hub reads out of a model's files.
+/// Adds the hub's descriptions of a model's files.
 fn describe_files(info: &mut Map<String, Value>, repo: &Repo, commit: &Commit) {
     if repo.settings.kind != Kind::Model {
         return;
@@ -88,12 +89,12 @@ fn describe_files(info: &mut Map<String, Value>, repo: &Repo, commit: &Commit) {
     }
 }
 
-/// `expand`: these fields and no others.
+/// Applies `expand`: keeps these fields and no others.
 fn keep_only(info: &mut Map<String, Value>, wanted: &[&str]) {
     info.retain(|field, _| field == "id" || field == "_id" || wanted.contains(&field.as_str()));
 }
 
-/// What lists show of a repository too.
+/// Returns the part of a description that lists show too.
 fn summary(repo: &Repo, commit: &Commit) -> Map<String, Value> {
     let settings = &repo.settings;
     let author = repo.id.split_once('/').map(|(author, _)| author);
@@ -149,7 +150,7 @@ fn amend(info: &mut Map<String, Value>, changes: &Map<String, Value>) {
     }
 }
 
-/// A page of a tree: the direct entries of `folder`, or all below it.
+/// Returns a page of a tree: the direct entries of `folder`, or all below it.
 pub(crate) fn tree(
     state: &HubState,
     repo: &Repo,
@@ -189,7 +190,7 @@ fn file_entry(repo: &Repo, path: &str, blob: &Blob) -> Value {
     if let Some(pointer_size) = blob.pointer_size {
         entry["lfs"] = json!({ "oid": blob.sha256, "size": blob.size, "pointerSize": pointer_size });
         if repo.settings.xet {
-            // The hub hides it in gated repositories.
+            // The hub hides the hash in gated repositories.
             let hidden = repo.settings.gated != Gated::No;
             entry["xetHash"] = json!(if hidden { "*".repeat(64) } else { blob.sha256.clone() });
         }
@@ -197,7 +198,7 @@ fn file_entry(repo: &Repo, path: &str, blob: &Blob) -> Value {
     entry
 }
 
-/// The entries of the paths that exist. `body` is a form or JSON.
+/// Returns the entries of those paths that exist. `body` is a form or JSON.
 pub(crate) fn paths_info(repo: &Repo, commit: &Commit, body: &[u8]) -> Result<Value, Problem> {
     let paths: Vec<String> = if body.first() == Some(&b'{') {
         let asked: Option<Value> = serde_json::from_slice(body).ok();
@@ -214,12 +215,12 @@ pub(crate) fn paths_info(repo: &Repo, commit: &Commit, body: &[u8]) -> Result<Va
 
 /// A request that may be for a later page.
 pub(crate) struct PagedRequest<'a> {
-    /// Decoded.
+    /// The decoded path.
     pub path: &'a str,
     pub query: &'a Query,
 }
 
-/// The page that the cursor asks for, with a link to the next.
+/// Returns the page that the cursor names, with a link to the next page.
 fn page(state: &HubState, entries: &[Value], request: &PagedRequest<'_>) -> Response {
     let start = request.query.number("cursor").unwrap_or(0).min(entries.len());
     let most = state.options.page_size;
@@ -239,7 +240,7 @@ fn page(state: &HubState, entries: &[Value], request: &PagedRequest<'_>) -> Resp
     response
 }
 
-/// Repositories by search, filter and author, sorted.
+/// Returns the repositories that match search, filter and author, sorted.
 pub(crate) fn list(
     state: &HubState,
     kind: Kind,
@@ -254,7 +255,7 @@ pub(crate) fn list(
             found.push(listed(&repo, &commit, query));
         }
     }
-    // As on the hub, what comes first is most or newest.
+    // As on the hub, the largest number or the newest date comes first.
     let sort = query.get("sort").unwrap_or("trendingScore");
     found.sort_by(|a, b| {
         match (&a[sort], &b[sort]) {
@@ -299,7 +300,7 @@ fn listed(repo: &Repo, commit: &Commit, query: &Query) -> Value {
         entry.insert("siblings".to_owned(), siblings.collect());
     } else {
         for field in ["author", "sha", "gated", "disabled", "lastModified"] {
-            // The sort key stays, whatever was asked for.
+            // The hub always returns the field that it sorts by.
             if query.get("sort") != Some(field) {
                 entry.remove(field);
             }
@@ -321,7 +322,7 @@ fn listed(repo: &Repo, commit: &Commit, query: &Query) -> Value {
     Value::Object(entry)
 }
 
-/// Whose token it is.
+/// Returns the description of a token's owner.
 pub(crate) fn who_am_i(state: &HubState, token: Option<&str>) -> Result<Value, Problem> {
     let name = token.and_then(|token| state.owner(token)).ok_or(Problem::NoToken)?;
     Ok(json!({

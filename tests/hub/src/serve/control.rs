@@ -1,4 +1,4 @@
-//! The fake hub's own addresses, `/_hub/…`: faults, log and content for tests that are not in Rust.
+//! The fake hub's own addresses, `/_hub/…`: control of faults, log and content by tests that are not in Rust.
 
 use std::io;
 
@@ -64,7 +64,7 @@ pub(crate) async fn answer(state: &HubState, request: Request) -> Response {
     }
 }
 
-/// Arms faults; their ids in the same order.
+/// Arms faults. Returns their ids in the same order.
 fn arm(state: &HubState, body: &[u8]) -> io::Result<Value> {
     let faults = match serde_json::from_slice(body)? {
         Faults::Several(faults) => faults,

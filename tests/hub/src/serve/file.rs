@@ -1,5 +1,5 @@
-//! Files: `resolve` on the hub, which serves small files itself and sends to the CDN for those in LFS,
-//! and the CDN, which serves whoever has a good link.
+//! Files: `resolve` on the hub, which serves small files itself and redirects to the CDN for files in LFS, and the CDN,
+//! which serves every request with a valid link.
 
 use std::io;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ const REPO_COMMIT: HeaderName = HeaderName::from_static("x-repo-commit");
 const LINKED_SIZE: HeaderName = HeaderName::from_static("x-linked-size");
 const LINKED_ETAG: HeaderName = HeaderName::from_static("x-linked-etag");
 
-/// Marks an answer whose body enters itself into the log.
+/// Marks an answer whose body logs its own end.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LogsItself;
 
 /// A request for a file, on either host.
 pub(crate) struct FileRequest<'a> {
     pub method: &'a str,
-    /// Decoded.
+    /// The decoded path.
     pub path: &'a str,
     pub headers: &'a HeaderMap,
     pub ticket: &'a Ticket,
@@ -46,11 +46,11 @@ pub(crate) struct Entry<'a> {
     pub repo: &'a Repo,
     pub commit: &'a Commit,
     pub path: &'a str,
-    /// Whether the detour was taken already.
+    /// True if the request has followed the redirect to `/api/resolve-cache/`.
     pub cached: bool,
 }
 
-/// HEAD or GET of `resolve`.
+/// Answers HEAD or GET of `resolve`.
 pub(crate) fn resolve(
     state: &HubState,
     request: &FileRequest<'_>,
@@ -119,7 +119,7 @@ fn add_xet(state: &HubState, headers: &mut HeaderMap, entry: &Entry<'_>, blob: &
     headers.insert(LINK, header(&links));
 }
 
-/// A token for the Xet storage, which nobody can use here.
+/// Returns a token for the Xet storage, which the fake hub does not have.
 pub(crate) fn xet_token(state: &HubState) -> Response {
     let cas = format!("{}/xet", state.origins().cdn);
     let mut response =
@@ -131,7 +131,7 @@ pub(crate) fn xet_token(state: &HubState) -> Response {
     response
 }
 
-/// HEAD or GET of a signed link. `raw_path` is percent-encoded.
+/// Answers HEAD or GET of a signed link. `raw_path` is percent-encoded.
 pub(crate) fn cdn(
     state: &HubState,
     request: &FileRequest<'_>,
@@ -152,7 +152,7 @@ pub(crate) fn denied(message: &str) -> Response {
     with_body(403, "application/xml", body)
 }
 
-/// `/models/owner%2Fname/sha256/path`
+/// Returns the blob of an address `/models/owner%2Fname/sha256/path`.
 fn signed_blob(state: &HubState, raw_path: &str) -> Option<Arc<Blob>> {
     let mut segments = raw_path.split('/').skip(1);
     let kind = match segments.next()? {
@@ -166,7 +166,7 @@ fn signed_blob(state: &HubState, raw_path: &str) -> Option<Arc<Blob>> {
 
 fn cdn_headers(blob: &Blob) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    // A storage's own idea of an etag: looks like the file's sha256 and is not.
+    // The CDN's etag is the storage's own hash. It looks like the file's sha256 and is not.
     let etag = hex::encode(Sha256::digest(format!("object {}", blob.sha256)));
     headers.insert(ETAG, header(&format!("\"{etag}\"")));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -174,7 +174,7 @@ fn cdn_headers(blob: &Blob) -> HeaderMap {
     headers
 }
 
-/// What a request wants of a file.
+/// The part of a file that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
 enum Slice {
     Whole,
@@ -204,7 +204,7 @@ fn deliver(
     } else {
         Vec::new()
     };
-    // The hub compresses text for those who take it, which loses lengths and ranges.
+    // The hub compresses text for clients that accept it. Then there are no lengths and no ranges.
     let compresses = host == Host::Hub
         && asked(ACCEPT_ENCODING).is_some_and(|value| value.to_str().is_ok_and(|v| v.contains("gzip")));
     let ignore_range = compresses
@@ -248,7 +248,7 @@ fn deliver(
     if get {
         let ticket = request.ticket.clone();
         let reader = blob.content.open()?;
-        // Half of what the socket holds: the next is read while the last is on its way.
+        // Half of the socket's buffer, so that the next piece is read while the last one is being sent.
         let piece = u64::from(state.options.send_buffer / 2).max(1);
         let sending = Sending { reader, position: start, end, size: blob.size, plan, piece, ticket };
         *response.body_mut() = sending.into_body();
@@ -257,7 +257,7 @@ fn deliver(
     Ok(response)
 }
 
-/// One range of a file of `size` bytes; several, or what cannot be read, mean the whole.
+/// Parses a range of a file of `size` bytes. Several ranges, or a text that is not a range, select the whole file.
 fn slice_of(range: &str, size: u64) -> Slice {
     let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')) else {
         return Slice::Whole;

@@ -1,4 +1,4 @@
-//! The two hosts' front doors: every request is entered in the log, meets its faults, and is answered.
+//! The entry points of the two hosts: every request is logged, checked against the armed faults, and answered.
 
 mod api;
 mod control;
@@ -24,7 +24,7 @@ use crate::state::{HubState, Refusal, commit_of};
 use self::api::{PagedRequest, Query};
 use self::file::{Entry, FileRequest, LogsItself};
 
-/// No form or JSON body of a client is larger.
+/// The most bytes of a form or JSON body.
 const BODY_MOST: usize = 1 << 20;
 
 pub(crate) fn hub(state: Arc<HubState>) -> Router {
@@ -95,7 +95,7 @@ fn close(ticket: &Ticket, response: Response) -> Response {
     response
 }
 
-/// The answer that a fault gives in place of the hub's, after any waits that faults ask for.
+/// Returns the answer of a fault, if one replaces the hub's answer. Waits first if faults demand it.
 async fn answer_fault(state: &HubState, host: Host, parts: &Parts, path: &str) -> Option<Response> {
     let request = Request { host, method: parts.method.as_str(), path };
     for fault in state.faults.on_answer(request) {
@@ -119,7 +119,7 @@ async fn answer_fault(state: &HubState, host: Host, parts: &Parts, path: &str) -
     None
 }
 
-/// A redirect as the hub makes it: with the commit where a file of one was asked for.
+/// Returns a redirect in the hub's form: with the commit if the path names a file of a commit.
 fn sent_on(path: &str, location: &str) -> Response {
     let mut response = redirect(302, location);
     let commit = path.split_once("/resolve/").and_then(|(_, rest)| rest.split('/').next());
@@ -205,7 +205,7 @@ fn resolve(
     Ok(file::resolve(state, &request, &entry)?)
 }
 
-/// The same address with the id as it is really written: ids differ only in case here.
+/// Returns the address with the repository's own id, which differs in case only.
 fn moved(path: &str, id: &str) -> String {
     let at = path.to_lowercase().find(&id.to_lowercase());
     at.map_or_else(|| path.to_owned(), |at| format!("{}{id}{}", &path[..at], &path[at + id.len()..]))

@@ -1,4 +1,4 @@
-//! What each fault does, as a client meets it.
+//! The effect of each fault on a client.
 
 use fake_hub::{Fault, FaultKind, Host, RunningHub};
 use futures::StreamExt;
@@ -14,7 +14,7 @@ fn hub_with(kind: FaultKind) -> (RunningHub, u64) {
     (hub, id)
 }
 
-/// What came before the connection broke.
+/// Returns the bytes that arrived before the connection broke.
 async fn broken_body(url: &str, range: &str) -> Vec<u8> {
     let mut body = get_range(url, range).await.bytes_stream();
     let mut came = Vec::new();
@@ -223,7 +223,7 @@ async fn a_pause_holds_at_the_byte() {
     });
     pause.reached().await;
     assert_eq!(hub.log().last().unwrap().bytes_sent, 300_000);
-    // What begins behind the pause is not held.
+    // A range that begins after the pause is not held.
     let behind = get_range(&link(hub.url()).await, "bytes=400000-").await;
     assert_eq!(behind.bytes().await.unwrap().len() as u64, SIZE - 400_000);
     pause.release();

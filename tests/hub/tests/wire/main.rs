@@ -11,14 +11,14 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response};
 use serde_json::Value;
 
-/// No answer in these tests takes longer; a hang fails instead.
+/// The timeout of each answer, so that a hang fails.
 const DEADLINE: Duration = Duration::from_secs(30);
 const MEMBER: &str = "hf_member";
 const CONFIG: &str = r#"{"architectures":["LlamaForCausalLM"],"model_type":"llama"}"#;
 /// Bytes of `o/open`'s LFS file.
 const SIZE: u64 = 1_000_000;
 
-/// A client that follows nothing, so that each answer is seen.
+/// Returns a client that follows no redirects, so that tests see each answer.
 fn client() -> Client {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
@@ -71,7 +71,7 @@ async fn json(url: &str) -> Value {
     answer.json().await.unwrap()
 }
 
-/// A header's value; empty when it is not there.
+/// Returns a header's value, or an empty text if it is absent.
 fn header(answer: &Response, name: &str) -> String {
     answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
 }

@@ -1,5 +1,7 @@
 //! The phases of a job, in their order: resolve, reuse, fetch, verify, quantize, seal. Each file says what a `kill -9`
-//! in its phase leaves, and what the next run does with it. A person's own model skips to quantize.
+//! in its phase leaves, and what becomes of it. The next start returns the job
+//! ([`repair::startup`](crate::repair::startup)), which runs its phases again from the first. A person's own model
+//! skips to quantize.
 
 pub(crate) mod fetch;
 pub(crate) mod quantize;

@@ -3,13 +3,15 @@
 //! The file is written as `.model.gguf.new`, synced and renamed. Then the build record is saved, and then the published
 //! weights are removed or moved to `source/`.
 //!
-//! After `kill -9`:
-//! - before the rename: no `model.gguf` exists. The next run quantizes again from the verified sources, which are not
+//! After `kill -9`, the next start ([`repair::startup`](crate::repair::startup)) returns the job:
+//! - before the rename: no `model.gguf` exists. The job quantizes again from the verified sources, which are not
 //!   fetched again, and overwrites `.model.gguf.new`.
-//! - after the rename, before the record: phase 4 removes the `model.gguf`, and the next run quantizes again.
+//! - after the rename, before the record: [`verify`](super::verify) removes the `model.gguf`, and the job quantizes
+//!   again.
 //! - after the record: [`finished_earlier`] finds both and goes on with the sources. Nothing is quantized again.
 //!
-//! A person's own model is quantized again in all cases. It is never changed.
+//! A person's own model has no record: until the folder is sealed, it is quantized again in all cases. The person's
+//! files are never changed.
 
 use std::{
     fs, io,
@@ -53,12 +55,12 @@ const SIDECARS: &[&str] = &[
     "chat_template.jinja",
 ];
 
-/// What quantizing made.
+/// The result of quantizing.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// The scheme that was used. It differs from the requested one when that one does not fit the model.
     pub(crate) actual: Scheme,
-    /// Why the requested scheme was not used.
+    /// The reason why the requested scheme was not used.
     pub(crate) reason: Option<String>,
     source_bytes: u64,
 }

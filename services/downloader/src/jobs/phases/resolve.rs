@@ -1,4 +1,4 @@
-//! Phase 1, resolve: the download plan.
+//! Phase 1, resolve: the job's download plan, which [`resolve`](crate::resolve) makes.
 //!
 //! A plan that the request or an earlier run left is used as it is. Otherwise the hub is asked at the row's pinned
 //! commit, and the plan is saved beside the files.

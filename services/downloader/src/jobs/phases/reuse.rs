@@ -1,6 +1,6 @@
 //! Phase 2, reuse: files that are on this machine already are checked, then linked or copied instead of fetched.
 //!
-//! Candidates are the files of our own models, in whatever catalogue, and the blobs of the Hugging Face cache. A file is
+//! Candidates are the files of our own models, in whatever catalog, and the blobs of the Hugging Face cache. A file is
 //! linked or copied to a temporary name beside the partial files, hashed there, synced, and then renamed: the bytes that
 //! were hashed are the bytes that are used.
 //!
@@ -9,8 +9,8 @@
 //! may change them in place. On file systems that share blocks (btrfs, XFS, APFS) a copy costs neither time nor room,
 //! because `copy_file_range` shares them.
 //!
-//! After `kill -9`: files under their final names are checked and stay. A temporary file is overwritten by the next run,
-//! or removed when the folder is sealed.
+//! After `kill -9`: files under their final names are checked and stay. A temporary file is overwritten when the
+//! job runs again, or removed when the folder is sealed.
 
 use std::{
     collections::HashMap,
@@ -132,7 +132,7 @@ fn is_present(incoming: &Incoming, file: &PlannedFile) -> bool {
     fs::metadata(incoming.path().join(&file.save_as)).is_ok_and(|there| there.len() == file.size)
 }
 
-/// Copies the whole model from a folder where the same model was made before: by another catalogue, or by ours before
+/// Copies the whole model from a folder where the same model was made before: by another catalog, or by ours before
 /// its database was lost. The copies are links, so that each model can be removed without the other. Returns `None`
 /// when there is no such folder.
 ///

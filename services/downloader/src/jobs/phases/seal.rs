@@ -1,12 +1,12 @@
 //! Phase 6, seal: hashes the files, writes the manifest, renames the folder to its final name, and sets the row to
 //! READY.
 //!
-//! After `kill -9`:
+//! After `kill -9`, the next start ([`repair::startup`](crate::repair::startup)) returns the job:
 //! - before the manifest is written: the folder is not complete. The job runs again; verified files are not fetched
-//!   again and a quantized model is not quantized again.
-//! - after the manifest, before the rename: the next run finds the sealed folder, and renames it.
-//! - after the rename, before the row: the next run finds the finished folder by its manifest ([`find_finished`]), and
-//!   sets the row.
+//!   again. A hub model that has its build record is not quantized again; a person's own model is.
+//! - after the manifest, before the rename: the job finds the sealed folder, and renames it.
+//! - after the rename, before the row: the job finds the finished folder by its manifest ([`find_finished`]), and sets
+//!   the row.
 //!
 //! Once the folder is sealed, a cancel comes too late: the job completes.
 
@@ -64,7 +64,7 @@ pub(crate) async fn run(
 /// # Errors
 ///
 /// INVALID_REPO_ID, INSUFFICIENT_DISK, INTERNAL.
-pub(crate) async fn publish(
+pub(crate) async fn rename_to_final(
     context: &Context,
     job: &JobState,
     workspace: &Workspace,
@@ -79,7 +79,7 @@ pub(crate) async fn publish(
 /// # Errors
 ///
 /// INTERNAL when the models folder cannot be read.
-pub(crate) async fn find_published(
+pub(crate) async fn find_finished_folder(
     context: &Context,
     job: &JobState,
 ) -> Result<Option<PathBuf>, ServiceError> {
@@ -96,11 +96,11 @@ pub(crate) async fn find_published(
 pub(crate) async fn register(context: &Context, job: &mut JobState, folder: &Path) -> Result<(), JobEnd> {
     job.reporter.stage(State::Finalizing, "");
     let row = ready_row(context, &job.row, folder).await?;
-    match context.catalog.update_with_retry(&context.stopping, &row, READY_FIELDS).await {
+    match context.catalog.update_with_retry(&context.shutdown, &row, READY_FIELDS).await {
         None => Err(JobEnd::Suspended),
         Some(Ok(_)) => Ok(()),
         Some(Err(error)) if error.reason == Reason::ModelNotFound => {
-            tracing::info!(id = job.row.id, "the model was removed from the catalogue during its download");
+            tracing::info!(id = job.row.id, "the model was removed from the catalog during its download");
             let (models_dir, folder) = (context.models_dir.clone(), folder.to_owned());
             job.blocking("removing the model", move || models_dir.remove_finished(&folder)).await?;
             Err(JobEnd::Cancelled)
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(
             find_finished(&ModelsDir::open(root.path()).unwrap(), &row).unwrap(),
             None,
-            "another catalogue's"
+            "another catalog's"
         );
         let manifest = Manifest::read_complete(&folder).unwrap();
         assert!(manifest.is_identical_to(&Model { id: 8, repo_id: "O/N".into(), ..row.clone() }));

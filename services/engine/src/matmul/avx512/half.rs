@@ -50,7 +50,7 @@ pub fn load(
 trait HalfType: Send + Sync + 'static {
     /// Weight rows of a prefill panel.
     const PANEL_ROWS: usize;
-    /// Whether a group is already tiles of bf16, without a second bf16 for each value.
+    /// True if a group already consists of bf16 tiles, without a second bf16 for each value.
     const IS_TILES: bool;
 
     /// Returns the position of a value in its group, counted in values.

@@ -1,5 +1,8 @@
-//! The families, one file for each publisher. A file says what the architectures are called, where their tensors are
-//! stored, and in which fields they differ from their relatives.
+//! The families, one file for each group of relatives. A file says what the architectures are called, where their tensors
+//! are stored, and in which fields they differ from their relatives.
+//!
+//! A new family is a constant in a file here, a line in [`FAMILIES`], and a line in `each_family!` of the engine's tests
+//! (`services/engine/tests/engine/fixtures.rs`).
 
 mod cohere;
 mod gemma;

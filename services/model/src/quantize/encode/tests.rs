@@ -206,7 +206,7 @@ fn values_that_no_block_holds_are_refused_by_column() {
 }
 
 proptest! {
-    /// Whatever the scales of a row, the error stays within what the number of levels allows.
+    /// The error of a row with any scale stays within the bound that the number of levels sets.
     #[test]
     fn error_is_bounded_by_the_step(seed in any::<u64>(), exponent in -12_i32..14) {
         let mut noise = Noise(seed);

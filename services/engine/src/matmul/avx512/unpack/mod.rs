@@ -50,7 +50,7 @@ pub trait SuperBlock: BlockLayout {
 pub trait SmallBlock: BlockLayout {
     /// The code of the value 0.
     const OFFSET: i32;
-    /// Whether a block has a min.
+    /// True if a block has a min.
     const HAS_MIN: bool;
 
     /// Returns the codes of a block.
@@ -66,7 +66,7 @@ pub trait SmallBlock: BlockLayout {
     unsafe fn scales(words: *const u8, scales: *const u8) -> (__m512, __m512);
 }
 
-/// How far ahead weights are prefetched, in bytes: the hardware's prefetcher starts too late at each page.
+/// The distance at which weights are prefetched, in bytes. The hardware's prefetcher starts too late at each page.
 const AHEAD: usize = 4096;
 
 avx512! {

@@ -1,5 +1,6 @@
-//! Layer-wise chunked prefill: a prefill pass runs some layers at a time, with the decode passes of running sequences
-//! in between. So chunks can be large enough to be efficient, and no decode waits for a whole chunk.
+//! Layer-wise prefill: a prefill pass runs some layers at a time, with the decode passes of running sequences in
+//! between. So chunks of a prompt can be large enough to be efficient, and no decode waits for a whole chunk.
+//! [`batch_plan`](super::batch_plan) decides which tokens make a chunk.
 
 use std::ops::Range;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What one request may take of memory: each bound names its field, what was found and what is allowed.
+//! The memory limits of a request. Each error names its field, the value found and the limit.
 
 use std::{sync::atomic::Ordering, time::Duration};
 

@@ -9,7 +9,7 @@ use millm_proto::runtime::v1::{
     FinishReason, GenerateEnd, GenerateRequest, GenerateResponse, GenerateStart, TokenLogprob,
 };
 
-use super::bounds::Collected;
+use super::memory_bounds::Collected;
 use crate::state::{AppState, from_runtime};
 
 /// A message of one of the generations.
@@ -74,7 +74,7 @@ pub struct Whole {
     pub start: GenerateStart,
     /// All text.
     pub text: String,
-    /// Of all tokens, when asked for.
+    /// The log probabilities of all tokens, if requested.
     pub logprobs: Vec<TokenLogprob>,
     /// Its last message.
     pub end: GenerateEnd,
