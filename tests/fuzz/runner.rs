@@ -29,8 +29,15 @@ const ENOUGH: usize = 5;
 const LEFT_BEHIND: u64 = 64 << 20;
 /// The most requests that are sent to reduce a failed input.
 const TRIES: usize = 40;
-/// The number of times that a request is repeated if the server asks for that.
-const CHANCES: usize = 3;
+/// The pauses before an input that was put off comes again, as a client's library makes them.
+const PAUSES: [Duration; 6] = [
+    Duration::from_millis(100),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(10),
+    Duration::from_secs(20),
+];
 /// The number of inputs between two ordinary questions.
 const OFTEN: u64 = 20;
 
@@ -108,10 +115,12 @@ impl Run {
     async fn once<T: Target>(&mut self, input: &[u8]) -> Outcome {
         self.asked += 1;
         let mut outcome = judge(&self.server, &self.tree, T::ask(&self.server, input)).await;
-        for _ in 0..CHANCES {
-            if outcome.is_put_off() {
-                outcome = judge(&self.server, &self.tree, T::ask(&self.server, input)).await;
+        for pause in PAUSES {
+            if !outcome.is_put_off() {
+                break;
             }
+            tokio::time::sleep(pause).await;
+            outcome = judge(&self.server, &self.tree, T::ask(&self.server, input)).await;
         }
         if outcome.is_put_off() {
             outcome.end = End::Wrong(format!("put off again and again: {}", outcome.class()));

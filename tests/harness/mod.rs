@@ -19,7 +19,7 @@ mod verdict;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use asking::{TINY, everyday, generate, generate_over_web, greedy, post};
+pub use asking::{TINY, everyday, generate, generate_over_web, greedy, post, post_bytes};
 pub use cli::Cli;
 pub use downloads::quick;
 pub use hub::{Fixture, MEMBER, Tiny, hub, large, model_hub};
