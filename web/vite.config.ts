@@ -15,5 +15,6 @@ export default defineConfig({
     environment: "happy-dom",
     include: ["src/**/*.test.{ts,tsx}"],
     setupFiles: ["src/app/test-setup.ts"],
+    testTimeout: 30_000,
   },
 });

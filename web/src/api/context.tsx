@@ -1,32 +1,31 @@
-// How components reach the services and the live picture.
-import { createContext, type ReactNode, useContext, useSyncExternalStore } from "react";
-import type { Clients } from "./clients";
-import type { Live, LiveState } from "./live";
+// The connection and the cache, for the components below.
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import { TransportProvider, useTransport } from "@connectrpc/connect-query";
+import { type QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-query";
+import { type ReactNode, useMemo } from "react";
+import { RuntimeService } from "../gen/millm/runtime/v1/runtime_pb";
+import { type LiveState, liveQuery } from "./live";
 
-interface Api {
-  clients: Clients;
-  live: Live;
+interface Props {
+  transport: Transport;
+  queries: QueryClient;
+  children: ReactNode;
 }
 
-const ApiContext = createContext<Api | undefined>(undefined);
-
-export function ApiProvider({ api, children }: { api: Api; children: ReactNode }) {
-  return <ApiContext value={api}>{children}</ApiContext>;
+export function ApiProvider({ transport, queries, children }: Props) {
+  return (
+    <TransportProvider transport={transport}>
+      <QueryClientProvider client={queries}>{children}</QueryClientProvider>
+    </TransportProvider>
+  );
 }
 
-function useApi(): Api {
-  const api = useContext(ApiContext);
-  if (!api) {
-    throw new Error("no ApiProvider above this component");
-  }
-  return api;
-}
-
-export function useClients(): Clients {
-  return useApi().clients;
+// For its streams; its other calls go through connect-query.
+export function useRuntime(): Client<typeof RuntimeService> {
+  const transport = useTransport();
+  return useMemo(() => createClient(RuntimeService, transport), [transport]);
 }
 
 export function useLive(): LiveState {
-  const { live } = useApi();
-  return useSyncExternalStore(live.subscribe, live.current);
+  return useQuery(liveQuery).data;
 }

@@ -1,7 +1,7 @@
 // One set of watches for all of the browser's pages. Browsers allow six connections to an HTTP/1.1 origin, all pages
 // together: with three watches in each, the second window would leave none for anything else.
 /// <reference lib="webworker" />
-import { clientsAt } from "./clients";
+import { clientsOver, transportTo } from "./clients";
 import { FeedMemory } from "./feed-memory";
 import { watchedFeeds } from "./feeds";
 
@@ -10,7 +10,7 @@ declare const self: SharedWorkerGlobalScope;
 const memory = new FeedMemory();
 const pages = new Set<MessagePort>();
 
-watchedFeeds(clientsAt(self.location.origin))((event) => {
+watchedFeeds(clientsOver(transportTo(self.location.origin)))((event) => {
   memory.absorb(event);
   for (const page of pages) {
     page.postMessage(event);

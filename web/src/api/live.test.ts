@@ -8,12 +8,19 @@ import { RuntimeService, RuntimeStatusSchema } from "../gen/millm/runtime/v1/run
 import { clientsOver } from "./clients";
 import { FeedMemory } from "./feed-memory";
 import { type FeedEvent, watchedFeeds, whileVisible } from "./feeds";
-import { createLive } from "./live";
+import { followLive, liveQuery, NOTHING_YET } from "./live";
+import { createQueries } from "./queries";
 import { rowOf, sampleDownload, sampleLoad, sampleRow } from "./samples";
 
 const PUT = WatchModelsResponse_Kind.PUT;
 const DELETED = WatchModelsResponse_Kind.DELETED;
 const COMPLETE = { kind: WatchModelsResponse_Kind.SNAPSHOT_COMPLETE };
+
+function picture() {
+  const queries = createQueries(() => {});
+  const current = () => queries.getQueryData(liveQuery.queryKey) ?? NOTHING_YET;
+  return { queries, current };
+}
 
 // A stream that stays open until its reader leaves.
 function untilLeft(signal: AbortSignal): Promise<void> {
@@ -58,21 +65,23 @@ test("three streams become one picture, and a lost one comes back without old ro
     });
   });
 
-  const live = createLive();
-  expect(live.current()).toMatchObject({ listed: false, settled: false, models: [] });
+  const { queries, current } = picture();
+  expect(current()).toMatchObject({ listed: false, settled: false, models: [] });
   const seen: string[][] = [];
-  live.subscribe(() => seen.push(live.current().models.map((model) => `${model.handle} ${model.status}`)));
-  const stop = live.follow(watchedFeeds(clientsOver(transport)));
+  queries
+    .getQueryCache()
+    .subscribe(() => seen.push(current().models.map((model) => `${model.handle} ${model.status}`)));
+  const stop = followLive(queries, watchedFeeds(clientsOver(transport)));
   await vi.waitFor(() => {
-    expect(live.current().lost).toEqual([]);
-    expect(live.current().models.map((model) => [model.id, model.status])).toEqual([
+    expect(current().lost).toEqual([]);
+    expect(current().models.map((model) => [model.id, model.status])).toEqual([
       [8n, "loaded"],
       [7n, "quantizing"],
     ]);
   });
   stop();
 
-  expect(live.current()).toMatchObject({ settled: true, devices: [{ id: "cpu" }] });
+  expect(current()).toMatchObject({ settled: true, devices: [{ id: "cpu" }] });
   // The second list replaced the first in one step: never was there a picture with only its first row.
   expect(seen.filter((models) => models.length === 1)).toEqual([]);
 });
@@ -98,7 +107,7 @@ test("a hidden page gives its connections back and takes them again", async () =
     page.dispatchEvent(new Event("visibilitychange"));
   };
 
-  const stop = createLive().follow(whileVisible(watchedFeeds(clientsOver(transport)), page));
+  const stop = followLive(picture().queries, whileVisible(watchedFeeds(clientsOver(transport)), page));
   await vi.waitFor(() => expect(open).toBe(3));
   show("hidden");
   await vi.waitFor(() => expect(open).toBe(0));

@@ -1,4 +1,6 @@
-// The page's picture of the server, made from the feeds. Components read it; nobody else writes it.
+// The page's picture of the server, made from the feeds and kept in the cache. Components read it; nobody else writes
+// it.
+import { type QueryClient, queryOptions } from "@tanstack/react-query";
 import type { Device } from "../gen/millm/runtime/v1/runtime_pb";
 import { FeedMemory } from "./feed-memory";
 import type { Feed, FeedSource } from "./feeds";
@@ -16,33 +18,25 @@ export interface LiveState {
   lost: readonly Feed[];
 }
 
-export interface Live {
-  current(): LiveState;
-  subscribe(listener: () => void): () => void;
-  // Follows the source; returns what ends it.
-  follow(source: FeedSource): () => void;
-}
+export const NOTHING_YET: LiveState = pictureOf(new FeedMemory());
 
-export function createLive(): Live {
+// Never fetched and never stale: the feeds write it.
+export const liveQuery = queryOptions({
+  queryKey: ["live"],
+  enabled: false,
+  initialData: NOTHING_YET,
+  staleTime: Number.POSITIVE_INFINITY,
+  gcTime: Number.POSITIVE_INFINITY,
+});
+
+// Writes what the source tells into the cache; returns what ends it.
+export function followLive(queries: QueryClient, source: FeedSource): () => void {
   const memory = new FeedMemory();
-  let state = pictureOf(memory);
-  const listeners = new Set<() => void>();
-  return {
-    current: () => state,
-    subscribe(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    follow: (source) =>
-      source((event) => {
-        if (memory.absorb(event)) {
-          state = pictureOf(memory);
-          for (const listener of listeners) {
-            listener();
-          }
-        }
-      }),
-  };
+  return source((event) => {
+    if (memory.absorb(event)) {
+      queries.setQueryData(liveQuery.queryKey, pictureOf(memory));
+    }
+  });
 }
 
 function pictureOf({ rows, downloads, status, listed, lost }: FeedMemory): LiveState {

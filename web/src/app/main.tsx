@@ -1,12 +1,18 @@
-// Where the page starts: one connection to the server that sent it, one picture of it, one app.
+// Where the page starts: one connection to the server that sent it, one cache of what it says, one app.
 import { StrictMode } from "react";
 import { createRoot } from "react-dom/client";
-import { clientsAt } from "../api/clients";
+import { ErrorBoundary } from "react-error-boundary";
+import { BrowserRouter } from "react-router";
+import { clientsOver, transportTo } from "../api/clients";
 import { ApiProvider } from "../api/context";
 import { watchedFeeds, whileVisible } from "../api/feeds";
-import { createLive } from "../api/live";
+import { followLive } from "../api/live";
+import { createQueries } from "../api/queries";
 import { sharedFeeds } from "../api/shared-feeds";
+import { loadAhead } from "../ui/lazily";
+import { notify } from "../ui/toasts";
 import { App } from "./app";
+import { Failed } from "./page";
 import "./styles.css";
 
 const root = document.getElementById("root");
@@ -14,14 +20,21 @@ if (!root) {
   throw new Error("index.html has no #root");
 }
 
-const clients = clientsAt(location.origin);
-const live = createLive();
-live.follow(sharedFeeds(whileVisible(watchedFeeds(clients), document)));
+const transport = transportTo(location.origin);
+const queries = createQueries(({ message }) => void notify({ tone: "error", text: message }));
+followLive(queries, sharedFeeds(whileVisible(watchedFeeds(clientsOver(transport)), document)));
 
 createRoot(root).render(
   <StrictMode>
-    <ApiProvider api={{ clients, live }}>
-      <App />
-    </ApiProvider>
+    <ErrorBoundary FallbackComponent={Failed}>
+      <ApiProvider transport={transport} queries={queries}>
+        <BrowserRouter>
+          <App />
+        </BrowserRouter>
+      </ApiProvider>
+    </ErrorBoundary>
   </StrictMode>,
 );
+
+// After the first page has been shown.
+setTimeout(loadAhead, 1_000);

@@ -1,7 +1,8 @@
-// A modal on the browser's own <dialog>: it traps focus, closes on Escape, and gives focus back.
+// A modal: it holds the focus, closes on Escape and on a click beside it, and gives the focus back.
 // The element inside that has `data-autofocus` gets the focus first.
+import { Dialog as Base } from "@base-ui/react/dialog";
 import { X } from "lucide-react";
-import { type ReactNode, useEffect, useId, useRef, useState } from "react";
+import { type ReactNode, useRef, useState } from "react";
 import { Button } from "./button";
 
 interface Props {
@@ -15,54 +16,46 @@ interface Props {
 }
 
 export function Dialog({ title, onClose, children, actions, wide = false }: Props) {
-  const ref = useRef<HTMLDialogElement>(null);
-  const titleId = useId();
+  const popup = useRef<HTMLDivElement>(null);
   const [opener] = useState(() => document.activeElement);
 
-  useEffect(() => {
-    const dialog = ref.current;
-    dialog?.showModal();
-    dialog?.querySelector<HTMLElement>("[data-autofocus]")?.focus();
-    return () => {
-      dialog?.close();
-      // React takes the element away at once, before the browser would give focus back; and what opened it may be
-      // gone by then, with the model that it belonged to.
+  function focusFirst() {
+    return popup.current?.querySelector<HTMLElement>("[data-autofocus]") ?? true;
+  }
+
+  // What opened the dialog may be gone when it closes, with the model that it belonged to. That shows only once the
+  // page has been changed.
+  function giveFocusBack() {
+    queueMicrotask(() => {
       const back =
         opener instanceof HTMLElement && opener.isConnected ? opener : document.getElementById("main");
       back?.focus();
-    };
-  }, [opener]);
+    });
+    return false;
+  }
 
   return (
-    // biome-ignore lint/a11y/useKeyWithClickEvents: Escape is the keyboard's way, and the browser's own.
-    <dialog
-      ref={ref}
-      aria-labelledby={titleId}
-      onCancel={(event) => {
-        event.preventDefault();
-        onClose();
-      }}
-      onClick={(event) => {
-        if (event.target === ref.current) {
-          onClose();
-        }
-      }}
-      className={`m-auto max-h-[min(90dvh,56rem)] w-[calc(100vw-1.5rem)] overflow-hidden rounded-xl border border-line bg-surface p-0 text-ink shadow-float open:flex open:animate-rise ${wide ? "max-w-2xl" : "max-w-md"}`}
-    >
-      <div className="flex min-h-0 w-full flex-col">
-        <header className="flex items-center justify-between gap-3 border-b border-line py-2.5 pr-2.5 pl-5">
-          <h2 id={titleId} className="font-semibold">
-            {title}
-          </h2>
-          <Button label="Close" icon={X} look="quiet" compact="always" onClick={onClose} />
-        </header>
-        <div className="min-h-0 overflow-y-auto px-5 py-4 text-sm">{children}</div>
-        {actions && (
-          <footer className="flex flex-wrap justify-end gap-2 border-t border-line bg-raised px-5 py-3">
-            {actions}
-          </footer>
-        )}
-      </div>
-    </dialog>
+    <Base.Root open onOpenChange={(open) => !open && onClose()}>
+      <Base.Portal>
+        <Base.Backdrop className="fixed inset-0 z-50 bg-backdrop backdrop-blur-[2px]" />
+        <Base.Popup
+          ref={popup}
+          initialFocus={focusFirst}
+          finalFocus={giveFocusBack}
+          className={`fixed inset-0 z-50 m-auto flex h-fit max-h-[min(90dvh,56rem)] w-[calc(100vw-1.5rem)] animate-rise flex-col overflow-hidden rounded-xl border border-line bg-surface text-ink shadow-float outline-none ${wide ? "max-w-2xl" : "max-w-md"}`}
+        >
+          <header className="flex items-center justify-between gap-3 border-b border-line py-2.5 pr-2.5 pl-5">
+            <Base.Title className="font-semibold">{title}</Base.Title>
+            <Base.Close render={<Button label="Close" icon={X} look="quiet" compact="always" />} />
+          </header>
+          <div className="min-h-0 overflow-y-auto px-5 py-4 text-sm">{children}</div>
+          {actions && (
+            <footer className="flex flex-wrap justify-end gap-2 border-t border-line bg-raised px-5 py-3">
+              {actions}
+            </footer>
+          )}
+        </Base.Popup>
+      </Base.Portal>
+    </Base.Root>
   );
 }

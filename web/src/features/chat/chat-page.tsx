@@ -1,10 +1,11 @@
 // Talking to the loaded model.
 import { MessageSquareDashed, Plus } from "lucide-react";
-import { useEffect, useRef } from "react";
+import { type ReactNode, useEffect, useRef } from "react";
+import { Link } from "react-router";
 import { useLive } from "../../api/context";
 import type { ModelView } from "../../api/join";
-import { Link } from "../../app/router";
 import { Button } from "../../ui/button";
+import { loadAhead } from "../../ui/lazily";
 import { Composer } from "./composer";
 import { useConversation } from "./conversation";
 import { TurnView } from "./turn-view";
@@ -14,6 +15,9 @@ export function ChatPage() {
   const { chat, state } = useConversation();
   const loaded = models.find((model) => model.status === "loaded");
   const { turns, answering } = state;
+
+  // What shows an answer is there before the first one is.
+  useEffect(loadAhead, []);
 
   return (
     <div className="mx-auto flex w-full max-w-3xl flex-1 flex-col">
@@ -65,7 +69,7 @@ function Nothing({ loaded, settled }: { loaded: ModelView | undefined; settled: 
             <p className="mt-1 font-medium">No model is loaded</p>
             <p className="max-w-sm text-sm text-ink-soft">Load one to talk to it.</p>
             <Link
-              href="/models"
+              to="/models"
               className="mt-2 inline-flex min-h-9 items-center rounded-lg bg-accent px-3.5 text-sm font-medium text-on-accent hover:bg-accent-strong"
             >
               To the models
@@ -78,25 +82,43 @@ function Nothing({ loaded, settled }: { loaded: ModelView | undefined; settled: 
 }
 
 // Follows the answer while the reader is at the end; stays put for one who has scrolled back.
-function Turns({ follow, children }: { follow: boolean; children: React.ReactNode }) {
+function Turns({ follow, children }: { follow: boolean; children: ReactNode }) {
+  const log = useRef<HTMLDivElement>(null);
   const atEnd = useRef(true);
+  const following = useRef(follow);
+
+  useEffect(() => {
+    following.current ||= follow;
+  }, [follow]);
 
   useEffect(() => {
     const look = () => {
       atEnd.current = window.innerHeight + window.scrollY >= document.documentElement.scrollHeight - 80;
     };
+    // An answer also grows after its last word: when its code gets colours.
+    const grown = new ResizeObserver(() => {
+      if (following.current && atEnd.current) {
+        window.scrollTo(0, document.documentElement.scrollHeight);
+      }
+    });
+    if (log.current) {
+      grown.observe(log.current);
+    }
     window.addEventListener("scroll", look, { passive: true });
-    return () => window.removeEventListener("scroll", look);
+    return () => {
+      grown.disconnect();
+      window.removeEventListener("scroll", look);
+    };
   }, []);
 
-  useEffect(() => {
-    if (follow && atEnd.current) {
-      window.scrollTo(0, document.documentElement.scrollHeight);
-    }
-  });
-
   return (
-    <div role="log" aria-label="Conversation" aria-busy={follow} className="flex flex-1 flex-col gap-5 pb-6">
+    <div
+      ref={log}
+      role="log"
+      aria-label="Conversation"
+      aria-busy={follow}
+      className="flex flex-1 flex-col gap-5 pb-6"
+    >
       {children}
     </div>
   );

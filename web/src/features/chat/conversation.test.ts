@@ -2,13 +2,14 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createRouterTransport } from "@connectrpc/connect";
 import { expect, test, vi } from "vitest";
 import { clientsOver } from "../../api/clients";
+import { createQueries } from "../../api/queries";
 import {
   FinishReason,
   GenerateEndSchema,
   type GenerateRequest,
   RuntimeService,
 } from "../../gen/millm/runtime/v1/runtime_pb";
-import { createConversation, noteOf } from "./conversation";
+import { chatQuery, createConversation, noteOf, START } from "./conversation";
 
 type Generate = (
   request: GenerateRequest,
@@ -19,7 +20,10 @@ function conversation(generate: Generate) {
   const transport = createRouterTransport(({ service }) => {
     service(RuntimeService, { generate: (request, { signal }) => generate(request, signal) });
   });
-  return createConversation(clientsOver(transport).runtime);
+  const queries = createQueries(() => {});
+  const current = () => queries.getQueryData(chatQuery.queryKey) ?? START;
+  const subscribe = (listener: () => void) => queries.getQueryCache().subscribe(listener);
+  return { ...createConversation(queries, clientsOver(transport).runtime), current, subscribe };
 }
 
 test("an answer grows as it comes, and the next question carries the conversation", async () => {

@@ -1,10 +1,10 @@
-// The conversation: what was said, the answer that is arriving, and how to stop it. It lives outside the page, so
+// The conversation: what was said, the answer that is arriving, and how to stop it. It lives in the page's cache, so
 // that a look at the models does not lose it; it is never stored.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import { useMemo, useSyncExternalStore } from "react";
+import { type QueryClient, queryOptions, useQuery, useQueryClient } from "@tanstack/react-query";
 import type { Clients } from "../../api/clients";
-import { useClients } from "../../api/context";
+import { useRuntime } from "../../api/context";
 import { problemOf } from "../../api/errors";
 import {
   FinishReason,
@@ -33,8 +33,6 @@ export interface ChatState {
 }
 
 export interface Conversation {
-  current(): ChatState;
-  subscribe(listener: () => void): () => void;
   // Asks and answers; `templated` says whether the model has a chat template.
   send(text: string, templated: boolean): Promise<void>;
   stop(): void;
@@ -42,23 +40,40 @@ export interface Conversation {
   set(settings: Partial<ChatSettings>): void;
 }
 
-const START: ChatState = { turns: [], answering: false, settings: { temperature: 0.7, maxTokens: 512 } };
+export const START: ChatState = {
+  turns: [],
+  answering: false,
+  settings: { temperature: 0.7, maxTokens: 512 },
+};
 
-export function createConversation(runtime: Pick<Clients["runtime"], "generate">): Conversation {
-  let state = START;
+// Never fetched and never stale: the conversation writes it.
+export const chatQuery = queryOptions({
+  queryKey: ["conversation"],
+  enabled: false,
+  initialData: START,
+  staleTime: Number.POSITIVE_INFINITY,
+  gcTime: Number.POSITIVE_INFINITY,
+});
+
+export function createConversation(
+  queries: QueryClient,
+  runtime: Pick<Clients["runtime"], "generate">,
+): Conversation {
   let nextId = 0;
   let stopping: AbortController | undefined;
-  const listeners = new Set<() => void>();
+  // Nobody may be looking while an answer arrives.
+  queries.setQueryDefaults(chatQuery.queryKey, { gcTime: Number.POSITIVE_INFINITY });
+
+  function current(): ChatState {
+    return queries.getQueryData(chatQuery.queryKey) ?? START;
+  }
 
   function set(change: Partial<ChatState>) {
-    state = { ...state, ...change };
-    for (const listener of listeners) {
-      listener();
-    }
+    queries.setQueryData(chatQuery.queryKey, { ...current(), ...change });
   }
 
   function changeTurn(id: number, change: (turn: Turn) => Turn) {
-    set({ turns: state.turns.map((turn) => (turn.id === id ? change(turn) : turn)) });
+    set({ turns: current().turns.map((turn) => (turn.id === id ? change(turn) : turn)) });
   }
 
   function turn(role: Turn["role"], text: string): Turn {
@@ -67,16 +82,17 @@ export function createConversation(runtime: Pick<Clients["runtime"], "generate">
   }
 
   async function send(text: string, templated: boolean) {
-    if (state.answering) {
+    const { turns: said, answering, settings } = current();
+    if (answering) {
       return;
     }
     const stop = new AbortController();
     stopping = stop;
-    const turns = [...state.turns.filter((earlier) => earlier.text !== ""), turn("user", text)];
+    const turns = [...said.filter((earlier) => earlier.text !== ""), turn("user", text)];
     const answer = turn("assistant", "");
     set({ turns: [...turns, answer], answering: true });
     try {
-      const request = requestOf(turns, state.settings, templated);
+      const request = requestOf(turns, settings, templated);
       for await (const part of runtime.generate(request, { signal: stop.signal })) {
         const end = part.end;
         if (part.text !== "" || end) {
@@ -102,11 +118,6 @@ export function createConversation(runtime: Pick<Clients["runtime"], "generate">
   }
 
   return {
-    current: () => state,
-    subscribe(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
     send,
     stop: () => stopping?.abort(),
     clear() {
@@ -114,7 +125,7 @@ export function createConversation(runtime: Pick<Clients["runtime"], "generate">
       stopping = undefined;
       set({ turns: [], answering: false });
     },
-    set: (settings) => set({ settings: { ...state.settings, ...settings } }),
+    set: (settings) => set({ settings: { ...current().settings, ...settings } }),
   };
 }
 
@@ -154,15 +165,16 @@ export function noteOf(end: GenerateEnd): string {
   return parts.join(" • ");
 }
 
-const conversations = new WeakMap<Clients, Conversation>();
+const conversations = new WeakMap<QueryClient, Conversation>();
 
 // The conversation of this page's server.
 export function useConversation(): { chat: Conversation; state: ChatState } {
-  const clients = useClients();
-  const chat = useMemo(() => {
-    const known = conversations.get(clients) ?? createConversation(clients.runtime);
-    conversations.set(clients, known);
-    return known;
-  }, [clients]);
-  return { chat, state: useSyncExternalStore(chat.subscribe, chat.current) };
+  const queries = useQueryClient();
+  const runtime = useRuntime();
+  let chat = conversations.get(queries);
+  if (!chat) {
+    chat = createConversation(queries, runtime);
+    conversations.set(queries, chat);
+  }
+  return { chat, state: useQuery(chatQuery).data };
 }

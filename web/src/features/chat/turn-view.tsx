@@ -1,8 +1,13 @@
-// One thing that was said: text as it came, code in its own box.
+// One thing that was said: a question as it was written, an answer as the Markdown that models write.
+import { memo, Suspense } from "react";
+import { ErrorBoundary } from "react-error-boundary";
+import { lazily } from "../../ui/lazily";
 import type { Turn } from "./conversation";
-import { piecesOf, spansOf } from "./pieces";
+import { PlainText } from "./markdown/plain-text";
 
-export function TurnView({ turn, arriving }: { turn: Turn; arriving: boolean }) {
+const Markdown = lazily(() => import("./markdown/markdown"), "Markdown");
+
+export const TurnView = memo(function TurnView({ turn, arriving }: { turn: Turn; arriving: boolean }) {
   if (turn.role === "user") {
     return (
       <div className="flex justify-end">
@@ -13,22 +18,16 @@ export function TurnView({ turn, arriving }: { turn: Turn; arriving: boolean }) 
       </div>
     );
   }
+  const plain = <PlainText text={turn.text} />;
   return (
     <div data-testid="answer" className="min-w-0">
       <span className="sr-only">Answer: </span>
-      {piecesOf(turn.text).map((piece) =>
-        piece.code ? (
-          <pre
-            key={piece.at}
-            className="my-2 overflow-x-auto rounded-lg border border-line bg-sunken px-3 py-2 font-mono text-sm"
-          >
-            <code>{piece.text}</code>
-          </pre>
-        ) : (
-          <p key={piece.at} className="whitespace-pre-wrap wrap-anywhere">
-            <Inline text={piece.text} />
-          </p>
-        ),
+      {turn.text !== "" && (
+        <ErrorBoundary fallback={plain}>
+          <Suspense fallback={plain}>
+            <Markdown text={turn.text} arriving={arriving} />
+          </Suspense>
+        </ErrorBoundary>
       )}
       {arriving && (
         <span
@@ -44,20 +43,4 @@ export function TurnView({ turn, arriving }: { turn: Turn; arriving: boolean }) 
       {turn.note !== undefined && <p className="mt-1 text-xs tabular-nums text-ink-faint">{turn.note}</p>}
     </div>
   );
-}
-
-function Inline({ text }: { text: string }) {
-  return spansOf(text).map((span) => {
-    if (span.kind === "strong") {
-      return <strong key={span.at}>{span.text}</strong>;
-    }
-    if (span.kind === "code") {
-      return (
-        <code key={span.at} className="rounded bg-sunken px-1 py-px font-mono text-[0.9em]">
-          {span.text}
-        </code>
-      );
-    }
-    return span.text;
-  });
-}
+});

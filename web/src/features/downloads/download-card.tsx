@@ -1,95 +1,106 @@
 // The card that gets a model: from Hugging Face by its repository id, or from a path on the server.
+
+import { useMutation } from "@connectrpc/connect-query";
 import { Download as DownloadIcon, Eye, FolderPlus, X } from "lucide-react";
-import { type FormEvent, useId, useRef, useState } from "react";
-import { useClients } from "../../api/context";
+import { type FormEvent, Suspense, useId, useRef, useState } from "react";
 import { problemOf } from "../../api/errors";
 import { Quantization } from "../../gen/millm/catalog/v1/catalog_pb";
-import { Download_State, type ModelPreview } from "../../gen/millm/downloader/v1/downloader_pb";
+import { Download_State, DownloaderService } from "../../gen/millm/downloader/v1/downloader_pb";
 import { Button } from "../../ui/button";
 import { Callout } from "../../ui/callout";
 import { Field } from "../../ui/field";
-import { useToast } from "../../ui/toasts";
+import { lazily } from "../../ui/lazily";
+import { notify } from "../../ui/toasts";
 import { type Draft, type DraftErrors, EMPTY_DRAFT, fieldOf, repoIdIn, requestOf, validate } from "./draft";
-import { PreviewDialog } from "./preview-dialog";
 import { QuantizationSelect } from "./quantization-select";
 import { RepoInput } from "./repo-input";
 import { SourceSwitch } from "./source-switch";
 import { TrustCheckbox } from "./trust-checkbox";
 
+const PreviewDialog = lazily(() => import("./preview-dialog"), "PreviewDialog");
+
+// Refusals are shown in the card; the request may hold a token, which is forgotten with the answer.
+const IN_CARD = { meta: { refusalShown: true }, gcTime: 0 };
+
 export function DownloadCard() {
-  const { downloader } = useClients();
-  const toast = useToast();
   const [draft, setDraft] = useState<Draft>(EMPTY_DRAFT);
-  const [errors, setErrors] = useState<DraftErrors>({});
-  // A refusal that is about no single field.
-  const [refusal, setRefusal] = useState("");
-  const [busy, setBusy] = useState<"preview" | "start">();
-  const [preview, setPreview] = useState<ModelPreview>();
+  // What this page has found wrong before asking.
+  const [wrong, setWrong] = useState<DraftErrors>({});
+  const preview = useMutation(DownloaderService.method.previewModel, IN_CARD);
+  const start = useMutation(DownloaderService.method.startDownload, {
+    ...IN_CARD,
+    onSuccess: ({ handle, state }, { source }) => {
+      if (source?.case === "localPath" && state === Download_State.SUCCEEDED) {
+        void notify({ tone: "success", text: `${handle} was added.` });
+      }
+    },
+  });
   const titleId = useId();
   const repoInput = useRef<HTMLInputElement>(null);
   const pathInput = useRef<HTMLInputElement>(null);
   const hub = draft.source === "hub";
+  const busy = preview.isPending || start.isPending;
+
+  const refused = start.error ?? preview.error;
+  const problem = refused && problemOf(refused);
+  const place = problem ? fieldOf(problem) : undefined;
+  const errors: DraftErrors = problem && place ? { [place]: problem.message } : wrong;
 
   function change(part: Partial<Draft>) {
     setDraft((before) => ({ ...before, ...part }));
-    setErrors({});
-    setRefusal("");
+    setWrong({});
+    forgetRefusals();
   }
 
-  async function ask(kind: "preview" | "start", call: () => Promise<void>) {
-    const found = validate(draft);
-    setErrors(found);
-    setRefusal("");
-    if (Object.keys(found).length > 0) {
-      (hub ? repoInput : pathInput).current?.focus();
-      return;
-    }
-    setBusy(kind);
-    try {
-      await call();
-    } catch (cause) {
-      const problem = problemOf(cause);
-      const field = problem && fieldOf(problem);
-      if (field) {
-        setErrors({ [field]: problem.message });
-      } else if (problem) {
-        setRefusal(problem.message);
+  function forgetRefusals() {
+    for (const call of [preview, start]) {
+      if (call.isError) {
+        call.reset();
       }
-      setPreview(undefined);
-    } finally {
-      setBusy(undefined);
     }
+  }
+
+  // Whether the draft can be sent; otherwise the field to change gets the focus.
+  function isReady(): boolean {
+    const found = validate(draft);
+    setWrong(found);
+    forgetRefusals();
+    if (Object.keys(found).length === 0) {
+      return true;
+    }
+    (hub ? repoInput : pathInput).current?.focus();
+    return false;
   }
 
   function showPreview() {
-    return ask("preview", async () => {
-      setPreview(
-        await downloader.previewModel({
-          repoId: repoIdIn(draft.repo),
-          file: draft.file,
-          hfToken: draft.token.trim(),
-          quantization: draft.quantization.hub,
-          trustRemoteCode: draft.trustRemoteCode,
-        }),
-      );
-    });
+    if (isReady()) {
+      preview.mutate({
+        repoId: repoIdIn(draft.repo),
+        file: draft.file,
+        hfToken: draft.token.trim(),
+        quantization: draft.quantization.hub,
+        trustRemoteCode: draft.trustRemoteCode,
+      });
+    }
   }
 
-  function start() {
-    return ask("start", async () => {
-      const download = await downloader.startDownload(requestOf(draft));
-      if (!hub && download.state === Download_State.SUCCEEDED) {
-        toast({ tone: "success", text: `${download.handle} was added.` });
-      }
-      setPreview(undefined);
-      // The quantization and the source are how this person works; the rest was about this model.
-      setDraft({ ...EMPTY_DRAFT, source: draft.source, quantization: draft.quantization });
+  function startDownload() {
+    if (!isReady()) {
+      return;
+    }
+    start.mutate(requestOf(draft), {
+      onSuccess: () => {
+        start.reset();
+        // The quantization and the source are how this person works; the rest was about this model.
+        setDraft({ ...EMPTY_DRAFT, source: draft.source, quantization: draft.quantization });
+      },
+      onSettled: () => preview.reset(),
     });
   }
 
   function submit(event: FormEvent) {
     event.preventDefault();
-    void start();
+    startDownload();
   }
 
   return (
@@ -171,9 +182,9 @@ export function DownloadCard() {
             />
           </div>
         </div>
-        {refusal !== "" && (
+        {problem && !place && (
           <Callout tone="bad" alert>
-            {refusal}
+            {problem.message}
           </Callout>
         )}
         <div className="flex justify-end gap-2 max-sm:*:flex-1">
@@ -182,9 +193,9 @@ export function DownloadCard() {
               label="Preview"
               icon={Eye}
               data-testid="preview-btn"
-              busy={busy === "preview"}
-              disabled={busy !== undefined}
-              onClick={() => void showPreview()}
+              busy={preview.isPending}
+              disabled={busy}
+              onClick={showPreview}
             />
           )}
           <Button
@@ -193,27 +204,29 @@ export function DownloadCard() {
             look="primary"
             type="submit"
             data-testid={hub ? "download-btn" : "add-btn"}
-            busy={busy === "start"}
-            disabled={busy !== undefined}
+            busy={start.isPending}
+            disabled={busy}
           />
         </div>
       </form>
-      {preview && (
-        <PreviewDialog
-          preview={preview}
-          quantization={draft.quantization.hub}
-          file={draft.file}
-          onChoose={(quantization) =>
-            change({ quantization: { ...draft.quantization, hub: quantization }, file: "" })
-          }
-          onChooseFile={(file) =>
-            change({ file, quantization: { ...draft.quantization, hub: Quantization.NATIVE } })
-          }
-          busy={busy === "start"}
-          onDownload={() => void start()}
-          onClose={() => setPreview(undefined)}
-        />
-      )}
+      <Suspense>
+        {preview.data && (
+          <PreviewDialog
+            preview={preview.data}
+            quantization={draft.quantization.hub}
+            file={draft.file}
+            onChoose={(quantization) =>
+              change({ quantization: { ...draft.quantization, hub: quantization }, file: "" })
+            }
+            onChooseFile={(file) =>
+              change({ file, quantization: { ...draft.quantization, hub: Quantization.NATIVE } })
+            }
+            busy={start.isPending}
+            onDownload={startDownload}
+            onClose={() => preview.reset()}
+          />
+        )}
+      </Suspense>
     </section>
   );
 }

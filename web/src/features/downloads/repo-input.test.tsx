@@ -154,8 +154,8 @@ test("what is looked for, and what of an older answer still fits", () => {
   expect(searchText(" g ")).toBe("");
   expect(searchText("https://huggingface.co/google/gemma-2-2b")).toBe("google/gemma-2-2b");
   expect(searchText("https://example.org/x")).toBe("");
-  const found = { query: "gem", repos: answer(NAMES).repos };
-  const names = (wanted: string) => fitting(found, wanted).map((repo) => repo.repoId);
+  const { repos } = answer(NAMES);
+  const names = (wanted: string) => fitting(repos, wanted).map((repo) => repo.repoId);
   expect(names("gem")).toEqual(NAMES);
   expect(names("gemma-2-2b-")).toEqual(["google/gemma-2-2b-it"]);
   expect(names("llama")).toEqual([]);

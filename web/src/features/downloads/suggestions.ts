@@ -1,21 +1,18 @@
-// Repositories whose names hold what is being typed. Quiet: without an answer there is nothing to suggest.
+// Repositories whose names hold what is being typed. Quiet: without an answer there is nothing to suggest, and a hub
+// that does not answer is told of when something is asked of it in earnest.
+import { skipToken, useQuery } from "@connectrpc/connect-query";
+import { keepPreviousData } from "@tanstack/react-query";
 import { useEffect, useState } from "react";
-import { useClients } from "../../api/context";
-import type { FoundRepo } from "../../gen/millm/downloader/v1/downloader_pb";
+import { DownloaderService, type FoundRepo } from "../../gen/millm/downloader/v1/downloader_pb";
 import { repoIdIn } from "./draft";
 
 // Between the last key and the question.
-export const DEBOUNCE_MS = 250;
+const DEBOUNCE_MS = 250;
+// How long an answer serves again without a question.
+const FRESH_MS = 60_000;
 const LEAST_CHARACTERS = 2;
 const MOST_CHARACTERS = 200;
 const MOST_SUGGESTIONS = 8;
-
-interface Found {
-  query: string;
-  repos: FoundRepo[];
-}
-
-const NOTHING: Found = { query: "", repos: [] };
 
 // What to look for in what was typed; "" for nothing.
 export function searchText(typed: string): string {
@@ -25,44 +22,27 @@ export function searchText(typed: string): string {
 }
 
 // An answer to an earlier question counts only as far as it still fits.
-export function fitting({ query, repos }: Found, wanted: string): FoundRepo[] {
-  if (wanted === "" || query === "" || !wanted.startsWith(query)) {
-    return [];
-  }
-  if (wanted === query) {
-    return repos;
-  }
-  return repos.filter((repo) => repo.repoId.toLowerCase().includes(wanted.toLowerCase()));
+export function fitting(repos: readonly FoundRepo[], wanted: string): FoundRepo[] {
+  const part = wanted.toLowerCase();
+  return part === "" ? [] : repos.filter((repo) => repo.repoId.toLowerCase().includes(part));
 }
 
-export function useSuggestions(wanted: string): FoundRepo[] {
-  const { downloader } = useClients();
-  const [found, setFound] = useState(NOTHING);
+export function useSuggestions(wanted: string): readonly FoundRepo[] {
+  const asked = useDebounced(wanted);
+  const { data, isPlaceholderData } = useQuery(
+    DownloaderService.method.searchRepos,
+    asked === "" ? skipToken : { query: asked, limit: MOST_SUGGESTIONS },
+    { placeholderData: keepPreviousData, staleTime: FRESH_MS },
+  );
+  const repos = data?.repos ?? [];
+  return wanted !== "" && asked === wanted && !isPlaceholderData ? repos : fitting(repos, wanted);
+}
+
+function useDebounced(text: string): string {
+  const [settled, setSettled] = useState(text);
   useEffect(() => {
-    if (wanted === "") {
-      return;
-    }
-    const left = new AbortController();
-    const timer = setTimeout(async () => {
-      try {
-        const { repos } = await downloader.searchRepos(
-          { query: wanted, limit: MOST_SUGGESTIONS },
-          { signal: left.signal },
-        );
-        if (!left.signal.aborted) {
-          setFound({ query: wanted, repos });
-        }
-      } catch {
-        // A hub that does not answer is told of when something is asked of it in earnest.
-        if (!left.signal.aborted) {
-          setFound(NOTHING);
-        }
-      }
-    }, DEBOUNCE_MS);
-    return () => {
-      clearTimeout(timer);
-      left.abort();
-    };
-  }, [downloader, wanted]);
-  return fitting(found, wanted);
+    const timer = setTimeout(() => setSettled(text), DEBOUNCE_MS);
+    return () => clearTimeout(timer);
+  }, [text]);
+  return settled;
 }

@@ -1,89 +1,79 @@
 // What can be done with a model, and which of it is being done right now.
-import { useState } from "react";
-import { useClients } from "../../api/context";
+import { useMutation } from "@connectrpc/connect-query";
+import { useMutation as useStream } from "@tanstack/react-query";
+import { useRuntime } from "../../api/context";
 import { type Problem, problemOf } from "../../api/errors";
 import type { ModelView } from "../../api/join";
-import type { MemoryEstimate } from "../../gen/millm/runtime/v1/runtime_pb";
-import { useToast } from "../../ui/toasts";
+import { DownloaderService } from "../../gen/millm/downloader/v1/downloader_pb";
+import { type MemoryEstimate, RuntimeService } from "../../gen/millm/runtime/v1/runtime_pb";
 
 export type Action = "cancel" | "load" | "unload" | "delete" | "retry";
 
 export interface ModelActions {
-  // The action that was asked for and not yet answered.
-  busy: Action | undefined;
-  // Loads when it fits; otherwise answers with the estimate, for a person to decide.
-  load(): Promise<MemoryEstimate | undefined>;
-  loadAnyway(): Promise<void>;
-  unload(): Promise<void>;
-  cancel(): Promise<void>;
-  // Resolves with true when the model is gone.
-  remove(): Promise<boolean>;
+  // The actions that were asked for and not yet answered.
+  busy: ReadonlySet<Action>;
+  // Loads when it fits; otherwise hands over the estimate, for a person to decide.
+  load(onTight: (estimate: MemoryEstimate) => void): void;
+  loadAnyway(): void;
+  unload(): void;
+  cancel(): void;
+  // Calls back when it is answered, well or badly.
+  remove(onEnd: () => void): void;
   // Resolves with the refusal, if there is one, so that a dialog can show it.
   retry(token: string): Promise<Problem | undefined>;
 }
 
 export function useModelActions(model: ModelView): ModelActions {
-  const { downloader, runtime } = useClients();
-  const toast = useToast();
-  const [busy, setBusy] = useState<Action>();
-
-  async function doing<T>(action: Action, work: () => Promise<T>, failed?: (problem: Problem) => void) {
-    setBusy(action);
-    try {
-      return await work();
-    } catch (cause) {
-      const problem = problemOf(cause);
-      if (problem) {
-        (failed ?? ((p) => toast({ tone: "error", text: p.message })))(problem);
-      }
-      return undefined;
-    } finally {
-      // Another action may have begun: a load's stream ends a moment after its model can be unloaded.
-      setBusy((now) => (now === action ? undefined : now));
-    }
-  }
-
+  const runtime = useRuntime();
+  const { name } = model;
+  const estimate = useMutation(RuntimeService.method.estimateMemory);
   // The watches tell how far it is; the stream is read to its end because a refusal comes through it.
-  async function loadNow(allowInsufficientMemory: boolean) {
-    await drain(runtime.loadModel({ model: model.name, allowInsufficientMemory }));
-  }
+  const load = useStream({
+    mutationFn: (allowInsufficientMemory: boolean) =>
+      drain(runtime.loadModel({ model: name, allowInsufficientMemory })),
+  });
+  const unload = useStream({ mutationFn: () => drain(runtime.unloadModel({ model: name })) });
+  const cancel = useMutation(DownloaderService.method.cancelDownload);
+  const remove = useMutation(DownloaderService.method.removeModel);
+  // The request holds the token: it is forgotten with the answer.
+  const retry = useMutation(DownloaderService.method.startDownload, {
+    meta: { refusalShown: true },
+    gcTime: 0,
+  });
+
+  const pending: Record<Action, boolean> = {
+    cancel: cancel.isPending,
+    load: estimate.isPending || load.isPending,
+    unload: unload.isPending,
+    delete: remove.isPending,
+    retry: retry.isPending,
+  };
 
   return {
-    busy,
-    load: () =>
-      doing("load", async () => {
-        const estimate = await runtime.estimateMemory({ model: model.name });
-        if (!estimate.fits) {
-          return estimate;
-        }
-        await loadNow(false);
-        return undefined;
-      }),
-    loadAnyway: () => doing("load", () => loadNow(true)),
-    unload: () => doing("unload", () => drain(runtime.unloadModel({ model: model.name }))),
-    cancel: async () => {
-      await doing("cancel", () => downloader.cancelDownload({ name: model.name }));
-    },
-    remove: async () => {
-      const removed = await doing("delete", async () => {
-        await downloader.removeModel({ name: model.name });
-        return true;
-      });
-      return removed ?? false;
-    },
+    busy: new Set(ACTIONS.filter((action) => pending[action])),
+    load: (onTight) =>
+      estimate.mutate(
+        { model: name },
+        { onSuccess: (found) => (found.fits ? load.mutate(false) : onTight(found)) },
+      ),
+    loadAnyway: () => load.mutate(true),
+    unload: () => unload.mutate(),
+    cancel: () => cancel.mutate({ name }),
+    remove: (onEnd) => remove.mutate({ name }, { onSettled: onEnd }),
     retry: async (token) => {
-      let refusal: Problem | undefined;
-      await doing(
-        "retry",
-        () => downloader.startDownload(retryRequest(model, token)),
-        (problem) => {
-          refusal = problem;
-        },
-      );
-      return refusal;
+      try {
+        await retry.mutateAsync(retryRequest(model, token));
+        return undefined;
+      } catch (cause) {
+        return problemOf(cause) ?? undefined;
+      } finally {
+        retry.reset();
+      }
     },
   };
 }
+
+const ACTIONS: Action[] = ["cancel", "load", "unload", "delete", "retry"];
 
 // Asking again for a model in error goes on with the same row.
 function retryRequest(model: ModelView, hfToken: string) {

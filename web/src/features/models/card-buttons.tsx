@@ -55,9 +55,9 @@ export function MainButton({ model, actions, onLoad, onRetry }: MainProps) {
       case "retry":
         return onRetry();
       case "unload":
-        return void actions.unload();
+        return actions.unload();
       case "cancel":
-        return void actions.cancel();
+        return actions.cancel();
     }
   };
   return (
@@ -68,8 +68,8 @@ export function MainButton({ model, actions, onLoad, onRetry }: MainProps) {
       compact="phone"
       data-testid={`${action}-btn`}
       aria-label={`${label} ${model.handle}`}
-      busy={busy || actions.busy === action}
-      disabled={actions.busy === "delete"}
+      busy={busy || actions.busy.has(action)}
+      disabled={actions.busy.has("delete")}
       onClick={act}
     />
   );
@@ -77,7 +77,7 @@ export function MainButton({ model, actions, onLoad, onRetry }: MainProps) {
 
 interface DeleteProps {
   model: ModelView;
-  busy: Action | undefined;
+  busy: ReadonlySet<Action>;
   onDelete(): void;
 }
 
@@ -92,7 +92,7 @@ export function DeleteButton({ model, busy, onDelete }: DeleteProps) {
       className="max-sm:w-11"
       data-testid="delete-btn"
       aria-label={`Delete ${model.handle}${resident ? ": unload it first" : ""}`}
-      disabled={resident || busy !== undefined}
+      disabled={resident || busy.size > 0}
       onClick={onDelete}
     />
   );

@@ -13,10 +13,6 @@ interface Props {
 }
 
 export function DeleteDialog({ model, actions, onClose }: Props) {
-  const confirm = async () => {
-    await actions.remove();
-    onClose();
-  };
   return (
     <Dialog
       title={`Delete ${model.handle}?`}
@@ -29,8 +25,8 @@ export function DeleteDialog({ model, actions, onClose }: Props) {
             icon={Trash2}
             look="danger"
             data-testid="confirm-delete-btn"
-            busy={actions.busy === "delete"}
-            onClick={() => void confirm()}
+            busy={actions.busy.has("delete")}
+            onClick={() => actions.remove(onClose)}
           />
         </>
       }

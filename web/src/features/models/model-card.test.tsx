@@ -165,7 +165,7 @@ test("deleting asks first, says what goes, and gives the focus back", async () =
     },
   );
   await user.click(screen.getByTestId("delete-btn"));
-  expect(screen.getByRole("dialog", { name: "Delete gemma-2-2b?" })).toBeTruthy();
+  expect(await screen.findByRole("dialog", { name: "Delete gemma-2-2b?" })).toBeTruthy();
   expect(screen.getByText(/frees 1.6 GB/)).toBeTruthy();
   await user.click(screen.getByRole("button", { name: "Keep" }));
   expect(removed).toEqual([]);
@@ -181,7 +181,7 @@ test("a local model says so, and that its files stay", async () => {
   expect(screen.getByText("Local")).toBeTruthy();
   expect(screen.getByText("/models/tiny")).toBeTruthy();
   await user.click(screen.getByTestId("delete-btn"));
-  expect(screen.getByText(/stay where they are/)).toBeTruthy();
+  expect(await screen.findByText(/stay where they are/)).toBeTruthy();
 });
 
 function retried() {
@@ -214,7 +214,7 @@ test("a retry that needs a token asks for it", async () => {
   const error = sampleStatus("GATED_MODEL_NO_TOKEN", "'a/b' is gated.");
   const user = show({ row: { state: Model_State.ERROR, error } }, { downloader });
   await user.click(screen.getByTestId("retry-btn"));
-  await user.type(screen.getByLabelText("Access token"), "hf_x{Enter}");
+  await user.type(await screen.findByLabelText("Access token"), "hf_x{Enter}");
   await waitFor(() => expect(asked).toHaveLength(1));
   expect(asked[0]?.source).toMatchObject({ value: { hfToken: "hf_x" } });
 });

@@ -1,36 +1,30 @@
 // One model: what it is, how it stands, and what can be done with it.
 import { Server } from "lucide-react";
-import { useId, useState } from "react";
+import { Suspense, useId, useState } from "react";
 import { asksForToken } from "../../api/errors";
 import type { ModelView } from "../../api/join";
 import type { MemoryEstimate } from "../../gen/millm/runtime/v1/runtime_pb";
 import { Callout } from "../../ui/callout";
+import { lazily } from "../../ui/lazily";
 import { Progress } from "../../ui/progress";
-import { useToast } from "../../ui/toasts";
+import { notify } from "../../ui/toasts";
 import { ArrivalProgress } from "../downloads/arrival-progress";
 import { useModelActions } from "./actions";
 import { DeleteButton, MainButton } from "./card-buttons";
-import { DeleteDialog } from "./delete-dialog";
 import { factsOf, residenceText, stageText } from "./describe";
-import { MemoryDialog } from "./memory-dialog";
-import { RetryDialog } from "./retry-dialog";
 import { StatusBadge } from "./status-badge";
+
+const DeleteDialog = lazily(() => import("./delete-dialog"), "DeleteDialog");
+const MemoryDialog = lazily(() => import("./memory-dialog"), "MemoryDialog");
+const RetryDialog = lazily(() => import("./retry-dialog"), "RetryDialog");
 
 type Open = { dialog: "delete" } | { dialog: "retry" } | { dialog: "memory"; estimate: MemoryEstimate };
 
 export function ModelCard({ model }: { model: ModelView }) {
   const actions = useModelActions(model);
-  const toast = useToast();
   const [open, setOpen] = useState<Open>();
   const titleId = useId();
   const close = () => setOpen(undefined);
-
-  async function load() {
-    const estimate = await actions.load();
-    if (estimate) {
-      setOpen({ dialog: "memory", estimate });
-    }
-  }
 
   async function retry() {
     if (asksForToken(model.problem)) {
@@ -41,7 +35,7 @@ export function ModelCard({ model }: { model: ModelView }) {
     if (asksForToken(refusal)) {
       setOpen({ dialog: "retry" });
     } else if (refusal) {
-      toast({ tone: "error", text: refusal.message });
+      void notify({ tone: "error", text: refusal.message });
     }
   }
 
@@ -77,24 +71,31 @@ export function ModelCard({ model }: { model: ModelView }) {
       <Standing model={model} />
       <footer className="mt-auto flex items-center justify-end gap-2">
         <span className="mr-auto text-xs text-ink-faint">{residenceFooter(model)}</span>
-        <MainButton model={model} actions={actions} onLoad={() => void load()} onRetry={() => void retry()} />
+        <MainButton
+          model={model}
+          actions={actions}
+          onLoad={() => actions.load((estimate) => setOpen({ dialog: "memory", estimate }))}
+          onRetry={() => void retry()}
+        />
         {!model.arrival && (
           <DeleteButton model={model} busy={actions.busy} onDelete={() => setOpen({ dialog: "delete" })} />
         )}
       </footer>
-      {open?.dialog === "delete" && <DeleteDialog model={model} actions={actions} onClose={close} />}
-      {open?.dialog === "retry" && <RetryDialog model={model} actions={actions} onClose={close} />}
-      {open?.dialog === "memory" && (
-        <MemoryDialog
-          model={model}
-          estimate={open.estimate}
-          onLoad={() => {
-            close();
-            void actions.loadAnyway();
-          }}
-          onClose={close}
-        />
-      )}
+      <Suspense>
+        {open?.dialog === "delete" && <DeleteDialog model={model} actions={actions} onClose={close} />}
+        {open?.dialog === "retry" && <RetryDialog model={model} actions={actions} onClose={close} />}
+        {open?.dialog === "memory" && (
+          <MemoryDialog
+            model={model}
+            estimate={open.estimate}
+            onLoad={() => {
+              close();
+              actions.loadAnyway();
+            }}
+            onClose={close}
+          />
+        )}
+      </Suspense>
     </article>
   );
 }

@@ -43,7 +43,7 @@ export function RetryDialog({ model, actions, onClose }: Props) {
             look="primary"
             type="submit"
             form={formId}
-            busy={actions.busy === "retry"}
+            busy={actions.busy.has("retry")}
           />
         </>
       }
