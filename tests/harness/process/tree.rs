@@ -34,7 +34,7 @@ impl ProcessTree {
 
     /// Returns whether the process is alive.
     pub fn is_alive(&self) -> bool {
-        stat(self.root).is_some_and(|seen| seen.started == self.started && seen.state != 'Z')
+        stat_line(self.root).is_some_and(|seen| seen.started == self.started && seen.state != 'Z')
     }
 
     /// Returns the sandbox processes except zombies, parents before their forks.
@@ -144,19 +144,20 @@ fn processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
 }
 
-/// Parses proc_pid_stat(5). The name may hold anything, so fields are counted from its end.
+/// Returns the state of a process. A sleeping process with a running thread counts as running.
 fn stat(id: u32) -> Option<Seen> {
+    let seen = stat_line(id)?;
+    let runs = || threads(id).any(|thread| thread.contains(") R "));
+    Some(Seen { state: if seen.state == 'S' && runs() { 'R' } else { seen.state }, ..seen })
+}
+
+/// Parses proc_pid_stat(5). The name may hold anything, so fields are counted from its end.
+fn stat_line(id: u32) -> Option<Seen> {
     let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-    let runs = || threads(id).any(|thread| thread.contains(") R "));
     Some(Seen {
         id,
-        // A sleeping process with a running thread counts as running.
-        state: fields
-            .first()?
-            .chars()
-            .next()
-            .map(|state| if state == 'S' && runs() { 'R' } else { state })?,
+        state: fields.first()?.chars().next()?,
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
