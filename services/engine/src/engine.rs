@@ -2,13 +2,15 @@
 //! channel and receive events through their sinks. Nothing here is async.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use millm_model::{Checkpoint, ModelSpec};
 
 use crate::candle::CandleDecoder;
+use crate::capture::{CaptureError, CaptureOutput, CaptureRequest, CaptureSink, MAX_CAPTURES};
 use crate::device::Device;
 use crate::error::{Error, Result, from_panic};
 use crate::forward::Forward;
@@ -26,7 +28,13 @@ use crate::sys::thread_pool::ThreadPool;
 /// The most log-probabilities that a request can ask for with each token.
 const MAX_TOP_LOGPROBS: usize = 128;
 
-/// A loaded, running model. Dropping it stops the thread and cancels all requests.
+/// How long the thread waits before it asks the sink of a capture for room again, if there is nothing else to do. The
+/// wait doubles each time.
+const CAPTURE_WAIT: Duration = Duration::from_millis(1);
+/// The longest such wait.
+const MAX_CAPTURE_WAIT: Duration = Duration::from_millis(5);
+
+/// A loaded, running model. Dropping it stops the thread and cancels all requests and captures.
 pub struct Engine {
     spec: ModelSpec,
     context_length: usize,
@@ -40,6 +48,7 @@ pub struct Engine {
 
 enum Command {
     Submit(Box<Request>, Box<dyn Sink>),
+    Capture(Box<CaptureRequest>, CaptureOutput),
     CancelAll,
     Stop,
 }
@@ -64,8 +73,8 @@ impl Engine {
         let weight_bytes = model.weight_bytes();
         let counters = Arc::new(Counters::default());
         let scheduler = Scheduler::new(model, blocks, Arc::clone(&counters), options.limits(&spec));
-        // Room for every request that may be accepted, and some for control: sending hardly ever waits.
-        let (commands, received) = sync_channel(options.slots + options.queue_capacity + 4);
+        // Room for every request and capture that may be accepted, and some for control: sending hardly ever waits.
+        let (commands, received) = sync_channel(options.slots + options.queue_capacity + MAX_CAPTURES + 4);
         let threads = options.threads();
         let thread = std::thread::Builder::new()
             .name("millm-engine".to_string())
@@ -93,6 +102,30 @@ impl Engine {
                 TrySendError::Full(_) => full(limit),
                 TrySendError::Disconnected(_) => SubmitError::Stopped,
             }
+        })
+    }
+
+    /// Captures the states of sequences at hook points, without waiting. Captures run when requests leave room, one
+    /// after the other. The states are those that the same tokens have as a prompt, to the bit on the host.
+    ///
+    /// # Errors
+    /// Returns an error if the capture is invalid, [`MAX_CAPTURES`] captures run or wait, or the engine has stopped.
+    /// The sink has then received nothing.
+    pub fn capture(&self, request: CaptureRequest, sink: Box<dyn CaptureSink>) -> Result<(), SubmitError> {
+        request.check(&self.spec, self.context_length)?;
+        let full = |accepted: usize| SubmitError::QueueFull { waiting: accepted.saturating_sub(1) };
+        self.counters.accept_capture(MAX_CAPTURES).map_err(full)?;
+        let command = Command::Capture(Box::new(request), CaptureOutput::new(sink));
+        self.commands.try_send(command).map_err(|error| {
+            self.counters.finish_capture();
+            let (command, refused) = match error {
+                TrySendError::Full(command) => (command, full(MAX_CAPTURES)),
+                TrySendError::Disconnected(command) => (command, SubmitError::Stopped),
+            };
+            if let Command::Capture(_, output) = command {
+                output.refuse();
+            }
+            refused
         })
     }
 
@@ -138,13 +171,13 @@ impl Engine {
         self.counters.stats()
     }
 
-    /// Cancels all running and waiting requests after the present forward pass.
+    /// Cancels all running and waiting requests and captures after the present forward pass.
     pub fn cancel_all(&self) {
         // Fails only when the thread has ended, and then nothing runs.
         let _ = self.commands.send(Command::CancelAll);
     }
 
-    /// Cancels all requests, ends the thread and frees the model's memory. Returns when that is done.
+    /// Cancels all requests and captures, ends the thread and frees the model's memory. Returns when that is done.
     pub fn stop(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
@@ -197,23 +230,34 @@ fn load_model(
 
 /// The engine's thread.
 fn serve(mut scheduler: Scheduler, commands: &Receiver<Command>, threads: usize) {
+    // Not zero while captures wait for room in their sinks and there is nothing else to do.
+    let mut wait = Duration::ZERO;
     loop {
-        match next(commands, scheduler.is_idle()) {
+        match next(commands, (!scheduler.is_idle()).then_some(wait)) {
             Next::Command(Command::Submit(request, sink)) => scheduler.enqueue(*request, sink),
+            Next::Command(Command::Capture(request, output)) => scheduler.enqueue_capture(*request, output),
             Next::Command(Command::CancelAll) => scheduler.cancel_all(),
             Next::Command(Command::Stop) | Next::Closed => break,
             Next::Nothing => {
                 let _permit = CoreBudget::of_this_machine().acquire(threads);
-                scheduler.step();
+                if !scheduler.step() {
+                    wait = (2 * wait).clamp(CAPTURE_WAIT, MAX_CAPTURE_WAIT);
+                    continue;
+                }
             }
         }
+        wait = Duration::ZERO;
     }
     scheduler.cancel_all();
-    // Requests that were submitted before the stop and not received yet.
+    // Requests and captures that were submitted before the stop and not received yet.
     while let Ok(command) = commands.try_recv() {
-        if let Command::Submit(request, mut sink) = command {
-            let (reason, prompt_tokens) = (EndReason::Cancelled, request.prompt.len());
-            send_end(&mut *sink, Event::End { reason, prompt_tokens, cached: 0, generated: 0 });
+        match command {
+            Command::Submit(request, mut sink) => {
+                let (reason, prompt_tokens) = (EndReason::Cancelled, request.prompt.len());
+                send_end(&mut *sink, Event::End { reason, prompt_tokens, cached: 0, generated: 0 });
+            }
+            Command::Capture(_, output) => output.end(Err(CaptureError::Cancelled)),
+            Command::CancelAll | Command::Stop => {}
         }
     }
 }
@@ -225,11 +269,20 @@ enum Next {
     Closed,
 }
 
-fn next(commands: &Receiver<Command>, wait: bool) -> Next {
-    if wait {
+/// Returns the next command, waiting for it at most as long as `wait`; `None` is for ever.
+fn next(commands: &Receiver<Command>, wait: Option<Duration>) -> Next {
+    let Some(wait) = wait else {
         return commands.recv().map_or(Next::Closed, Next::Command);
-    }
-    match commands.try_recv() {
+    };
+    let received = if wait.is_zero() {
+        commands.try_recv()
+    } else {
+        commands.recv_timeout(wait).map_err(|error| match error {
+            RecvTimeoutError::Timeout => TryRecvError::Empty,
+            RecvTimeoutError::Disconnected => TryRecvError::Disconnected,
+        })
+    };
+    match received {
         Ok(command) => Next::Command(command),
         Err(TryRecvError::Empty) => Next::Nothing,
         Err(TryRecvError::Disconnected) => Next::Closed,

@@ -1,5 +1,6 @@
 //! A request to the engine, and the events that its caller receives.
 
+use crate::capture::InvalidCapture;
 use crate::sampling::{Constraint, InvalidParameter, SamplingParams};
 
 /// One completion to generate.
@@ -98,7 +99,7 @@ pub trait Sink: Send {
     }
 }
 
-/// The reason why a request was refused. Its sink receives nothing.
+/// The reason why a request or a capture was refused. Its sink receives nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// All slots and the queue are taken.
@@ -134,6 +135,9 @@ pub enum SubmitError {
         /// The range that it must be in.
         why: &'static str,
     },
+    /// A capture asks for what cannot be.
+    #[error(transparent)]
+    InvalidCapture(#[from] InvalidCapture),
     /// The engine's thread has ended.
     #[error("the engine has stopped")]
     Stopped,

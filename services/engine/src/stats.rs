@@ -1,6 +1,7 @@
 //! The engine's counters: written by its thread, read by any other at any time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::kv_cache::BlockPool;
 
@@ -21,10 +22,16 @@ pub struct Stats {
     pub accepted_tokens: u64,
     /// The number of times that a running request was preempted by an older one.
     pub preemptions: u64,
+    /// Tokens whose states captures have delivered. They are not in `prompt_tokens`.
+    pub captured_tokens: u64,
+    /// The speed of the latest prefill passes that ran alone and had many rows; 0 before the first.
+    pub prefill_tokens_per_second: u64,
     /// Requests in the running batch.
     pub running: usize,
     /// Requests in the queue.
     pub waiting: usize,
+    /// Captures that run or wait.
+    pub captures: usize,
     /// KV blocks without content.
     pub kv_blocks_free: usize,
     /// KV blocks that no request holds and that the prefix cache keeps. They are evicted when blocks are needed.
@@ -43,6 +50,8 @@ pub(crate) struct Counters {
     draft_tokens: AtomicU64,
     accepted_tokens: AtomicU64,
     preemptions: AtomicU64,
+    captured_tokens: AtomicU64,
+    prefill_tokens_per_second: AtomicU64,
     running: AtomicUsize,
     waiting: AtomicUsize,
     kv_blocks_free: AtomicUsize,
@@ -50,13 +59,24 @@ pub(crate) struct Counters {
     kv_blocks_total: AtomicUsize,
     /// Requests accepted and not finished: running, waiting, or on their way to the engine's thread.
     accepted_requests: AtomicUsize,
+    /// The same for captures.
+    accepted_captures: AtomicUsize,
 }
 
 impl Counters {
     /// Counts one more accepted request, at most `limit`. The error is the number of those that there are.
     pub fn accept_request(&self, limit: usize) -> Result<(), usize> {
-        let more = |count| (count < limit).then_some(count + 1);
-        self.accepted_requests.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map(|_| ())
+        accept(&self.accepted_requests, limit)
+    }
+
+    /// Counts one more accepted capture, at most `limit`. The error is the number of those that there are.
+    pub fn accept_capture(&self, limit: usize) -> Result<(), usize> {
+        accept(&self.accepted_captures, limit)
+    }
+
+    /// Counts a capture as finished.
+    pub fn finish_capture(&self) {
+        self.accepted_captures.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Counts a request as finished.
@@ -89,6 +109,19 @@ impl Counters {
         add(&self.preemptions, 1);
     }
 
+    pub fn captured(&self, tokens: usize) {
+        add(&self.captured_tokens, tokens);
+    }
+
+    /// Notes a prefill pass that ran alone, with many rows. The speed is a moving average over about four passes.
+    pub fn full_rate_prefill(&self, rows: usize, time: Duration) {
+        let now = rows as f64 / time.as_secs_f64().max(1e-9);
+        let before = self.prefill_tokens_per_second.load(Ordering::Relaxed);
+        let mean = if before == 0 { now } else { 0.75 * before as f64 + 0.25 * now };
+        // Only the engine's thread writes it.
+        self.prefill_tokens_per_second.store(mean.round().max(1.0) as u64, Ordering::Relaxed);
+    }
+
     /// Stores the present state.
     pub fn set_state(&self, running: usize, waiting: usize, blocks: &BlockPool) {
         self.running.store(running, Ordering::Relaxed);
@@ -107,8 +140,11 @@ impl Counters {
             draft_tokens: self.draft_tokens.load(Ordering::Relaxed),
             accepted_tokens: self.accepted_tokens.load(Ordering::Relaxed),
             preemptions: self.preemptions.load(Ordering::Relaxed),
+            captured_tokens: self.captured_tokens.load(Ordering::Relaxed),
+            prefill_tokens_per_second: self.prefill_tokens_per_second.load(Ordering::Relaxed),
             running: self.running.load(Ordering::Relaxed),
             waiting: self.waiting.load(Ordering::Relaxed),
+            captures: self.accepted_captures.load(Ordering::Acquire),
             kv_blocks_free: self.kv_blocks_free.load(Ordering::Relaxed),
             kv_blocks_cached: self.kv_blocks_cached.load(Ordering::Relaxed),
             kv_blocks_total: self.kv_blocks_total.load(Ordering::Relaxed),
@@ -116,6 +152,30 @@ impl Counters {
     }
 }
 
+fn accept(accepted: &AtomicUsize, limit: usize) -> Result<(), usize> {
+    let more = |count| (count < limit).then_some(count + 1);
+    accepted.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).map(|_| ())
+}
+
 fn add(counter: &AtomicU64, more: usize) {
     counter.fetch_add(more as u64, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_prefill_speed_follows_the_latest_passes() {
+        let counters = Counters::default();
+        let speed = || counters.stats().prefill_tokens_per_second;
+        assert_eq!(speed(), 0);
+        counters.full_rate_prefill(256, Duration::from_millis(256));
+        assert_eq!(speed(), 1000);
+        counters.full_rate_prefill(256, Duration::from_millis(128));
+        assert_eq!(speed(), 1250);
+        counters.full_rate_prefill(1, Duration::MAX);
+        counters.full_rate_prefill(usize::MAX, Duration::ZERO);
+        assert!(speed() > 1250);
+    }
 }

@@ -1,11 +1,16 @@
-//! Memory that runs out during a pass: the requests of that pass fail, and the engine serves the next ones.
+//! Memory that runs out during a pass: the requests or the capture of that pass fail, and the engine serves the next
+//! ones.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 
-use millm_engine::{EndReason, Engine, EngineOptions, Event, Request, SamplingParams, Sink};
+use millm_engine::{
+    CaptureError, CaptureRequest, CaptureRows, CaptureSink, EndReason, Engine, EngineOptions, Event, Hook,
+    HookPoint, KernelSet, Request, SamplingParams, Sink,
+};
 use millm_model::Checkpoint;
 
 /// The system's allocator, which refuses pieces of [`LIMIT`] bytes or more.
@@ -67,22 +72,82 @@ fn gather(events: &Receiver<Event>) -> (Vec<u32>, EndReason) {
     panic!("every request receives its end");
 }
 
+/// Drops all states.
+struct Discard(Sender<Result<(), CaptureError>>);
+
+impl CaptureSink for Discard {
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    fn receive(&mut self, _: Hook, _: &[CaptureRows], _: usize, _: &[f32]) {}
+
+    fn receive_attention(&mut self, _: Hook, _: &CaptureRows, _: usize, _: usize, _: &[f32]) {}
+
+    fn end(self: Box<Self>, result: Result<(), CaptureError>) {
+        self.0.send(result).unwrap();
+    }
+
+    fn closed(&self) -> bool {
+        false
+    }
+}
+
+/// Captures the logits of one sequence.
+fn capture(engine: &Engine, length: u32) -> Result<(), CaptureError> {
+    let (sender, ended) = channel();
+    let request =
+        CaptureRequest { sequences: vec![prompt(length)], hooks: vec![Hook::global(HookPoint::Logits)] };
+    engine.capture(request, Box::new(Discard(sender))).unwrap();
+    ended.recv().unwrap()
+}
+
+fn prompt(length: u32) -> Vec<u32> {
+    (0..length).map(|i| 260 + 7 * i % 900).collect()
+}
+
 fn request(length: u32) -> Request {
-    let prompt = (0..length).map(|i| 260 + 7 * i % 900).collect();
+    let prompt = prompt(length);
     Request { prompt, sampling: SamplingParams::greedy(), max_tokens: Some(20), ..Request::default() }
 }
 
-#[test]
-fn memory_that_runs_out_in_a_pass_fails_its_requests_alone() {
+/// Held by each test: they share the limit.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn engine() -> Engine {
     let tiny = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/tiny-millm");
     let checkpoint = Checkpoint::open(Path::new(tiny)).unwrap();
     let options =
         EngineOptions { context_length: Some(256), slots: 2, threads: Some(2), ..EngineOptions::default() };
-    let engine = Engine::load(&checkpoint, &options, &mut |_| {}).unwrap();
-    // Kernels allocate their scratch memory at the first pass, on every thread. A failure there is reported too.
-    LIMIT.store(32 << 10, Ordering::Relaxed);
-    assert_eq!(gather(&start(&engine, request(200))), (Vec::new(), EndReason::OutOfMemory));
+    Engine::load(&checkpoint, &options, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn memory_that_runs_out_in_a_pass_fails_its_capture_alone() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = engine();
+    let expected = gather(&start(&engine, request(20)));
+    // The logits of all rows have no room yet.
+    LIMIT.store(200 << 10, Ordering::Relaxed);
+    assert_eq!(capture(&engine, 100), Err(CaptureError::OutOfMemory));
     LIMIT.store(usize::MAX, Ordering::Relaxed);
+    assert_eq!(gather(&start(&engine, request(20))), expected);
+    assert_eq!(capture(&engine, 100), Ok(()));
+    let stats = engine.stats();
+    assert_eq!((stats.captures, stats.kv_blocks_free + stats.kv_blocks_cached), (0, stats.kv_blocks_total));
+}
+
+#[test]
+fn memory_that_runs_out_in_a_pass_fails_its_requests_alone() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let engine = engine();
+    // The matrix unit's kernels allocate their scratch memory at the first pass, on every thread. A failure there is
+    // reported too. Other kernels need none that is so large.
+    if KernelSet::best() == KernelSet::Amx {
+        LIMIT.store(32 << 10, Ordering::Relaxed);
+        assert_eq!(gather(&start(&engine, request(200))), (Vec::new(), EndReason::OutOfMemory));
+        LIMIT.store(usize::MAX, Ordering::Relaxed);
+    }
     let expected = gather(&start(&engine, request(20)));
     assert_eq!(expected.1, EndReason::Length);
 

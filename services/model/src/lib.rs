@@ -12,6 +12,7 @@
 //! | [`arch`] | the families of models as data, and [`ModelSpec`] |
 //! | `formats` | readers of safetensors and GGUF, the GGUF writer, file mappings |
 //! | `config` | config.json and GGUF metadata into a [`ModelSpec`] |
+//! | [`hooks`] | hook points: names, the points that each model has, and a model's outline |
 //! | [`checkpoint`] | a model on disk, opened and validated |
 //! | [`quantize`] | a checkpoint into a GGUF file |
 //! | [`memory`] | bytes on disk and in memory |
@@ -24,6 +25,7 @@ pub mod checkpoint;
 mod config;
 mod error;
 mod formats;
+pub mod hooks;
 pub mod memory;
 mod model_path;
 pub mod pre_tokenizers;
@@ -38,5 +40,6 @@ pub use error::{Error, Fault, PICKLED_WEIGHTS, Result};
 pub use formats::header_prefix::HeaderPrefix;
 pub use formats::json::parse_object;
 pub use formats::{gguf, safetensors};
+pub use hooks::{Hook, HookName, HookPoint, UnknownHook};
 pub use model_path::{PICKLE_EXTENSIONS, validate_local_path};
 pub use tensor::{Tensor, TensorData, TensorInfo, TensorType};

@@ -44,6 +44,7 @@ pub(crate) fn from_submit(error: &SubmitError, handle: &str) -> ServiceError {
         SubmitError::EmptyPrompt => ServiceError::invalid_argument("prompt", "must hold at least one token"),
         SubmitError::UnknownToken { id, vocabulary } => unknown_token("token_ids", *id, *vocabulary),
         SubmitError::InvalidSampling { field, why } => ServiceError::invalid_argument(field, why),
+        SubmitError::InvalidCapture(invalid) => ServiceError::invalid_argument("prompts", invalid.to_string()),
         SubmitError::Stopped => ServiceError::not_loaded(handle),
     }
 }

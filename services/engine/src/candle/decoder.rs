@@ -6,24 +6,27 @@
 use std::ops::Range;
 
 use candle_core::{D, Device, Tensor};
-use millm_model::arch::{LayerSpec, NormPlace};
+use millm_model::arch::NormPlace;
 use millm_model::{Checkpoint, ModelSpec, RopeLayout, TensorData};
 
 use crate::candle::attention::attend;
 use crate::candle::batch_index::{BatchIndex, IndexContext, MAX_WORKING_SET};
 use crate::candle::kv_store::{CandleKvStore, LayerKv};
 use crate::candle::linear::CandleLinear;
+use crate::candle::mlp::MlpObserver;
 use crate::candle::norm::CandleNorm;
+use crate::candle::observe::{AttentionPattern, show, show_heads};
 use crate::error::Result;
 use crate::forward::Forward;
 use crate::forward::attention::AttentionShape;
 use crate::forward::batch::Batch;
 use crate::forward::decoder::Layer;
 use crate::forward::embedding::Embedding;
-use crate::forward::hooks::{HookPoint, Hooks, NoHooks};
+use crate::forward::hooks::{Hook, HookPoint, Hooks};
 use crate::forward::linear::Weight;
 use crate::forward::load::{Backend, LoadProgress, TensorReader};
 use crate::forward::norm::Norm;
+use crate::forward::observe::Observer;
 use crate::forward::rope::Rope;
 use crate::kv_cache::{BlockCopy, BlockPool, KvType};
 
@@ -88,23 +91,14 @@ impl Forward for CandleDecoder {
             blocks,
             max_working_set: self.max_working_set,
         };
-        let index = BatchIndex::new(&context, &mut self.ropes, batch)?;
-        let mut residual = self.embed(batch)?;
+        let index = &BatchIndex::new(&context, &mut self.ropes, batch)?;
+        let observer = &mut Observer::new(hooks, batch);
+        let mut residual = self.embed(observer)?;
         for (number, layer) in self.layers.iter().enumerate() {
-            let (spec, layer_spec) = (&self.spec, &self.spec.layer_specs[number]);
-            let kv = self.kv_store.layer(number);
-            let attention = layer.attention(spec, layer_spec, &index, kv, &residual)?;
-            show(HookPoint::Attention, number, &attention, batch, hooks)?;
-            let attention = norm_and_scale(spec, layer.post_attention_norm.as_ref(), attention)?;
-            let joined = (&residual + attention)?;
-            let mlp = layer.mlp_output(spec, if spec.parallel_residual { &residual } else { &joined })?;
-            show(HookPoint::Mlp, number, &mlp, batch, hooks)?;
-            residual = (joined + norm_and_scale(spec, layer.post_mlp_norm.as_ref(), mlp)?)?;
-            show(HookPoint::Residual, number, &residual, batch, hooks)?;
+            let (spec, kv) = (&self.spec, self.kv_store.layer(number));
+            residual = layer.run(&LayerContext { spec, number, index, blocks, kv }, residual, observer)?;
         }
-        if !batch.outputs().is_empty() {
-            self.logits = self.logits_of(batch, &residual)?;
-        }
+        self.logits = self.logits_of(&residual, observer)?;
         for segment in batch.segments() {
             blocks.advance(segment.sequence, segment.rows.len());
         }
@@ -117,11 +111,12 @@ impl Forward for CandleDecoder {
         batch: &Batch,
         layers: Range<usize>,
         blocks: &mut BlockPool,
+        hooks: &mut dyn Hooks,
     ) -> Result<Option<&[f32]>> {
         if layers.end < self.layers.len() {
             return Ok(None);
         }
-        self.forward(batch, blocks, &mut NoHooks).map(Some)
+        self.forward(batch, blocks, hooks).map(Some)
     }
 
     fn logits(&self) -> &[f32] {
@@ -180,59 +175,133 @@ impl CandleDecoder {
         Ok(Self { kv_store, ..self })
     }
 
-    fn embed(&self, batch: &Batch) -> Result<Tensor> {
+    fn embed(&self, observer: &mut Observer<'_>) -> Result<Tensor> {
+        let batch = observer.batch();
         let (rows, hidden) = (batch.tokens().len(), self.spec.hidden_size);
         let mut residual = vec![0.0; rows * hidden];
-        self.embedding.embed(batch, &mut residual, &mut vec![0.0; hidden])?;
+        self.embedding.embed(batch, &mut residual);
+        observer.show(Hook::global(HookPoint::Embed), &residual);
+        self.embedding.add_positions(batch, &mut residual, &mut vec![0.0; hidden])?;
         Ok(Tensor::from_vec(residual, (rows, hidden), &self.device)?)
     }
 
-    fn logits_of(&self, batch: &Batch, residual: &Tensor) -> Result<Vec<f32>> {
-        let rows: Vec<u32> = batch.outputs().iter().map(|row| *row as u32).collect();
+    fn logits_of(&self, residual: &Tensor, observer: &mut Observer<'_>) -> Result<Vec<f32>> {
+        let final_norm = Hook::global(HookPoint::FinalNorm);
+        if observer.wants(final_norm) {
+            show(observer, final_norm, &self.norm.forward(residual)?)?;
+        }
+        let rows: Vec<u32> = observer.batch().outputs().iter().map(|row| *row as u32).collect();
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
         let rows = residual.index_select(&Tensor::new(rows, &self.device)?, 0)?;
         let mut logits = scaled(self.output.forward(&self.norm.forward(&rows)?)?, self.spec.logit_scale)?;
         if let Some(cap) = self.spec.logit_soft_cap.map(f64::from) {
             logits = ((logits / cap)?.tanh()? * cap)?;
         }
-        Ok(logits.flatten_all()?.to_vec1()?)
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        observer.show(Hook::global(HookPoint::Logits), &logits);
+        Ok(logits)
     }
 }
 
+/// The layer that runs.
+struct LayerContext<'a> {
+    spec: &'a ModelSpec,
+    number: usize,
+    index: &'a BatchIndex,
+    blocks: &'a BlockPool,
+    kv: &'a LayerKv,
+}
+
 impl Layer<CandleLinear, CandleNorm, Tensor> {
+    /// Returns the residual after the layer for the residual before it, `[rows, hidden]` each.
+    fn run(
+        &self,
+        context: &LayerContext<'_>,
+        residual: Tensor,
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensor> {
+        let spec = context.spec;
+        let at = |point| Hook::at(point, context.number);
+        show(observer, at(HookPoint::ResidPre), &residual)?;
+        let attention = self.attention(context, &residual, observer)?;
+        show(observer, at(HookPoint::Attn), &attention)?;
+        let attention = norm_and_scale(spec, self.post_attention_norm.as_ref(), attention)?;
+        show(observer, at(HookPoint::AttnOut), &attention)?;
+        let joined = (&residual + attention)?;
+        let before_mlp = if spec.parallel_residual {
+            residual
+        } else {
+            show(observer, at(HookPoint::ResidMid), &joined)?;
+            joined.clone()
+        };
+        let mlp = self.mlp_output(context, &before_mlp, observer)?;
+        show(observer, at(HookPoint::Mlp), &mlp)?;
+        let mlp = norm_and_scale(spec, self.post_mlp_norm.as_ref(), mlp)?;
+        show(observer, at(HookPoint::MlpOut), &mlp)?;
+        let residual = (joined + mlp)?;
+        show(observer, at(HookPoint::ResidPost), &residual)?;
+        Ok(residual)
+    }
+
     /// Returns attention's output for the residual, `[rows, hidden]` each, and stores the rows' keys and values.
     fn attention(
         &self,
-        spec: &ModelSpec,
-        layer: &LayerSpec,
-        index: &BatchIndex,
-        kv: &LayerKv,
+        context: &LayerContext<'_>,
         residual: &Tensor,
+        observer: &mut Observer<'_>,
     ) -> Result<Tensor> {
-        let input = normed(self.attention_norm.as_ref(), residual)?;
-        let norm_and_rotate = |linear: &CandleLinear, norm: Option<&CandleNorm>, heads: usize| {
-            let states = normed(norm, &linear.forward(&input)?)?;
-            let states = states.reshape(((), heads, spec.head_dim))?;
+        let LayerContext { spec, number, index, blocks, kv } = *context;
+        let layer = &spec.layer_specs[number];
+        let at = |point| Hook::at(point, number);
+        let norm = self.attention_norm.as_ref();
+        show_before_gain(observer, at(HookPoint::AttnNorm), norm, residual)?;
+        let input = normed(norm, residual)?;
+        show(observer, at(HookPoint::AttnIn), &input)?;
+        let queries = self.query.forward(&input)?;
+        show_heads(observer, at(HookPoint::Query), spec, &queries)?;
+        let keys = self.key.forward(&input)?;
+        show_heads(observer, at(HookPoint::Key), spec, &keys)?;
+        let values = self.value.forward(&input)?;
+        show(observer, at(HookPoint::Value), &values)?;
+        let norm_and_rotate = |states: &Tensor, norm: Option<&CandleNorm>| {
+            let states = normed(norm, states)?.reshape((states.dim(0)?, (), spec.head_dim))?;
             match layer.rope {
                 Some(rope) => rotated(spec.ropes[rope].layout, &index.rotations[rope], &states),
                 None => Ok(states),
             }
         };
-        let queries = norm_and_rotate(&self.query, self.query_norm.as_ref(), spec.heads)?;
-        let keys = norm_and_rotate(&self.key, self.key_norm.as_ref(), spec.kv_heads)?;
-        let values = self.value.forward(&input)?.reshape(keys.shape())?;
+        let queries = norm_and_rotate(&queries, self.query_norm.as_ref())?;
+        let keys = norm_and_rotate(&keys, self.key_norm.as_ref())?;
+        show_heads(observer, at(HookPoint::QueryRotated), spec, &queries)?;
+        show_heads(observer, at(HookPoint::KeyRotated), spec, &keys)?;
+        let values = values.reshape(keys.shape())?;
         kv.write(&index.slots, &keys.transpose(0, 1)?, &values.transpose(0, 1)?)?;
-        let shape = AttentionShape::of(spec, layer, self.sinks.as_ref());
-        let attended = attend(&shape, index.view(layer.window), kv, &queries.flatten_from(1)?)?;
+        let queries = queries.flatten_from(1)?;
+        let shape = &AttentionShape::of(spec, layer, self.sinks.as_ref());
+        AttentionPattern { shape, layer: number, blocks, kv }.show(&queries, observer)?;
+        let attended = attend(shape, index.view(layer.window), kv, &queries)?;
+        show(observer, at(HookPoint::HeadOutput), &attended)?;
         self.attention_output.forward(&attended)
     }
 
     /// Returns the MLP's output for the residual, `[rows, hidden]` each.
-    fn mlp_output(&self, spec: &ModelSpec, residual: &Tensor) -> Result<Tensor> {
+    fn mlp_output(
+        &self,
+        context: &LayerContext<'_>,
+        residual: &Tensor,
+        observer: &mut Observer<'_>,
+    ) -> Result<Tensor> {
+        let LayerContext { spec, number: layer, .. } = *context;
         let norm = match spec.norm.place {
-            NormPlace::BeforeShared => &self.attention_norm,
-            _ => &self.mlp_norm,
+            NormPlace::BeforeShared => self.attention_norm.as_ref(),
+            _ => self.mlp_norm.as_ref(),
         };
-        self.mlp.run(spec.activation, &normed(norm.as_ref(), residual)?)
+        show_before_gain(observer, Hook::at(HookPoint::MlpNorm, layer), norm, residual)?;
+        let input = normed(norm, residual)?;
+        show(observer, Hook::at(HookPoint::MlpIn, layer), &input)?;
+        self.mlp.run(spec.activation, &input, &mut MlpObserver { layer, observer })
     }
 
     fn bytes_on_device(&self) -> usize {
@@ -250,6 +319,21 @@ impl Layer<CandleLinear, CandleNorm, Tensor> {
 /// Returns rows as they are, or normed if there is a norm.
 fn normed(norm: Option<&CandleNorm>, rows: &Tensor) -> Result<Tensor> {
     norm.map_or_else(|| Ok(rows.clone()), |norm| norm.forward(rows))
+}
+
+/// Shows rows as a norm leaves them before its gain.
+fn show_before_gain(
+    observer: &mut Observer<'_>,
+    hook: Hook,
+    norm: Option<&CandleNorm>,
+    rows: &Tensor,
+) -> Result<()> {
+    if let Some(norm) = norm
+        && observer.wants(hook)
+    {
+        show(observer, hook, &norm.before_gain(rows)?)?;
+    }
+    Ok(())
 }
 
 /// Turns a module's output into what is added to the residual.
@@ -287,12 +371,4 @@ fn rotated(layout: RopeLayout, (cos, sin): &(Tensor, Tensor), states: &Tensor) -
         return Ok(rotated);
     }
     Ok(Tensor::cat(&[rotated, states.narrow(2, 2 * pairs, rest)?], 2)?)
-}
-
-/// Copies states to the host for hooks that want them.
-fn show(point: HookPoint, layer: usize, states: &Tensor, batch: &Batch, hooks: &mut dyn Hooks) -> Result<()> {
-    if hooks.wants(point, layer) {
-        hooks.receive(point, layer, &states.flatten_all()?.to_vec1::<f32>()?, batch);
-    }
-    Ok(())
 }

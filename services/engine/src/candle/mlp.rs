@@ -4,15 +4,44 @@ use candle_core::{D, Tensor};
 use millm_model::arch::Activation;
 
 use crate::candle::linear::CandleLinear;
+use crate::candle::observe::show;
 use crate::error::Result;
+use crate::forward::hooks::{Hook, HookPoint};
 use crate::forward::mlp::{FeedForward, MixtureOfExperts, Mlp, route};
+use crate::forward::observe::Observer;
+
+/// The hooks of a pass, and the layer that runs.
+pub(super) struct MlpObserver<'a, 'o> {
+    pub layer: usize,
+    pub observer: &'a mut Observer<'o>,
+}
+
+impl MlpObserver<'_, '_> {
+    fn show(&mut self, point: HookPoint, states: &Tensor) -> Result<()> {
+        show(self.observer, Hook::at(point, self.layer), states)
+    }
+}
 
 impl Mlp<CandleLinear> {
     /// Returns the MLP's output for its input, `[rows, hidden]` each.
-    pub(super) fn run(&self, activation: Activation, input: &Tensor) -> Result<Tensor> {
+    pub(super) fn run(
+        &self,
+        activation: Activation,
+        input: &Tensor,
+        observer: &mut MlpObserver<'_, '_>,
+    ) -> Result<Tensor> {
         match self {
-            Self::Dense(mlp) => mlp.run(activation, input),
-            Self::MixtureOfExperts(mixture) => mixture.run(activation, input),
+            Self::Dense(mlp) => {
+                let neurons = mlp.project(input)?;
+                observer.show(HookPoint::MlpPre, &neurons.pre)?;
+                if let Some(linear) = &neurons.linear {
+                    observer.show(HookPoint::MlpPreLinear, linear)?;
+                }
+                let post = neurons.activate(activation)?;
+                observer.show(HookPoint::MlpPost, &post)?;
+                mlp.down.forward(&post)
+            }
+            Self::MixtureOfExperts(mixture) => mixture.run(activation, input, observer),
         }
     }
 
@@ -27,14 +56,35 @@ impl Mlp<CandleLinear> {
     }
 }
 
+/// The states of neurons before the activation, `[rows, inner]` each.
+struct Neurons {
+    /// What the activation is applied to: the gate, or without one what up gives.
+    pre: Tensor,
+    /// What up gives beside a gate.
+    linear: Option<Tensor>,
+}
+
+impl Neurons {
+    fn activate(self, activation: Activation) -> Result<Tensor> {
+        let post = activate(activation, &self.pre)?;
+        Ok(match self.linear {
+            Some(linear) => (post * gate_factor(activation, linear)?)?,
+            None => post,
+        })
+    }
+}
+
 impl FeedForward<CandleLinear> {
     fn run(&self, activation: Activation, input: &Tensor) -> Result<Tensor> {
+        self.down.forward(&self.project(input)?.activate(activation)?)
+    }
+
+    fn project(&self, input: &Tensor) -> Result<Neurons> {
         let up = self.up.forward(input)?;
-        let inner = match &self.gate {
-            Some(gate) => (activate(activation, &gate.forward(input)?)? * gate_factor(activation, up)?)?,
-            None => activate(activation, &up)?,
-        };
-        self.down.forward(&inner)
+        Ok(match &self.gate {
+            Some(gate) => Neurons { pre: gate.forward(input)?, linear: Some(up) },
+            None => Neurons { pre: up, linear: None },
+        })
     }
 
     fn bytes(&self) -> usize {
@@ -44,13 +94,21 @@ impl FeedForward<CandleLinear> {
 
 impl MixtureOfExperts<CandleLinear> {
     /// Runs each expert once, with the rows that chose it. The host makes the choice, because it decides what runs.
-    fn run(&self, activation: Activation, input: &Tensor) -> Result<Tensor> {
+    fn run(
+        &self,
+        activation: Activation,
+        input: &Tensor,
+        observer: &mut MlpObserver<'_, '_>,
+    ) -> Result<Tensor> {
         let (device, used) = (input.device(), self.spec.used);
-        let mut scores = self.router.forward(input)?.to_vec2::<f32>()?;
+        let scores = self.router.forward(input)?;
+        observer.show(HookPoint::Router, &scores)?;
+        let mut scores = scores.to_vec2::<f32>()?;
         let mut routes = Vec::with_capacity(scores.len() * used);
         for (row, scores) in scores.iter_mut().enumerate() {
             route(self.spec, row, scores, &mut routes);
         }
+        observer.observer.show_routes(observer.layer, &routes);
         routes.sort_unstable_by_key(|route| (route.expert, route.row));
         let rows: Vec<u32> = routes.iter().map(|route| route.row as u32).collect();
         let weights: Vec<f32> = routes.iter().map(|route| route.weight).collect();

@@ -11,6 +11,7 @@ pub(crate) mod kv_store;
 pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod norm;
+pub(crate) mod observe;
 #[cfg(test)]
 mod tests;
 

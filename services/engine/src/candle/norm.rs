@@ -30,17 +30,27 @@ impl CandleNorm {
 
     /// Returns rows, `[rows, width]`, with all spans normed.
     pub fn forward(&self, rows: &Tensor) -> Result<Tensor> {
+        let normed = self.spans(rows)?.broadcast_mul(&self.weight)?;
+        let normed = match &self.bias {
+            Some(bias) => normed.broadcast_add(bias)?,
+            None => normed,
+        };
+        Ok(normed.reshape(rows.shape())?)
+    }
+
+    /// Returns rows, `[rows, width]`, with all spans normed, without weights and bias.
+    pub fn before_gain(&self, rows: &Tensor) -> Result<Tensor> {
+        Ok(self.spans(rows)?.reshape(rows.shape())?)
+    }
+
+    /// Returns the normed spans of rows without weights and bias, `[rows, spans, span]`.
+    fn spans(&self, rows: &Tensor) -> Result<Tensor> {
         let (count, width) = rows.dims2()?;
         let mut spans = rows.reshape((count, width / self.span, self.span))?;
         if self.kind == NormKind::Layer {
             spans = spans.broadcast_sub(&spans.mean_keepdim(D::Minus1)?)?;
         }
         let scale = (spans.sqr()?.mean_keepdim(D::Minus1)? + self.eps)?.sqrt()?;
-        let normed = spans.broadcast_div(&scale)?.broadcast_mul(&self.weight)?;
-        let normed = match &self.bias {
-            Some(bias) => normed.broadcast_add(bias)?,
-            None => normed,
-        };
-        Ok(normed.reshape((count, width))?)
+        Ok(spans.broadcast_div(&scale)?)
     }
 }

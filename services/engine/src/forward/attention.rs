@@ -53,11 +53,15 @@ impl<'a, S: ?Sized> AttentionShape<'a, S> {
 }
 
 impl AttentionShape<'_> {
+    /// Returns the tokens of a sequence that the row at `position` attends to.
+    pub fn attended(&self, position: usize) -> Range<usize> {
+        self.window.map_or(0, |window| (position + 1).saturating_sub(window))..position + 1
+    }
+
     /// Returns the tokens of a sequence's block, by its index, that the row at `position` attends to.
-    fn visible(&self, position: usize, block: usize) -> Range<usize> {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        let start = block * BLOCK_SIZE;
-        first.saturating_sub(start)..(position + 1).saturating_sub(start).min(BLOCK_SIZE)
+    pub fn visible(&self, position: usize, block: usize) -> Range<usize> {
+        let (attended, start) = (self.attended(position), block * BLOCK_SIZE);
+        attended.start.saturating_sub(start)..attended.end.saturating_sub(start).min(BLOCK_SIZE)
     }
 }
 
@@ -225,7 +229,7 @@ impl OnlineSoftmax<'_> {
         let scores = &mut scores[visible.clone()];
         if let Some(cap) = self.soft_cap {
             for score in &mut *scores {
-                *score = cap * tanh(*score / cap);
+                *score = soft_capped(*score, cap);
             }
         }
         let largest = max(scores).max(self.max[index]);
@@ -253,9 +257,15 @@ impl OnlineSoftmax<'_> {
     }
 }
 
+/// Returns a score limited to `-cap..cap`.
+#[inline]
+pub(crate) fn soft_capped(score: f32, cap: f32) -> f32 {
+    cap * tanh(score / cap)
+}
+
 /// Returns the query's products with all keys of a block, `[head_dim, BLOCK_SIZE]`.
 #[inline]
-fn scores(query: &[f32], keys: &[f32]) -> [f32; BLOCK_SIZE] {
+pub(crate) fn scores(query: &[f32], keys: &[f32]) -> [f32; BLOCK_SIZE] {
     // Two sets of sums: with one, each addition would wait for the one before.
     let mut even = [0.0; BLOCK_SIZE];
     let mut odd = [0.0; BLOCK_SIZE];

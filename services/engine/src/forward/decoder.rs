@@ -8,17 +8,19 @@ use millm_model::arch::NormPlace;
 
 use crate::error::Result;
 use crate::forward::Forward;
-use crate::forward::attention::{AttentionShape, KvLayer, attend};
+use crate::forward::attention::{AttentionShape, KvLayer, attend, soft_capped};
+use crate::forward::attention_pattern::AttentionPattern;
 use crate::forward::batch::Batch;
 use crate::forward::embedding::{Embedding, scale};
-use crate::forward::hooks::{HookPoint, Hooks, NoHooks};
+use crate::forward::hooks::{Hook, HookPoint, Hooks};
 use crate::forward::linear::{Linear, forward_together};
 use crate::forward::mlp::{Mlp, MlpContext};
 use crate::forward::norm::Norm;
+use crate::forward::observe::Observer;
 use crate::forward::rope::Rope;
 use crate::forward::workspace::{Workspace, sized};
 use crate::kv_cache::{BlockCopy, BlockPool, HostKvStore, KvType};
-use crate::sys::simd::{add, tanh};
+use crate::sys::simd::add;
 use crate::sys::thread_pool::ThreadPool;
 
 /// A model on the host.
@@ -70,8 +72,9 @@ impl Forward for Decoder {
     }
 
     fn forward(&mut self, batch: &Batch, blocks: &mut BlockPool, hooks: &mut dyn Hooks) -> Result<&[f32]> {
-        self.run_layers(batch, 0..self.layers.len(), blocks, hooks)?;
-        self.compute_logits(batch);
+        let observer = &mut Observer::new(hooks, batch);
+        self.run_layers(0..self.layers.len(), blocks, observer)?;
+        self.compute_logits(observer);
         Ok(self.logits())
     }
 
@@ -80,13 +83,15 @@ impl Forward for Decoder {
         batch: &Batch,
         layers: Range<usize>,
         blocks: &mut BlockPool,
+        hooks: &mut dyn Hooks,
     ) -> Result<Option<&[f32]>> {
+        let observer = &mut Observer::new(hooks, batch);
         let last = layers.end == self.layers.len();
         // Between two calls only the residual is kept.
         self.workspace.swap_residuals();
-        let run = self.run_layers(batch, layers, blocks, &mut NoHooks);
+        let run = self.run_layers(layers, blocks, observer);
         if last && run.is_ok() {
-            self.compute_logits(batch);
+            self.compute_logits(observer);
         }
         self.workspace.swap_residuals();
         run?;
@@ -115,30 +120,27 @@ impl Decoder {
 
     fn run_layers(
         &mut self,
-        batch: &Batch,
         layers: Range<usize>,
         blocks: &mut BlockPool,
-        hooks: &mut dyn Hooks,
+        observer: &mut Observer<'_>,
     ) -> Result<()> {
+        let batch = observer.batch();
         self.workspace.grow(&self.spec, batch.tokens().len(), batch.outputs().len())?;
         if layers.start == 0 {
             batch.check(blocks, self.spec.vocabulary_size)?;
-            self.embed(batch)?;
+            self.embed(observer)?;
         }
         for rope in &mut self.ropes {
             rope.prepare_batch(batch);
         }
+        let length = batch.tokens().len() * self.spec.hidden_size;
         for layer in layers.clone() {
-            self.attention(layer, batch, blocks);
-            self.show_delta(HookPoint::Attention, layer, batch, hooks);
-            self.add_attention(layer, batch);
-            self.mlp(layer, batch);
-            self.show_delta(HookPoint::Mlp, layer, batch, hooks);
-            self.add_mlp(layer, batch);
-            if hooks.wants(HookPoint::Residual, layer) {
-                let residual = &self.workspace.residual[..batch.tokens().len() * self.spec.hidden_size];
-                hooks.receive(HookPoint::Residual, layer, residual, batch);
-            }
+            observer.show(Hook::at(HookPoint::ResidPre, layer), &self.workspace.residual[..length]);
+            self.attention(layer, blocks, observer);
+            self.add_attention(layer, observer);
+            self.mlp(layer, observer);
+            self.add_mlp(layer, observer);
+            observer.show(Hook::at(HookPoint::ResidPost, layer), &self.workspace.residual[..length]);
         }
         if layers.end == self.layers.len() {
             for segment in batch.segments() {
@@ -148,26 +150,35 @@ impl Decoder {
         Ok(())
     }
 
-    fn embed(&mut self, batch: &Batch) -> Result<()> {
+    fn embed(&mut self, observer: &mut Observer<'_>) -> Result<()> {
         let Self { spec, embedding, workspace, .. } = self;
+        let batch = observer.batch();
         let residual = sized(&mut workspace.residual, batch.tokens().len() * spec.hidden_size);
-        embedding.embed(batch, residual, sized(&mut workspace.normed, spec.hidden_size))
+        embedding.embed(batch, residual);
+        observer.show(Hook::global(HookPoint::Embed), residual);
+        embedding.add_positions(batch, residual, sized(&mut workspace.normed, spec.hidden_size))
     }
 
     /// Computes `delta = attention(norm(residual))`.
-    fn attention(&mut self, index: usize, batch: &Batch, blocks: &BlockPool) {
+    fn attention(&mut self, index: usize, blocks: &BlockPool, observer: &mut Observer<'_>) {
         let Self { spec, pool, layers, ropes, kv_store, workspace, .. } = self;
-        let (layer, layer_spec) = (&layers[index], &spec.layer_specs[index]);
+        let (layer, layer_spec, batch) = (&layers[index], &spec.layer_specs[index], observer.batch());
         let Workspace { residual, normed, queries, keys, values, attended, delta, scratch, .. } = workspace;
         let (rows, decode_rows) = (batch.tokens().len(), batch.decode_rows());
         let (query_width, key_width) = (spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim);
         let norm = layer.attention_norm.as_ref();
-        let input = normed_input(pool, spec.hidden_size, norm, residual, normed, rows);
+        let residual = &residual[..rows * spec.hidden_size];
+        observer.show_before_gain(Hook::at(HookPoint::AttnNorm, index), pool, norm, residual);
+        let input = normed_input(pool, spec.hidden_size, norm, residual, normed);
+        observer.show(Hook::at(HookPoint::AttnIn, index), input);
         let queries = sized(queries, rows * query_width);
         let keys = sized(keys, rows * key_width);
         let values = sized(values, rows * key_width);
         let layers = [(&layer.query, &mut *queries), (&layer.key, &mut *keys), (&layer.value, &mut *values)];
         forward_together(pool, decode_rows, input, layers, scratch);
+        observer.show_heads(Hook::at(HookPoint::Query, index), spec, queries);
+        observer.show_heads(Hook::at(HookPoint::Key, index), spec, keys);
+        observer.show(Hook::at(HookPoint::Value, index), values);
         let rope = layer_spec.rope.map(|rope| &ropes[rope]);
         let norm_and_rotate = |norm: Option<&Norm>, row: usize, heads: &mut [f32]| {
             if let Some(norm) = norm {
@@ -189,72 +200,81 @@ impl Decoder {
                 kv_store.write(index, table.slot(batch.positions()[row]), key, value);
             }
         }
+        observer.show_heads(Hook::at(HookPoint::QueryRotated, index), spec, queries);
+        observer.show_heads(Hook::at(HookPoint::KeyRotated, index), spec, keys);
         let shape = AttentionShape::of(spec, layer_spec, layer.sinks.as_deref());
-        let attended = sized(attended, rows * query_width);
         let kv = KvLayer { blocks, store: kv_store, layer: index };
-        attend(pool, shape, &kv, batch.segments(), queries, attended);
+        let pattern = AttentionPattern { pool, shape, kv };
+        pattern.show(queries, observer);
+        let attended = sized(attended, rows * query_width);
+        attend(pool, pattern.shape, &pattern.kv, batch.segments(), queries, attended);
+        observer.show(Hook::at(HookPoint::HeadOutput, index), attended);
         let delta = sized(delta, rows * spec.hidden_size);
         layer.attention_output.forward(pool, decode_rows, attended, delta, scratch);
+        observer.show(Hook::at(HookPoint::Attn, index), delta);
     }
 
     /// Computes `delta = mlp(norm(residual))`.
-    fn mlp(&mut self, index: usize, batch: &Batch) {
+    fn mlp(&mut self, index: usize, observer: &mut Observer<'_>) {
         let Self { spec, pool, layers, workspace, .. } = self;
-        let layer = &layers[index];
+        let (layer, batch) = (&layers[index], observer.batch());
         let rows = batch.tokens().len();
         let Workspace { residual, normed, delta, mlp, scratch, .. } = workspace;
         let norm = match spec.norm.place {
             NormPlace::BeforeShared => layer.attention_norm.as_ref(),
             _ => layer.mlp_norm.as_ref(),
         };
-        let input = normed_input(pool, spec.hidden_size, norm, residual, normed, rows);
+        let residual = &residual[..rows * spec.hidden_size];
+        observer.show_before_gain(Hook::at(HookPoint::MlpNorm, index), pool, norm, residual);
+        let input = normed_input(pool, spec.hidden_size, norm, residual, normed);
+        observer.show(Hook::at(HookPoint::MlpIn, index), input);
         let delta = sized(delta, rows * spec.hidden_size);
         let (decode_rows, activation) = (batch.decode_rows(), spec.activation);
-        let mut context = MlpContext { pool, decode_rows, activation, scratch };
+        let mut context =
+            MlpContext { pool, layer: index, decode_rows, activation, scratch, observer: &mut *observer };
         layer.mlp.forward(&mut context, mlp, input, delta);
+        observer.show(Hook::at(HookPoint::Mlp, index), delta);
     }
 
     /// Adds attention's output to the residual, or keeps it until the MLP has read the residual.
-    fn add_attention(&mut self, index: usize, batch: &Batch) {
+    fn add_attention(&mut self, index: usize, observer: &mut Observer<'_>) {
         let Self { spec, pool, layers, workspace, .. } = self;
-        let length = batch.tokens().len() * spec.hidden_size;
+        let length = observer.batch().tokens().len() * spec.hidden_size;
         let norm = layers[index].post_attention_norm.as_ref();
-        norm_and_scale(pool, spec, norm, &mut workspace.delta[..length]);
+        let delta = &mut workspace.delta[..length];
+        norm_and_scale(pool, spec, norm, delta);
+        observer.show(Hook::at(HookPoint::AttnOut, index), delta);
         if spec.parallel_residual {
             std::mem::swap(&mut workspace.delta, &mut workspace.attention_delta);
         } else {
-            let delta = &workspace.delta[..length];
-            add_rows(pool, spec.hidden_size, &mut workspace.residual[..length], delta);
+            let residual = &mut workspace.residual[..length];
+            add_rows(pool, spec.hidden_size, residual, delta);
+            observer.show(Hook::at(HookPoint::ResidMid, index), residual);
         }
     }
 
-    fn add_mlp(&mut self, index: usize, batch: &Batch) {
+    fn add_mlp(&mut self, index: usize, observer: &mut Observer<'_>) {
         let Self { spec, pool, layers, workspace, .. } = self;
-        let length = batch.tokens().len() * spec.hidden_size;
+        let length = observer.batch().tokens().len() * spec.hidden_size;
         let norm = layers[index].post_mlp_norm.as_ref();
-        norm_and_scale(pool, spec, norm, &mut workspace.delta[..length]);
+        let delta = &mut workspace.delta[..length];
+        norm_and_scale(pool, spec, norm, delta);
+        observer.show(Hook::at(HookPoint::MlpOut, index), delta);
         if spec.parallel_residual {
-            let attention = &workspace.attention_delta[..length];
-            add_rows(pool, spec.hidden_size, &mut workspace.delta[..length], attention);
+            add_rows(pool, spec.hidden_size, delta, &workspace.attention_delta[..length]);
         }
-        add_rows(pool, spec.hidden_size, &mut workspace.residual[..length], &workspace.delta[..length]);
-    }
-
-    /// Shows `delta` to hooks that want it.
-    fn show_delta(&mut self, point: HookPoint, layer: usize, batch: &Batch, hooks: &mut dyn Hooks) {
-        if hooks.wants(point, layer) {
-            let length = batch.tokens().len() * self.spec.hidden_size;
-            hooks.receive(point, layer, &self.workspace.delta[..length], batch);
-        }
+        add_rows(pool, spec.hidden_size, &mut workspace.residual[..length], delta);
     }
 
     /// Computes the logits of the batch's outputs from the residual.
-    fn compute_logits(&mut self, batch: &Batch) {
+    fn compute_logits(&mut self, observer: &mut Observer<'_>) {
         let Self { spec, pool, norm, output, workspace, logit_count, .. } = self;
-        let hidden = spec.hidden_size;
+        let (hidden, batch) = (spec.hidden_size, observer.batch());
+        let residual = &workspace.residual[..batch.tokens().len() * hidden];
+        observer.show_normed(Hook::global(HookPoint::FinalNorm), pool, norm, residual);
         let normed = sized(&mut workspace.normed, batch.outputs().len() * hidden);
         for (out, row) in normed.chunks_exact_mut(hidden).zip(batch.outputs()) {
-            out.copy_from_slice(&workspace.residual[row * hidden..(row + 1) * hidden]);
+            out.copy_from_slice(&residual[row * hidden..(row + 1) * hidden]);
             norm.row(out);
         }
         *logit_count = batch.outputs().len() * spec.vocabulary_size;
@@ -266,9 +286,10 @@ impl Decoder {
         scale(logits, spec.logit_scale);
         if let Some(cap) = spec.logit_soft_cap {
             for logit in &mut *logits {
-                *logit = cap * tanh(*logit / cap);
+                *logit = soft_capped(*logit, cap);
             }
         }
+        observer.show(Hook::global(HookPoint::Logits), logits);
     }
 }
 
@@ -279,11 +300,9 @@ fn normed_input<'a>(
     norm: Option<&Norm>,
     residual: &'a [f32],
     normed: &'a mut Vec<f32>,
-    rows: usize,
 ) -> &'a [f32] {
-    let residual = &residual[..rows * width];
     let Some(norm) = norm else { return residual };
-    let normed = sized(normed, rows * width);
+    let normed = sized(normed, residual.len());
     norm.rows(pool, width, normed, residual);
     normed
 }

@@ -17,15 +17,18 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    /// Writes the embeddings of a batch's rows, `[rows, hidden]`. `scratch` has room for one row.
-    pub fn embed(&self, batch: &Batch, out: &mut [f32], scratch: &mut [f32]) -> Result<()> {
-        let hidden = self.tokens.columns;
-        for (row, token) in out.chunks_exact_mut(hidden).zip(batch.tokens()) {
+    /// Writes the embeddings of a batch's rows, `[rows, hidden]`, without positions.
+    pub fn embed(&self, batch: &Batch, out: &mut [f32]) {
+        for (row, token) in out.chunks_exact_mut(self.tokens.columns).zip(batch.tokens()) {
             self.tokens.row(*token as usize, row);
         }
         scale(out, self.scale);
+    }
+
+    /// Adds the positions of a batch's rows where the model has a table of them. `scratch` has room for one row.
+    pub fn add_positions(&self, batch: &Batch, out: &mut [f32], scratch: &mut [f32]) -> Result<()> {
         let Some(positions) = &self.positions else { return Ok(()) };
-        for (row, position) in out.chunks_exact_mut(hidden).zip(batch.positions()) {
+        for (row, position) in out.chunks_exact_mut(self.tokens.columns).zip(batch.positions()) {
             if *position >= positions.rows {
                 let rows = positions.rows;
                 return Err(Error::Batch(format!("position {position} is beyond the {rows} learned")));

@@ -1,34 +1,36 @@
-//! Hooks: a look at the states that a forward pass computes, at TransformerLens' hook points.
+//! Hooks: a look at the states that a forward pass computes, at the hook points of [`millm_model::hooks`].
 
-use crate::forward::batch::Batch;
+pub use millm_model::{Hook, HookPoint};
 
-/// A point in each layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum HookPoint {
-    /// The layer's output (`hook_resid_post`).
-    Residual,
-    /// The attention module's output before it is added to the residual (`hook_attn_out`).
-    Attention,
-    /// The MLP module's output before it is added to the residual (`hook_mlp_out`).
-    Mlp,
-}
+use crate::forward::batch::{Batch, Segment};
 
 /// Receives states. Where no hook wants a point, nothing is computed or copied for it.
+///
+/// A pass shows the points that the model has, in the order in which it computes them. On the host a row's states do
+/// not depend on the other rows of the batch or on how a prompt is cut into chunks.
 pub trait Hooks {
-    /// Returns whether [`Hooks::receive`] wants the states at this point.
-    fn wants(&self, point: HookPoint, layer: usize) -> bool;
+    /// Returns whether the states at this point are wanted. The answer must not change during a pass.
+    fn wants(&self, hook: Hook) -> bool;
 
-    /// Receives the states of a batch, `[rows, hidden]`.
-    fn receive(&mut self, point: HookPoint, layer: usize, states: &[f32], batch: &Batch);
+    /// Receives the states of all rows of a batch, `[rows, width]`; heads and their dimensions are flattened. Logits
+    /// are those of the batch's outputs, `[outputs, vocabulary]`. Numbers of experts come as floats.
+    fn receive(&mut self, hook: Hook, states: &[f32], batch: &Batch);
+
+    /// Receives attention's scores or weights of one segment's rows, `[rows, heads, keys]`, where `keys` is the
+    /// segment's position plus its rows. A key that a row does not attend to has a score of negative infinity and a
+    /// weight of 0.
+    fn receive_attention(&mut self, hook: Hook, segment: &Segment, keys: usize, values: &[f32]);
 }
 
 /// Hooks that want no states.
 pub struct NoHooks;
 
 impl Hooks for NoHooks {
-    fn wants(&self, _: HookPoint, _: usize) -> bool {
+    fn wants(&self, _: Hook) -> bool {
         false
     }
 
-    fn receive(&mut self, _: HookPoint, _: usize, _: &[f32], _: &Batch) {}
+    fn receive(&mut self, _: Hook, _: &[f32], _: &Batch) {}
+
+    fn receive_attention(&mut self, _: Hook, _: &Segment, _: usize, _: &[f32]) {}
 }

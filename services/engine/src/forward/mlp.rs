@@ -2,7 +2,9 @@
 
 use millm_model::arch::{Activation, Experts};
 
+use crate::forward::hooks::{Hook, HookPoint};
 use crate::forward::linear::{Linear, forward_together};
+use crate::forward::observe::Observer;
 use crate::forward::workspace::{MlpWorkspace, Route, sized};
 use crate::matmul::activations::Scratch;
 use crate::sys::simd::{exp, gelu, gelu_tanh, max, silu, swish};
@@ -29,19 +31,21 @@ pub(crate) struct MixtureOfExperts<L = Linear> {
 }
 
 /// The inputs that all MLPs of a pass share.
-pub(crate) struct MlpContext<'a> {
+pub(crate) struct MlpContext<'a, 'o> {
     pub pool: &'a ThreadPool,
+    pub layer: usize,
     /// The number of decode rows, which come first.
     pub decode_rows: usize,
     pub activation: Activation,
     pub scratch: &'a mut Scratch,
+    pub observer: &'a mut Observer<'o>,
 }
 
 impl Mlp {
     /// Computes `out = mlp(input)`, `[rows, hidden]` each.
     pub fn forward(
         &self,
-        context: &mut MlpContext<'_>,
+        context: &mut MlpContext<'_, '_>,
         workspace: &mut MlpWorkspace,
         input: &[f32],
         out: &mut [f32],
@@ -49,7 +53,7 @@ impl Mlp {
         match self {
             Self::Dense(mlp) => {
                 let inner = Inner { gate: &mut workspace.gate, up: &mut workspace.up };
-                mlp.forward(context, inner, input, out);
+                mlp.forward_shown(context, inner, input, out);
             }
             Self::MixtureOfExperts(mixture) => mixture.forward(context, workspace, input, out),
         }
@@ -73,27 +77,56 @@ struct Inner<'a> {
     up: &'a mut Vec<f32>,
 }
 
+/// The states of neurons before the activation, `[rows, inner]` each.
+struct Neurons<'a> {
+    /// What the activation is applied to: the gate, or without one what up gives.
+    pre: &'a mut [f32],
+    /// What up gives beside a gate.
+    linear: Option<&'a mut [f32]>,
+}
+
 impl FeedForward {
     fn linears(&self) -> impl Iterator<Item = &Linear> {
         self.gate.iter().chain([&self.up, &self.down])
     }
 
-    fn forward(&self, context: &mut MlpContext<'_>, inner: Inner<'_>, input: &[f32], out: &mut [f32]) {
+    fn forward(&self, context: &mut MlpContext<'_, '_>, inner: Inner<'_>, input: &[f32], out: &mut [f32]) {
+        let neurons = self.project(context, inner, input);
+        activate(context, self.up.weight.rows, neurons.pre, neurons.linear.as_deref());
+        self.down.forward(context.pool, context.decode_rows, neurons.pre, out, context.scratch);
+    }
+
+    /// Computes [`FeedForward::forward`] and shows the neurons to hooks.
+    fn forward_shown(
+        &self,
+        context: &mut MlpContext<'_, '_>,
+        inner: Inner<'_>,
+        input: &[f32],
+        out: &mut [f32],
+    ) {
+        let layer = context.layer;
+        let neurons = self.project(context, inner, input);
+        context.observer.show(Hook::at(HookPoint::MlpPre, layer), neurons.pre);
+        if let Some(linear) = neurons.linear.as_deref() {
+            context.observer.show(Hook::at(HookPoint::MlpPreLinear, layer), linear);
+        }
+        activate(context, self.up.weight.rows, neurons.pre, neurons.linear.as_deref());
+        context.observer.show(Hook::at(HookPoint::MlpPost, layer), neurons.pre);
+        self.down.forward(context.pool, context.decode_rows, neurons.pre, out, context.scratch);
+    }
+
+    fn project<'a>(&self, context: &mut MlpContext<'_, '_>, inner: Inner<'a>, input: &[f32]) -> Neurons<'a> {
         let (pool, decode_rows, width) = (context.pool, context.decode_rows, self.up.weight.rows);
         let rows = input.len() / self.up.weight.columns;
         let up = sized(inner.up, rows * width);
-        let states = if let Some(linear) = &self.gate {
-            let gate = sized(inner.gate, rows * width);
-            let layers = [(linear, &mut *gate), (&self.up, &mut *up)];
-            forward_together(pool, decode_rows, input, layers, context.scratch);
-            activate(context, width, gate, Some(up));
-            gate
-        } else {
+        let Some(linear) = &self.gate else {
             self.up.forward(pool, decode_rows, input, up, context.scratch);
-            activate(context, width, up, None);
-            up
+            return Neurons { pre: up, linear: None };
         };
-        self.down.forward(pool, decode_rows, states, out, context.scratch);
+        let gate = sized(inner.gate, rows * width);
+        let layers = [(linear, &mut *gate), (&self.up, &mut *up)];
+        forward_together(pool, decode_rows, input, layers, context.scratch);
+        Neurons { pre: gate, linear: Some(up) }
     }
 }
 
@@ -101,7 +134,7 @@ impl MixtureOfExperts {
     /// Runs each expert once, with the rows that chose it.
     fn forward(
         &self,
-        context: &mut MlpContext<'_>,
+        context: &mut MlpContext<'_, '_>,
         workspace: &mut MlpWorkspace,
         input: &[f32],
         out: &mut [f32],
@@ -111,10 +144,12 @@ impl MixtureOfExperts {
         let MlpWorkspace { gate, up, scores, routes, expert_input, expert_output } = workspace;
         let scores = sized(scores, rows * self.spec.count);
         self.router.forward(context.pool, context.decode_rows, input, scores, context.scratch);
+        context.observer.show(Hook::at(HookPoint::Router, context.layer), scores);
         routes.clear();
         for (row, scores) in scores.chunks_exact_mut(self.spec.count).enumerate() {
             route(self.spec, row, scores, routes);
         }
+        context.observer.show_routes(context.layer, routes);
         routes.sort_unstable_by_key(|route| (route.expert, route.row));
         out.fill(0.0);
         let decode_rows = context.decode_rows;
@@ -138,7 +173,7 @@ impl MixtureOfExperts {
     }
 }
 
-/// Adds the experts that one row chooses to `routes`. `scores`, `[experts]`, are overwritten.
+/// Adds the experts that one row chooses to `routes`, the best first. `scores`, `[experts]`, are overwritten.
 pub(crate) fn route(spec: Experts, row: usize, scores: &mut [f32], routes: &mut Vec<Route>) {
     let largest = max(scores);
     let mut total = 0.0;
@@ -164,7 +199,7 @@ pub(crate) fn route(spec: Experts, row: usize, scores: &mut [f32], routes: &mut 
 }
 
 /// Computes `values = activation(values) * factors`, `[rows, width]`. Without a gate there are no factors.
-fn activate(context: &MlpContext<'_>, width: usize, values: &mut [f32], factors: Option<&[f32]>) {
+fn activate(context: &MlpContext<'_, '_>, width: usize, values: &mut [f32], factors: Option<&[f32]>) {
     let pool = context.pool;
     match context.activation {
         Activation::Silu => activate_with(silu, pool, width, values, factors),

@@ -2,6 +2,7 @@
 //! computation. The host's implementation is here ([`decoder`]); [`crate::candle`] has the one for GPUs.
 
 pub(crate) mod attention;
+pub(crate) mod attention_pattern;
 pub(crate) mod batch;
 pub(crate) mod decoder;
 pub(crate) mod embedding;
@@ -10,6 +11,7 @@ pub(crate) mod linear;
 pub(crate) mod load;
 pub(crate) mod mlp;
 pub(crate) mod norm;
+pub(crate) mod observe;
 pub(crate) mod rope;
 pub(crate) mod workspace;
 
@@ -39,7 +41,8 @@ pub trait Forward: Send {
     fn forward(&mut self, batch: &Batch, blocks: &mut BlockPool, hooks: &mut dyn Hooks) -> Result<&[f32]>;
 
     /// Runs some layers of a batch, in order and from the first on, so that other batches may run in between. Returns
-    /// the logits with the last layer. An implementation may run all layers with the last.
+    /// the logits with the last layer. An implementation may run all layers with the last, and then shows all states
+    /// to the hooks of that call.
     ///
     /// # Errors
     /// As [`Forward::forward`].
@@ -48,6 +51,7 @@ pub trait Forward: Send {
         batch: &Batch,
         layers: Range<usize>,
         blocks: &mut BlockPool,
+        hooks: &mut dyn Hooks,
     ) -> Result<Option<&[f32]>>;
 
     /// Returns the logits of the last pass, `[outputs, vocabulary]`.

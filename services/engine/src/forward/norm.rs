@@ -32,18 +32,23 @@ impl Norm {
         pool.rows(rows, width, |_, row| self.row(row));
     }
 
+    /// Computes `out[row] = norm(x[row])` without weights and bias, for rows of one span.
+    pub fn rows_before_gain(&self, pool: &ThreadPool, out: &mut [f32], x: &[f32]) {
+        pool.rows(out, self.span, |row, out| {
+            out.copy_from_slice(&x[row * self.span..(row + 1) * self.span]);
+            let scale = self.center(out);
+            for value in out {
+                *value *= scale;
+            }
+        });
+    }
+
     /// Norms all spans of a row in place.
     pub fn row(&self, row: &mut [f32]) {
         for (index, values) in row.chunks_exact_mut(self.span).enumerate() {
             // The same weights for each span, or its own.
             let start = index * self.span % self.weight.len();
-            if self.kind == NormKind::Layer {
-                let mean = values.iter().sum::<f32>() / values.len() as f32;
-                for value in &mut *values {
-                    *value -= mean;
-                }
-            }
-            let scale = 1.0 / (dot(values, values) / values.len() as f32 + self.eps).sqrt();
+            let scale = self.center(values);
             for (value, weight) in values.iter_mut().zip(&self.weight[start..]) {
                 *value = *value * scale * weight;
             }
@@ -51,6 +56,18 @@ impl Norm {
                 add(values, &bias[start..]);
             }
         }
+    }
+
+    /// Subtracts the mean of a span where the kind of norm does. Returns the factor that norms it.
+    #[inline]
+    fn center(&self, values: &mut [f32]) -> f32 {
+        if self.kind == NormKind::Layer {
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            for value in &mut *values {
+                *value -= mean;
+            }
+        }
+        1.0 / (dot(values, values) / values.len() as f32 + self.eps).sqrt()
     }
 
     /// Returns the bytes that the weights take.

@@ -1,6 +1,7 @@
 //! Layer-wise prefill: a prefill pass runs some layers at a time, with the decode passes of running sequences in
 //! between. So chunks of a prompt can be large enough to be efficient, and no decode waits for a whole chunk.
-//! [`batch_plan`](super::batch_plan) decides which tokens make a chunk.
+//! [`batch_plan`](super::batch_plan) decides which tokens make a chunk. Captures run
+//! the same way, within a smaller share of the time.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -70,14 +71,53 @@ impl LayerTiming {
     }
 
     /// Returns how many layers over `rows` rows take three quarters of a decode pass, at least 1. The quarter is a
-    /// margin for durations that vary. Before the first measurement it is 1. More rows than measured are assumed to
-    /// take proportionally longer, fewer rows as long.
+    /// margin for durations that vary.
     pub fn layers_per_decode(&self, rows: usize) -> usize {
+        self.layers_in(self.decode_pass * 3 / 4, rows)
+    }
+
+    /// Returns how many layers over `rows` rows take `time`, at least 1. Before the first measurement it is 1. More
+    /// rows than measured are assumed to take proportionally longer, fewer rows as long.
+    pub fn layers_in(&self, time: Duration, rows: usize) -> usize {
         let layer = self.prefill_layer.as_nanos() * rows.max(self.prefill_rows) as u128;
-        let time = (self.decode_pass * 3 / 4).as_nanos() * self.prefill_rows as u128;
+        let time = time.as_nanos() * self.prefill_rows as u128;
         let layers = time.checked_div(layer).unwrap_or(1);
         usize::try_from(layers).unwrap_or(usize::MAX).max(1)
     }
+}
+
+/// The share of the decode passes' time that captures may take: one part in this many. Decoding then keeps 6/7 of its
+/// speed, 86 %.
+const CAPTURE_SHARE: i64 = 6;
+
+/// The time that captures may take between decode passes. A layer that takes more than there is leaves a debt, and
+/// captures pause until decode passes have paid it. Time that is not used is not saved up.
+#[derive(Debug, Default)]
+pub(crate) struct TimeShare {
+    /// Nanoseconds; a debt is negative.
+    left: i64,
+}
+
+impl TimeShare {
+    /// Notes the duration of a decode pass.
+    pub fn decoded(&mut self, time: Duration) {
+        let share = nanoseconds(time) / CAPTURE_SHARE;
+        self.left = self.left.saturating_add(share).min(share);
+    }
+
+    /// Notes the duration of a capture's layers.
+    pub fn spent(&mut self, time: Duration) {
+        self.left = self.left.saturating_sub(nanoseconds(time));
+    }
+
+    /// Returns the time that may be taken now.
+    pub fn left(&self) -> Duration {
+        Duration::from_nanos(u64::try_from(self.left).unwrap_or(0))
+    }
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -98,6 +138,26 @@ mod tests {
         timing.decoded(ms(1000));
         assert_eq!(timing.layers_per_decode(64), 75);
         assert_eq!([timing.layers_per_decode(8), timing.layers_per_decode(256)], [75, 18]);
+    }
+
+    #[test]
+    fn captures_take_a_share_of_the_time_and_pay_their_debts() {
+        let ms = Duration::from_millis;
+        let mut share = TimeShare::default();
+        assert!(share.left().is_zero());
+        share.decoded(ms(60));
+        assert_eq!(share.left(), ms(10));
+        share.decoded(ms(60));
+        assert_eq!(share.left(), ms(10), "unused time is not saved up");
+        share.spent(ms(25));
+        share.decoded(ms(60));
+        assert!(share.left().is_zero(), "5 ms are owed");
+        share.decoded(ms(60));
+        assert_eq!(share.left(), ms(5));
+        share.spent(Duration::MAX);
+        share.spent(Duration::MAX);
+        share.decoded(Duration::MAX);
+        assert!(share.left().is_zero());
     }
 
     #[test]

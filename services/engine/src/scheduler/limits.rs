@@ -12,6 +12,13 @@ pub(crate) struct Limits {
     pub prefill_layers_per_decode: Option<usize>,
 }
 
+impl Limits {
+    /// Returns whether the prefill passes of a model of `layers` layers run all of them at once.
+    pub fn runs_whole_passes(&self, layers: usize) -> bool {
+        self.prefill_layers_per_decode.is_some_and(|count| count >= layers)
+    }
+}
+
 /// The most prefill rows of a pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PrefillBudget {

@@ -5,12 +5,16 @@
 //! far. Answers then grow block by block. No request fails for lack of KV blocks: when they run out, the youngest
 //! sequence is preempted. It releases its blocks and returns to the head of the queue with its text, to be recomputed
 //! later, so the oldest always makes progress.
+//!
+//! Captures ([`capture`]) run when requests leave time and blocks, and lose their blocks before any request does.
 
 pub(crate) mod core_budget;
 pub(crate) mod limits;
 pub(crate) mod sequence;
 
 mod batch_plan;
+mod capture;
+mod capture_plan;
 mod layerwise_prefill;
 mod pass_output;
 mod prompt_lookup;
@@ -20,6 +24,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::capture::{CaptureOutput, CaptureRequest};
 use crate::error::from_panic;
 use crate::forward::Forward;
 use crate::forward::batch::Batch;
@@ -27,6 +32,7 @@ use crate::forward::hooks::NoHooks;
 use crate::kv_cache::{BLOCK_SIZE, BlockPool, SequenceId};
 use crate::request::{EndReason, Request, Sink};
 use crate::scheduler::batch_plan::{PassKind, PlannedRows, plan_pass};
+use crate::scheduler::capture::{CaptureContext, Captures, Effort, Ended, Progress};
 use crate::scheduler::layerwise_prefill::{LayerTiming, PartialPrefill};
 use crate::scheduler::limits::Limits;
 use crate::scheduler::pass_output::{PassOutput, caught, finishes};
@@ -58,6 +64,7 @@ pub(crate) struct Scheduler {
     /// keep others from being prefilled.
     prefill_dropped: bool,
     timing: LayerTiming,
+    captures: Captures,
 }
 
 impl Scheduler {
@@ -73,14 +80,19 @@ impl Scheduler {
             prefill: None,
             prefill_dropped: false,
             timing: LayerTiming::default(),
+            captures: Captures::default(),
         };
         scheduler.publish_state();
         scheduler
     }
 
-    /// Returns whether no request runs or waits.
+    /// Returns whether no request and no capture runs or waits.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+        !self.has_requests() && self.captures.is_empty()
+    }
+
+    fn has_requests(&self) -> bool {
+        !self.waiting.is_empty() || !self.running.is_empty()
     }
 
     /// Adds a request to the queue. It must have been checked: its prompt fits the context and the vocabulary.
@@ -89,7 +101,12 @@ impl Scheduler {
         self.publish_state();
     }
 
-    /// Cancels all requests.
+    /// Adds a capture to the queue. It must have been checked.
+    pub fn enqueue_capture(&mut self, request: CaptureRequest, output: CaptureOutput) {
+        self.captures.enqueue(request, output, &*self.model);
+    }
+
+    /// Cancels all requests and captures.
     pub fn cancel_all(&mut self) {
         while !self.running.is_empty() {
             self.finish(0, Finish::End(EndReason::Cancelled));
@@ -99,39 +116,98 @@ impl Scheduler {
             self.publish_state();
             sequence.end(EndReason::Cancelled);
         }
+        let cancelled = self.captures.cancel_all(&mut self.blocks);
+        self.end_captures(cancelled);
     }
 
-    /// Runs one forward pass, if there is anything to run, and with it some layers of a prefill pass.
-    pub fn step(&mut self) {
+    /// Runs one forward pass, if there is anything to run, and with it some layers of a prefill pass or of a capture.
+    /// Returns `false` if there is nothing but captures that wait for room in their sinks.
+    pub fn step(&mut self) -> bool {
+        let closed = self.captures.remove_closed(&mut self.blocks);
+        self.end_captures(closed);
         self.drop_disconnected();
         self.resume_paused(Instant::now());
         self.admit();
         self.reserve_next_tokens();
         self.share_prefixes();
-        if !self.run_passes() {
+        let ran = self.run_passes();
+        if !ran {
             // No sequence can continue before a constraint has returned the allowed tokens.
             self.resume_paused(Instant::now() + CONSTRAINT_WAIT);
         }
         self.check_completions();
+        ran || self.has_requests()
     }
 
-    /// Returns whether there was anything to run.
+    /// Runs passes of requests, then layers of a capture if no prompt is left to prefill. Returns whether there was
+    /// anything to run.
     fn run_passes(&mut self) -> bool {
-        let is_decoding = |running: &Running| {
-            matches!(running.next_rows(&self.blocks), NextRows::Decode | NextRows::Recompute(_))
-        };
-        let decoding = self.running.iter().any(is_decoding);
-        let layers = self.model.spec().layers;
-        let whole = self.limits.prefill_layers_per_decode.is_some_and(|count| count >= layers);
-        if self.prefill.is_none() && (whole || !decoding) {
-            return self.run_pass(PassKind::Mixed);
-        }
+        let next: Vec<NextRows> =
+            self.running.iter().map(|running| running.next_rows(&self.blocks)).collect();
+        let decoding = next.iter().any(|next| matches!(next, NextRows::Decode | NextRows::Recompute(_)));
+        let prefilling =
+            self.prefill.is_some() || next.iter().any(|next| matches!(next, NextRows::Prefill(_)));
+        let whole = self.limits.runs_whole_passes(self.model.spec().layers);
         let begin = Instant::now();
-        if decoding {
-            self.run_pass(PassKind::Decode);
-            self.timing.decoded(begin.elapsed());
+        if prefilling && (self.prefill.is_some() || (decoding && !whole)) {
+            if decoding {
+                self.run_pass(PassKind::Decode);
+                self.note_decode(begin.elapsed());
+            }
+            return self.run_prefill_layers(decoding) || decoding;
         }
-        self.run_prefill_layers(decoding) || decoding
+        let ran = self.run_pass(PassKind::Mixed);
+        if prefilling {
+            return ran;
+        }
+        if decoding {
+            self.note_decode(begin.elapsed());
+        }
+        let effort = if self.running.is_empty() { Effort::Alone } else { Effort::BesideDecode };
+        self.run_capture(effort) || ran
+    }
+
+    /// Notes the duration of a decode pass.
+    fn note_decode(&mut self, time: Duration) {
+        self.timing.decoded(time);
+        self.captures.decoded(time);
+    }
+
+    /// Runs layers of a capture. Returns whether there was anything to run.
+    fn run_capture(&mut self, effort: Effort) -> bool {
+        if self.captures.is_empty() {
+            return false;
+        }
+        let free_blocks = self.blocks_for_captures();
+        let Self { model, blocks, counters, limits, captures, .. } = self;
+        let model = &mut **model;
+        let progress =
+            captures.run(effort, &mut CaptureContext { model, blocks, counters, limits, free_blocks });
+        self.publish_state();
+        match progress {
+            Progress::None => return false,
+            Progress::Ran => {}
+            Progress::Ended(ended) => self.end_captures(vec![ended]),
+        }
+        true
+    }
+
+    /// Returns the number of blocks that requests leave. Each running sequence can get one more. A request that waits
+    /// beside a free slot lacks blocks.
+    fn blocks_for_captures(&self) -> usize {
+        if !self.waiting.is_empty() && self.running.len() < self.limits.slots {
+            return 0;
+        }
+        self.blocks.available_blocks().saturating_sub(self.running.len())
+    }
+
+    /// Tells the sinks of captures that have left. Whoever receives an end finds the place and the blocks free.
+    fn end_captures(&mut self, ended: Vec<Ended>) {
+        for ended in ended {
+            self.counters.finish_capture();
+            self.publish_state();
+            ended.send();
+        }
     }
 
     /// Runs a pass with all layers. Returns whether there was anything to run.
@@ -177,6 +253,13 @@ impl Scheduler {
     /// Runs layers of the prefill pass that has begun, or of a new one: some of them while sequences are decoding,
     /// else all. Returns whether there was anything to run.
     fn run_prefill_layers(&mut self, decoding: bool) -> bool {
+        // The model keeps the residual of one suspended pass.
+        if self.prefill.is_none() && self.captures.is_suspended() {
+            if self.run_capture(Effort::BeforePrefill) {
+                return true;
+            }
+            self.captures.drop_pass(&mut self.blocks);
+        }
         let Some(mut prefill) = self.prefill.take().or_else(|| self.begin_prefill()) else { return false };
         let (rows, limit) = (prefill.rows(), self.limits.prefill_layers_per_decode);
         let at_once = std::mem::take(&mut self.prefill_dropped) || !decoding;
@@ -186,8 +269,10 @@ impl Scheduler {
         let layers = prefill.take_layers(count, self.model.spec().layers);
         let Self { model, blocks, running, counters, timing, .. } = self;
         let count = layers.len();
-        let outcome =
-            caught(|| model.forward_layers(&prefill.batch, layers, blocks).map(|logits| logits.is_some()));
+        let outcome = caught(|| {
+            let logits = model.forward_layers(&prefill.batch, layers, blocks, &mut NoHooks);
+            logits.map(|logits| logits.is_some())
+        });
         let outcome = match outcome.unwrap_or_else(|panic| Err(from_panic(panic))) {
             // The last layers are not measured, because they include the logits.
             Ok(false) => {
@@ -249,7 +334,10 @@ impl Scheduler {
             let rope_regime = self.model.spec().rope_regime(sequence.prompt().len());
             let id = self.blocks.open(rope_regime);
             self.running.push(Running { id, sequence });
-            if !self.reserve_admitted(self.running.len() - 1) {
+            let index = self.running.len() - 1;
+            let reserved = self.reserve_admitted(index)
+                || (self.captures.preempt(&mut self.blocks) && self.reserve_admitted(index));
+            if !reserved {
                 self.return_youngest();
                 break;
             }
@@ -282,7 +370,8 @@ impl Scheduler {
         self.prefill_dropped |= self.prefill.take_if(|prefill| prefill.contains(id)).is_some();
     }
 
-    /// Reserves room for each answer's next token, the oldest first, and preempts the youngest where blocks run out.
+    /// Reserves room for each answer's next token, the oldest first, and preempts captures, then the youngest sequence,
+    /// where blocks run out.
     fn reserve_next_tokens(&mut self) {
         let mut index = 0;
         while index < self.running.len() {
@@ -291,6 +380,9 @@ impl Scheduler {
             let tokens = if sequence.is_paused() { 0 } else { sequence.tokens().len() };
             let id = *id;
             while index < self.running.len() && !self.blocks.reserve(id, tokens) {
+                if self.captures.preempt(&mut self.blocks) {
+                    continue;
+                }
                 let youngest = &self.running[self.running.len() - 1];
                 // It may find them again when it is readmitted.
                 youngest.cache_full_blocks(&mut self.blocks, usize::MAX);
@@ -324,11 +416,15 @@ impl Scheduler {
 
     /// Runs the batch and applies its output. Returns the sequences that finish, by falling index.
     fn forward(&mut self, planned: &[PlannedRows]) -> Vec<(usize, Finish)> {
-        let Self { model, blocks, batch, running, counters, .. } = self;
+        let Self { model, blocks, batch, running, counters, limits, .. } = self;
         let begin = Instant::now();
         // Constraints compute their masks meanwhile, in other processes.
         let outcome = caught(|| model.forward(batch, blocks, &mut NoHooks).map(|_| ()));
         let outcome = outcome.unwrap_or_else(|panic| Err(from_panic(panic)));
+        let rows = batch.tokens().len();
+        if outcome.is_ok() && batch.decode_rows() == 0 && rows >= limits.prefill.alone.div_ceil(2) {
+            counters.full_rate_prefill(rows, begin.elapsed());
+        }
         let until = grace_period(begin);
         PassOutput { model: &mut **model, running, blocks, counters, until }.apply(planned, outcome)
     }

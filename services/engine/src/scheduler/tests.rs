@@ -1,14 +1,15 @@
-//! A forward pass that panics.
+//! Forward passes that panic, and captures that end with the scheduler.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use millm_model::{Checkpoint, ModelSpec};
+use millm_model::{Checkpoint, Hook, HookPoint, ModelSpec};
 
 use super::Scheduler;
+use crate::capture::{CaptureError, CaptureOutput, CaptureRequest, CaptureRows, CaptureSink};
 use crate::error::Result;
 use crate::forward::Forward;
 use crate::forward::batch::{Batch, BatchCapacity};
@@ -39,6 +40,55 @@ fn enqueue(scheduler: &mut Scheduler) -> Receiver<Event> {
     events
 }
 
+/// How a capture ended, and the rows that its sink received until then.
+type CaptureEnd = (usize, Result<(), CaptureError>);
+
+/// Counts rows.
+struct RowCounter {
+    rows: usize,
+    ended: Sender<CaptureEnd>,
+}
+
+impl CaptureSink for RowCounter {
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    fn receive(&mut self, _: Hook, rows: &[CaptureRows], _: usize, _: &[f32]) {
+        self.rows += rows.iter().map(|part| part.rows.len()).sum::<usize>();
+    }
+
+    fn receive_attention(&mut self, _: Hook, rows: &CaptureRows, _: usize, _: usize, _: &[f32]) {
+        self.rows += rows.rows.len();
+    }
+
+    fn end(self: Box<Self>, result: Result<(), CaptureError>) {
+        self.ended.send((self.rows, result)).unwrap();
+    }
+
+    fn closed(&self) -> bool {
+        false
+    }
+}
+
+/// Enqueues a capture of two sequences, of 90 tokens together.
+fn enqueue_capture(scheduler: &mut Scheduler, hook: Hook) -> Receiver<CaptureEnd> {
+    let (sender, ended) = channel();
+    let sequences = vec![(3..33).collect(), (3..63).collect()];
+    let output = CaptureOutput::new(Box::new(RowCounter { rows: 0, ended: sender }));
+    scheduler.counters.accept_capture(8).unwrap();
+    scheduler.enqueue_capture(CaptureRequest { sequences, hooks: vec![hook] }, output);
+    ended
+}
+
+fn capture(scheduler: &mut Scheduler, hook: Hook) -> CaptureEnd {
+    let ended = enqueue_capture(scheduler, hook);
+    while !scheduler.is_idle() {
+        scheduler.step();
+    }
+    ended.recv().unwrap()
+}
+
 fn end(scheduler: &mut Scheduler, events: &Receiver<Event>) -> EndReason {
     while !scheduler.is_idle() {
         scheduler.step();
@@ -57,6 +107,8 @@ struct Breakable {
     spare: HostKvStore,
     broken: Arc<AtomicBool>,
     is_broken: bool,
+    /// The most rows with logits in one pass.
+    most_outputs: Arc<AtomicUsize>,
 }
 
 impl Breakable {
@@ -88,9 +140,11 @@ impl Forward for Breakable {
         batch: &Batch,
         layers: Range<usize>,
         blocks: &mut BlockPool,
+        hooks: &mut dyn Hooks,
     ) -> Result<Option<&[f32]>> {
         self.follow_switch();
-        self.decoder.forward_layers(batch, layers, blocks)
+        self.most_outputs.fetch_max(batch.outputs().len(), Ordering::SeqCst);
+        self.decoder.forward_layers(batch, layers, blocks, hooks)
     }
 
     fn logits(&self) -> &[f32] {
@@ -102,8 +156,14 @@ impl Forward for Breakable {
     }
 }
 
-#[test]
-fn a_panic_in_the_forward_pass_fails_its_requests_and_the_next_one_works() {
+/// The part of a model that its test keeps.
+struct Switches {
+    broken: Arc<AtomicBool>,
+    most_outputs: Arc<AtomicUsize>,
+}
+
+/// Returns a scheduler with 16 blocks over a model that is broken.
+fn scheduler() -> (Scheduler, Switches) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families/llama");
     let checkpoint = Checkpoint::open(Path::new(path)).unwrap();
     let options = EngineOptions { context_length: Some(128), ..EngineOptions::default() };
@@ -112,10 +172,17 @@ fn a_panic_in_the_forward_pass_fails_its_requests_and_the_next_one_works() {
     let decoder = decoder.with_kv_cache(options.kv_type, 16).unwrap();
     let spec = decoder.spec().clone();
     let spare = HostKvStore::new(&ModelSpec { layers: 0, ..spec.clone() }, options.kv_type, 16).unwrap();
-    let broken = Arc::new(AtomicBool::new(true));
-    let model = Breakable { decoder, spare, broken: Arc::clone(&broken), is_broken: false };
+    let (broken, most_outputs) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let switches = Switches { broken: Arc::clone(&broken), most_outputs: Arc::clone(&most_outputs) };
+    let model = Breakable { decoder, spare, broken, is_broken: false, most_outputs };
     let counters = Arc::new(Counters::default());
-    let mut scheduler = Scheduler::new(Box::new(model), BlockPool::new(16), counters, options.limits(&spec));
+    let scheduler = Scheduler::new(Box::new(model), BlockPool::new(16), counters, options.limits(&spec));
+    (scheduler, switches)
+}
+
+#[test]
+fn a_panic_in_the_forward_pass_fails_its_requests_and_the_next_one_works() {
+    let (mut scheduler, switches) = scheduler();
     let both = [enqueue(&mut scheduler), enqueue(&mut scheduler)];
     for events in &both {
         let reason = end(&mut scheduler, events);
@@ -124,7 +191,48 @@ fn a_panic_in_the_forward_pass_fails_its_requests_and_the_next_one_works() {
     let stats = scheduler.counters.stats();
     assert_eq!((stats.running, stats.kv_blocks_free), (0, 16));
 
-    broken.store(false, Ordering::SeqCst);
+    switches.broken.store(false, Ordering::SeqCst);
     let events = enqueue(&mut scheduler);
     assert_eq!(end(&mut scheduler, &events), EndReason::Length);
+}
+
+#[test]
+fn a_panic_in_the_forward_pass_fails_its_capture_and_the_next_one_works() {
+    let (mut scheduler, switches) = scheduler();
+    let hook = Hook::at(HookPoint::ResidPost, 2);
+    let (rows, result) = capture(&mut scheduler, hook);
+    assert!(matches!((rows, &result), (0, Err(CaptureError::Failed(_)))), "{result:?}");
+    let stats = scheduler.counters.stats();
+    assert_eq!((stats.captures, stats.kv_blocks_free, stats.captured_tokens), (0, 16, 0));
+
+    switches.broken.store(false, Ordering::SeqCst);
+    assert_eq!(capture(&mut scheduler, hook), (90, Ok(())));
+    let events = enqueue(&mut scheduler);
+    assert_eq!(end(&mut scheduler, &events), EndReason::Length);
+}
+
+#[test]
+fn a_capture_computes_logits_only_if_they_are_wanted() {
+    let (mut scheduler, switches) = scheduler();
+    switches.broken.store(false, Ordering::SeqCst);
+    let mut check = |hook, outputs| {
+        assert_eq!(capture(&mut scheduler, hook), (90, Ok(())));
+        assert_eq!(switches.most_outputs.load(Ordering::SeqCst), outputs, "{hook}");
+    };
+    check(Hook::at(HookPoint::AttnPattern, 0), 0);
+    check(Hook::global(HookPoint::FinalNorm), 0);
+    check(Hook::global(HookPoint::Logits), 90);
+    let stats = scheduler.counters.stats();
+    assert_eq!((stats.captured_tokens, stats.prompt_tokens, stats.kv_blocks_free), (270, 0, 16));
+}
+
+#[test]
+fn captures_end_with_the_scheduler() {
+    let (mut scheduler, _) = scheduler();
+    let hook = Hook::global(HookPoint::Embed);
+    let ends = [enqueue_capture(&mut scheduler, hook), enqueue_capture(&mut scheduler, hook)];
+    drop(scheduler);
+    for ended in ends {
+        assert_eq!(ended.iter().collect::<Vec<_>>(), [(0, Err(CaptureError::Cancelled))]);
+    }
 }

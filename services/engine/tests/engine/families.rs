@@ -1,38 +1,20 @@
 //! Compares the decoder with transformers: prefill in chunks, both rows in one batch, then decode; from safetensors
 //! and from the GGUF file made of them.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use millm_engine::{Batch, BlockPool, Forward, HookPoint, Hooks, KvType, Logits, NoHooks, SequenceId};
+use millm_engine::{Batch, BlockPool, Forward, Hook, HookPoint, KvType, Logits, NoHooks};
 use millm_model::gguf::writer::Writer;
 use millm_model::gguf::{CONFIG_JSON_KEY, GgufFile, Value};
 use millm_model::quantize::{Request, Scheme, quantize};
 use millm_model::{Checkpoint, TensorInfo};
 use safetensors::SafeTensors;
 
+use crate::collected::Collected;
 use crate::fixtures::{decoder, each_family, fixture, kernel_sets};
 
 const TOLERANCE: f32 = 1e-4;
-
-/// The states at every hook point, by sequence in order of position.
-#[derive(Default)]
-struct Collected(HashMap<(HookPoint, usize, SequenceId), Vec<f32>>);
-
-impl Hooks for Collected {
-    fn wants(&self, _: HookPoint, _: usize) -> bool {
-        true
-    }
-
-    fn receive(&mut self, point: HookPoint, layer: usize, states: &[f32], batch: &Batch) {
-        let hidden = states.len() / batch.tokens().len();
-        for segment in batch.segments() {
-            let rows = &states[segment.rows.start * hidden..segment.rows.end * hidden];
-            self.0.entry((point, layer, segment.sequence)).or_default().extend(rows);
-        }
-    }
-}
 
 pub fn floats(reference: &SafeTensors<'_>, name: &str) -> Vec<f32> {
     let view = reference.tensor(name).unwrap();
@@ -85,13 +67,15 @@ pub fn compare(family: &str, model: &mut dyn Forward, mut blocks: BlockPool) {
         logits[1].extend(second);
     }
     assert_close(&logits.concat(), &floats(&reference, "logits"), &format!("{family}: logits"));
+    let all = |hook| sequences.map(|sequence| hooks.rows(hook, sequence).concat()).concat();
+    assert_close(&all(Hook::global(HookPoint::Logits)), &floats(&reference, "logits"), family);
     for (point, name) in
-        [(HookPoint::Residual, "residual"), (HookPoint::Attention, "attention"), (HookPoint::Mlp, "mlp")]
+        [(HookPoint::ResidPost, "residual"), (HookPoint::Attn, "attention"), (HookPoint::Mlp, "mlp")]
     {
         for layer in 0..layers {
-            let got = sequences.map(|sequence| hooks.0[&(point, layer, sequence)].clone()).concat();
             let name = format!("{name}.{layer}");
-            assert_close(&got, &floats(&reference, &name), &format!("{family}: {name}"));
+            let expected = floats(&reference, &name);
+            assert_close(&all(Hook::at(point, layer)), &expected, &format!("{family}: {name}"));
         }
     }
 

@@ -3,12 +3,16 @@
 
 mod batching;
 mod candle;
+mod capture;
+mod capture_limits;
+mod collected;
 mod config_keys;
 mod failures;
 mod families;
 mod fixtures;
 mod grammar;
 mod greedy;
+mod hooks;
 mod multimodal;
 mod mxfp4;
 mod preemption;
