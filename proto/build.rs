@@ -4,10 +4,13 @@ use std::{env, fs, path::PathBuf};
 
 use protox::prost::Message as _;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 8] = [
     "millm/catalog/v1/catalog.proto",
+    "millm/catalog/v1/datasets.proto",
+    "millm/catalog/v1/templates.proto",
     "millm/downloader/v1/downloader.proto",
     "millm/runtime/v1/runtime.proto",
+    "millm/inspection/v1/inspection.proto",
     "millm/gateway/v1/gateway.proto",
     "google/rpc/error_details.proto",
 ];

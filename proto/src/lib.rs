@@ -23,6 +23,13 @@ pub mod runtime {
     }
 }
 
+/// Models from within: layers, hook points, activations.
+pub mod inspection {
+    pub mod v1 {
+        tonic::include_proto!("millm.inspection.v1");
+    }
+}
+
 /// Models with their status, for clients.
 pub mod gateway {
     pub mod v1 {

@@ -66,6 +66,24 @@ impl Channel {
             .layer(axum::middleware::from_fn(request_id::enter));
         Self(Inner::Local(routes))
     }
+
+    /// Returns a channel that reaches the services of `other` too: a role with several services is one channel, as it is
+    /// one address when it runs in another process.
+    ///
+    /// # Panics
+    ///
+    /// Panics if both channels have the same service in this process.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Inner::Local(ours), Inner::Local(theirs)) => {
+                // Only one of two merged routers may have a fallback.
+                Self(Inner::Local(ours.merge(theirs.reset_fallback())))
+            }
+            // A connection reaches every service of its process.
+            (connected, _) => Self(connected),
+        }
+    }
 }
 
 impl fmt::Debug for Channel {

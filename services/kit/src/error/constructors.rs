@@ -40,6 +40,19 @@ impl ServiceError {
         Self::new(Reason::RepoNotFound, format!("Model not found: '{repo}' is a dataset, not a model."))
     }
 
+    /// The hub has no such dataset repository.
+    pub fn dataset_repo_not_found(repo: impl Display) -> Self {
+        Self::new(
+            Reason::RepoNotFound,
+            format!("Dataset not found: '{repo}' does not exist on Hugging Face (or is private)."),
+        )
+    }
+
+    /// The repository is a model.
+    pub fn model_not_dataset(repo: impl Display) -> Self {
+        Self::new(Reason::RepoNotFound, format!("Dataset not found: '{repo}' is a model, not a dataset."))
+    }
+
     /// The repository is gated and no token was given.
     pub fn gated_no_token(repo: impl Display) -> Self {
         Self::new(Reason::GatedModelNoToken, format!("'{repo}' is gated: a Hugging Face token is needed."))
@@ -85,6 +98,74 @@ impl ServiceError {
     /// A file of the model is not valid.
     pub fn invalid_model_file(file: impl Display, why: impl Display) -> Self {
         Self::new(Reason::InvalidModelFile, format!("{file}: {why}."))
+    }
+
+    /// The model lacks a hook point. `why`: "attention and MLP run in parallel"; `nearest`: a list of points it has.
+    pub fn hook_point_unknown(point: &str, model: impl Display, why: impl Display, nearest: &str) -> Self {
+        let point = excerpt(point);
+        let nearest = if nearest.is_empty() { String::new() } else { format!("; nearest: {nearest}") };
+        Self::new(
+            Reason::HookPointUnknown,
+            format!("'{point}' is not a hook point of '{model}': {why}{nearest}."),
+        )
+        .with("point", point)
+    }
+
+    /// No dataset has this name.
+    pub fn dataset_not_found(dataset: impl Display) -> Self {
+        Self::new(Reason::DatasetNotFound, format!("Dataset not found: '{dataset}'."))
+    }
+
+    /// The dataset is registered: `id` and `name` are those of the existing row.
+    pub fn dataset_already_exists(id: i64, name: &str) -> Self {
+        Self::new(Reason::DatasetAlreadyExists, format!("Dataset already exists: '{name}'."))
+            .with("dataset_id", id)
+            .with("name", name)
+    }
+
+    /// The dataset cannot be read yet. `why`: "it is being fetched".
+    pub fn dataset_not_ready(dataset: impl Display, why: impl Display) -> Self {
+        Self::new(Reason::DatasetNotReady, format!("Dataset '{dataset}' is not ready: {why}."))
+    }
+
+    /// The path of a local dataset cannot be used. `why`: "it is outside the allowed folders (…)".
+    pub fn invalid_dataset_path(why: impl Display) -> Self {
+        Self::new(Reason::InvalidDatasetPath, format!("Invalid dataset path: {why}."))
+    }
+
+    /// A file of the dataset is not valid. `file`: its name, with the row where that is known.
+    pub fn invalid_dataset(file: impl Display, why: impl Display) -> Self {
+        Self::new(Reason::InvalidDataset, format!("{file}: {why}."))
+    }
+
+    /// No template has this name.
+    pub fn template_not_found(template: impl Display) -> Self {
+        Self::new(Reason::TemplateNotFound, format!("Template not found: '{template}'."))
+    }
+
+    /// A template has this name.
+    pub fn template_already_exists(id: i64, name: &str) -> Self {
+        Self::new(Reason::TemplateAlreadyExists, format!("Template already exists: '{name}'."))
+            .with("template_id", id)
+            .with("name", name)
+    }
+
+    /// No extraction has this id.
+    pub fn extraction_not_found(extraction: impl Display) -> Self {
+        Self::new(Reason::ExtractionNotFound, format!("Extraction not found: '{extraction}'."))
+    }
+
+    /// The extraction runs.
+    pub fn extraction_running(extraction: impl Display) -> Self {
+        Self::new(
+            Reason::ExtractionRunning,
+            format!("Extraction '{extraction}' is running: cancel it first."),
+        )
+    }
+
+    /// An extraction ended before its last sample.
+    pub fn extraction_failed(why: impl Display) -> Self {
+        Self::new(Reason::ExtractionFailed, format!("Extraction failed: {why}."))
     }
 
     /// A download failed after its last attempt.

@@ -78,6 +78,28 @@ reasons! {
     ModelNotReady = "MODEL_NOT_READY", FailedPrecondition, 409;
     /// The model is loaded and must be unloaded first.
     ModelInUse = "MODEL_IN_USE", FailedPrecondition, 409;
+    /// The model does not have this hook point.
+    HookPointUnknown = "HOOK_POINT_UNKNOWN", InvalidArgument, 400;
+    /// No dataset has this id or handle.
+    DatasetNotFound = "DATASET_NOT_FOUND", NotFound, 404;
+    /// A dataset with this handle is registered.
+    DatasetAlreadyExists = "DATASET_ALREADY_EXISTS", AlreadyExists, 409;
+    /// The dataset is still being fetched, or that failed.
+    DatasetNotReady = "DATASET_NOT_READY", FailedPrecondition, 409;
+    /// The path of a local dataset cannot be used.
+    InvalidDatasetPath = "INVALID_DATASET_PATH", InvalidArgument, 400;
+    /// A file of the dataset cannot be read as its format, or lacks what is asked of it.
+    InvalidDataset = "INVALID_DATASET", FailedPrecondition, 422;
+    /// No template has this id or handle.
+    TemplateNotFound = "TEMPLATE_NOT_FOUND", NotFound, 404;
+    /// A template with this handle exists.
+    TemplateAlreadyExists = "TEMPLATE_ALREADY_EXISTS", AlreadyExists, 409;
+    /// No extraction has this id.
+    ExtractionNotFound = "EXTRACTION_NOT_FOUND", NotFound, 404;
+    /// The extraction is running and must be cancelled first.
+    ExtractionRunning = "EXTRACTION_RUNNING", FailedPrecondition, 409;
+    /// An extraction failed after it began.
+    ExtractionFailed = "EXTRACTION_FAILED", Internal, 500;
     /// The prompt does not fit the context.
     ContextLengthExceeded = "CONTEXT_LENGTH_EXCEEDED", InvalidArgument, 400;
     /// Too many requests are waiting.

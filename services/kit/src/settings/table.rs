@@ -22,6 +22,10 @@ settings! {
     database_url: DatabaseUrl = "sqlite://./data/millm.db", "DATABASE_URL";
     /// Folder where models are stored.
     model_cache_dir: PathBuf = "./data/models", "MODEL_CACHE_DIR";
+    /// Folders below which datasets of this machine may lie, comma-separated. Empty: the data folder (above `model_cache_dir`) and the working folder.
+    dataset_dirs: Vec<PathBuf> = "", "MILLM_DATASET_DIRS";
+    /// Folder where extracted activations are stored.
+    activations_dir: PathBuf = "./data/activations", "MILLM_ACTIVATIONS_DIR";
     /// Hugging Face token for gated repositories. It is kept in memory only.
     hf_token: Option<Secret> = "", "HF_TOKEN";
     /// Address of the Hugging Face hub.

@@ -75,6 +75,16 @@ impl SettingValue for Vec<String> {
     }
 }
 
+impl SettingValue for Vec<PathBuf> {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(text.split(',').map(str::trim).filter(|s| !s.is_empty()).map(PathBuf::from).collect())
+    }
+    fn show(&self) -> String {
+        let paths: Vec<_> = self.iter().map(SettingValue::show).collect();
+        paths.join(",")
+    }
+}
+
 impl SettingValue for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("expected a path".to_owned()) } else { Ok(text.into()) }
@@ -338,6 +348,14 @@ mod tests {
         for text in ["", "m", "-1", "5x", "5m3", "1e400", "99999999999999999999h", "5 m", "NaN", "5é"] {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn lists_of_paths() {
+        let parse = |text| Vec::<PathBuf>::parse(text).unwrap();
+        assert_eq!(parse(" /data , ./more,"), [PathBuf::from("/data"), PathBuf::from("./more")]);
+        assert!(parse("").is_empty());
+        assert_eq!(parse("/a,/b").show(), "/a,/b");
     }
 
     #[test]
