@@ -18,16 +18,29 @@ fn root() -> PathBuf {
 }
 
 /// Each crate of the workspace, and the others that it may import.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("millm-proto", &[]),
     ("millm-kit", &["millm-proto"]),
     ("millm-api", &["millm-proto", "millm-kit"]),
     ("millm-model", &[]),
     ("millm-engine", &["millm-model"]),
+    ("millm-extraction", &["millm-model", "millm-engine"]),
     ("millm-sandbox", &["millm-model"]),
+    ("millm-dataset", &[]),
     ("millm-catalog", &["millm-proto", "millm-kit"]),
-    ("millm-downloader", &["millm-proto", "millm-kit", "millm-model"]),
-    ("millm-runtime", &["millm-proto", "millm-kit", "millm-model", "millm-engine", "millm-sandbox"]),
+    ("millm-downloader", &["millm-proto", "millm-kit", "millm-model", "millm-dataset"]),
+    (
+        "millm-runtime",
+        &[
+            "millm-proto",
+            "millm-kit",
+            "millm-model",
+            "millm-engine",
+            "millm-sandbox",
+            "millm-dataset",
+            "millm-extraction",
+        ],
+    ),
     ("millm-gateway", &["millm-proto", "millm-kit", "millm-api"]),
     (
         "millm",
@@ -46,8 +59,10 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates from outside that only these crates may import.
-const ONLY_IN: [(&str, &[&str]); 8] = [
+const ONLY_IN: [(&str, &[&str]); 10] = [
     ("sqlx", &["millm-catalog"]),
+    ("parquet", &["millm-dataset"]),
+    ("csv", &["millm-dataset"]),
     ("candle-core", &["millm-model", "millm-engine"]),
     ("clap", &["millm", "fake-hub"]),
     // They run programs by strangers, which must not happen in the server's own process.
@@ -59,7 +74,7 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
 ];
 
 /// The crates that know no protobuf, no HTTP, no SQL and no async.
-const PURE: [&str; 3] = ["millm-model", "millm-engine", "millm-sandbox"];
+const PURE: [&str; 5] = ["millm-model", "millm-engine", "millm-sandbox", "millm-dataset", "millm-extraction"];
 const IMPURE: [&str; 9] = ["prost", "tonic", "axum", "http", "hyper", "reqwest", "sqlx", "tokio", "futures"];
 
 const MAX_LINES: usize = 500;
