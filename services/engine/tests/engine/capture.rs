@@ -52,7 +52,7 @@ fn append_attention(states: &mut States, hook: Hook, rows: &CaptureRows, keys: u
             let (visible, masked) = values.split_at(rows.position + row + 1);
             bits_of_hook.extend(bits(visible));
             let mask = if hook.point == HookPoint::AttnScores { f32::NEG_INFINITY } else { 0.0 };
-            assert!(masked.iter().all(|value| *value == mask), "{hook}: {masked:?}");
+            assert!(masked.iter().all(|value| value.to_bits() == mask.to_bits()), "{hook}: {masked:?}");
         }
     }
 }
