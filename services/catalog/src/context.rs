@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::{
     change_feed::{Change, ChangeFeed},
-    store::{Filter, ModelRow, QUERY_TIMEOUT, Store, StoreError},
+    store::{EntityStore, Filter, ModelRow, QUERY_TIMEOUT, Store, StoreError},
 };
 
 /// Rows that are read at a time.
@@ -17,6 +17,8 @@ const PAGE_SIZE: i64 = 500;
 /// The state that the service and its background tasks share.
 pub(crate) struct Context {
     pub store: Box<dyn Store>,
+    /// Datasets and templates.
+    pub entities: Box<dyn EntityStore>,
     /// The catalog's id, created with its tables.
     pub catalog_id: String,
     pub feed: ChangeFeed,
@@ -28,9 +30,10 @@ pub(crate) struct Context {
 
 impl Context {
     /// Returns the state on an open store.
-    pub fn new(store: Box<dyn Store>, catalog_id: String) -> Self {
+    pub fn new(store: Box<dyn Store>, entities: Box<dyn EntityStore>, catalog_id: String) -> Self {
         Self {
             store,
+            entities,
             catalog_id,
             feed: ChangeFeed::default(),
             write_lock: Mutex::new(()),

@@ -3,62 +3,92 @@
 use millm_kit::{ServiceError, format::excerpt};
 use millm_proto::catalog::v1::{Model, model::State};
 
-macro_rules! fields {
-    (mutable: $($field:ident),*; immutable: $($fixed:ident),*;) => {
-        const MUTABLE: &[&str] = &[$(stringify!($field)),*];
-        const IMMUTABLE: &[&str] = &[$(stringify!($fixed)),*];
+/// A message whose fields an update may name.
+pub(crate) trait Masked {
+    /// The resources in a sentence: "models".
+    const PLURAL: &'static str;
+    /// The fields that an update may write.
+    const MUTABLE: &'static [&'static str];
+    /// The others.
+    const IMMUTABLE: &'static [&'static str];
 
-        fn copy_field(field: &str, target: &mut Model, source: &Model) {
-            match field {
-                $(stringify!($field) => target.$field.clone_from(&source.$field),)*
-                _ => {}
+    /// Copies one of the mutable fields.
+    fn copy_field(&mut self, field: &str, source: &Self);
+}
+
+/// Implements [`Masked`] for a message. It does not compile until every field of the message is in one of the lists.
+macro_rules! masked {
+    ($message:ident, $plural:literal; mutable: $($field:ident),*; immutable: $($fixed:ident),*;) => {
+        impl $crate::field_mask::Masked for $message {
+            const PLURAL: &'static str = $plural;
+            const MUTABLE: &'static [&'static str] = &[$(stringify!($field)),*];
+            const IMMUTABLE: &'static [&'static str] = &[$(stringify!($fixed)),*];
+
+            fn copy_field(&mut self, field: &str, source: &Self) {
+                let Self { $($field: _,)* $($fixed: _,)* } = self;
+                match field {
+                    $(stringify!($field) => self.$field.clone_from(&source.$field),)*
+                    _ => {}
+                }
             }
-        }
-
-        /// Does not compile until every field of the contract is in one of the lists.
-        #[cfg(test)]
-        fn all_fields(model: &Model) {
-            let Model { $($field: _,)* $($fixed: _,)* } = model;
         }
     };
 }
+pub(crate) use masked;
 
-fields! {
+masked! {
+    Model, "models";
     mutable: handle, revision, commit, storage_path, actual_quantization, quantization_reason, architecture,
         parameter_count, disk_size_bytes, memory_estimate_bytes, config_json, files, trust_remote_code, state,
         error, has_chat_template;
     immutable: name, id, source, repo_id, file, local_path, requested_quantization, create_time, update_time, etag;
 }
 
-/// Copies the fields that `paths` names from `source` to `target`. `*` names all mutable fields.
+/// Copies the fields that `paths` names from `source` to `target`. `*` names all mutable fields. Returns whether `field`
+/// was among them.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT for an empty mask, an immutable field or an unknown field. It names the path.
+pub(crate) fn copy<M: Masked>(
+    target: &mut M,
+    source: &M,
+    paths: &[String],
+    field: &str,
+) -> Result<bool, ServiceError> {
+    let invalid = |why: String| ServiceError::invalid_argument("update_mask", why);
+    if paths.is_empty() {
+        return Err(invalid("must name the fields to write".to_owned()));
+    }
+    let mut is_named = false;
+    for path in paths {
+        let path = path.as_str();
+        if path == "*" {
+            for field in M::MUTABLE {
+                target.copy_field(field, source);
+            }
+            is_named = true;
+        } else if M::MUTABLE.contains(&path) {
+            target.copy_field(path, source);
+            is_named |= path == field;
+        } else if M::IMMUTABLE.contains(&path) {
+            return Err(invalid(format!("names '{path}', which cannot be changed")));
+        } else {
+            return Err(invalid(format!("names '{}', which is not a field of {}", excerpt(path), M::PLURAL)));
+        }
+    }
+    Ok(is_named)
+}
+
+/// Copies the fields that `paths` names from `source` to `target`.
 ///
 /// An error belongs to the state ERROR: a model that leaves this state loses its error unless `paths` names it.
 ///
 /// # Errors
 ///
-/// INVALID_ARGUMENT for an empty mask, an immutable field or an unknown field. It names the path.
+/// As [`copy`].
 pub(crate) fn apply(target: &mut Model, source: &Model, paths: &[String]) -> Result<(), ServiceError> {
-    let invalid = |why: String| ServiceError::invalid_argument("update_mask", why);
-    if paths.is_empty() {
-        return Err(invalid("must name the fields to write".to_owned()));
-    }
-    let mut names_error = false;
-    for path in paths {
-        let path = path.as_str();
-        if path == "*" {
-            for field in MUTABLE {
-                copy_field(field, target, source);
-            }
-            names_error = true;
-        } else if MUTABLE.contains(&path) {
-            copy_field(path, target, source);
-            names_error |= path == "error";
-        } else if IMMUTABLE.contains(&path) {
-            return Err(invalid(format!("names '{path}', which cannot be changed")));
-        } else {
-            return Err(invalid(format!("names '{}', which is not a field of models", excerpt(path))));
-        }
-    }
+    let names_error = copy(target, source, paths, "error")?;
     if target.state() != State::Error && !names_error {
         target.error = None;
     }
@@ -77,7 +107,6 @@ mod tests {
 
     #[test]
     fn only_named_fields_are_written() {
-        all_fields(&Model::default());
         let mut target = Model { handle: "a".into(), commit: "b".into(), ..Model::default() };
         let source = Model { handle: "x".into(), commit: "y".into(), ..Model::default() };
         apply(&mut target, &source, &paths(&["commit"])).unwrap();

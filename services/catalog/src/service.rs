@@ -1,16 +1,15 @@
 //! The gRPC service: creates, reads, lists, updates, deletes and watches models.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{pin::Pin, sync::Arc};
 
 use futures::Stream;
-use millm_kit::{ModelRef, ServiceError, format::excerpt, quantization, request_id};
+use millm_kit::{ModelRef, ServiceError, format::excerpt, quantization};
 use millm_proto::catalog::v1::{
     CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse, Model,
     UpdateModelRequest, WatchModelsRequest, WatchModelsResponse, catalog_service_server::CatalogService,
     model::State,
 };
 use prost::Message as _;
-use prost_types::Timestamp;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
@@ -18,16 +17,13 @@ use crate::{
     change_feed::Change,
     context::Context,
     field_mask, model_handle,
+    resource::{MAX_ATTEMPTS, MAX_PAGE_BYTES, now, page_size, page_start, page_token, run_to_completion},
     store::{Filter, ModelRow, StoreError, state_word},
     validate,
     watch::watch,
 };
 
-/// A page has fewer models rather than more bytes: gRPC clients refuse messages over 4 MiB by default.
-const MAX_PAGE_BYTES: usize = 2 << 20;
 const MAX_QUERY_CHARS: usize = 1000;
-/// Attempts while other catalogs write the same row or handle.
-const MAX_ATTEMPTS: usize = 16;
 
 /// The service, and where its writes run.
 pub(crate) struct Service {
@@ -112,13 +108,8 @@ impl Context {
 
     async fn list(&self, request: ListModelsRequest) -> Result<ListModelsResponse, ServiceError> {
         let invalid = ServiceError::invalid_argument;
-        let size = match request.page_size {
-            0 => 100,
-            size if size < 0 => return Err(invalid("page_size", "must not be negative")),
-            size => size.min(1000) as usize,
-        };
-        let after = page_start(&request.page_token)
-            .ok_or_else(|| invalid("page_token", "is not one that a list returned"))?;
+        let size = page_size(request.page_size)?;
+        let after = page_start(&request.page_token)?;
         if request.query.chars().count() > MAX_QUERY_CHARS || request.query.contains('\0') {
             return Err(invalid("query", "must be at most 1000 characters, without NUL"));
         }
@@ -218,30 +209,4 @@ fn already_exists(model: &Model) -> ServiceError {
 /// Fails with CONFLICT if the caller's etag is not the model's.
 fn check_etag(model: &Model, seen: &str) -> Result<(), ServiceError> {
     if seen.is_empty() || seen == model.etag { Ok(()) } else { Err(ServiceError::conflict(&model.handle)) }
-}
-
-fn page_token(last: i64) -> String {
-    format!("p{last:x}")
-}
-
-fn page_start(token: &str) -> Option<i64> {
-    if token.is_empty() {
-        return Some(0);
-    }
-    i64::from_str_radix(token.strip_prefix('p')?, 16).ok().filter(|id| *id >= 0)
-}
-
-/// Returns the time in whole microseconds, the precision of both databases.
-fn now() -> Timestamp {
-    let mut now = Timestamp::from(SystemTime::now());
-    now.nanos -= now.nanos % 1000;
-    now
-}
-
-/// Runs `write` to its end even if the caller cancels the call, so that each written change is also published.
-async fn run_to_completion<T: Send + 'static>(
-    tasks: &TaskTracker,
-    write: impl Future<Output = Result<T, ServiceError>> + Send + 'static,
-) -> Result<T, ServiceError> {
-    tasks.spawn(request_id::inherit(write)).await.unwrap_or_else(|panic| Err(ServiceError::internal(panic)))
 }

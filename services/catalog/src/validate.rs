@@ -98,7 +98,12 @@ pub(crate) fn check_fields(model: &Model) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn must_be_empty(field: &str, value: &str, when: &str) -> Result<(), ServiceError> {
+/// Checks that a field has no value.
+///
+/// # Errors
+///
+/// INVALID_ARGUMENT, which names the field.
+pub(crate) fn must_be_empty(field: &str, value: &str, when: &str) -> Result<(), ServiceError> {
     if value.is_empty() {
         return Ok(());
     }

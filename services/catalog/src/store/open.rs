@@ -10,7 +10,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{interface::Store, sql::SqlStore};
+use super::{entities::EntityStore, interface::Store, sql::SqlStore};
 use crate::error::BuildError;
 
 static SQLITE: Migrator = sqlx::migrate!("../../migrations/sqlite");
@@ -24,6 +24,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// An open database.
 pub(crate) struct Opened {
     pub store: Box<dyn Store>,
+    pub entities: Box<dyn EntityStore>,
     /// The connections of PostgreSQL, to listen for the changes of other catalogs.
     pub postgres: Option<PgPool>,
     /// The catalog's id, created with its tables.
@@ -68,7 +69,8 @@ async fn open_sqlite(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         .map_err(failed)?;
     SQLITE.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
     let (catalog_id,) = sqlx::query_as(CATALOG_ID).fetch_one(&pool).await.map_err(failed)?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool)), postgres: None, catalog_id })
+    let entities = Box::new(SqlStore::new(pool.clone()));
+    Ok(Opened { store: Box::new(SqlStore::new(pool)), entities, postgres: None, catalog_id })
 }
 
 async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
@@ -82,7 +84,8 @@ async fn open_postgres(url: &DatabaseUrl) -> Result<Opened, BuildError> {
         .map_err(failed)?;
     POSTGRES.run(&pool).await.map_err(|cause| migrate_failed(url, cause))?;
     let (catalog_id,) = sqlx::query_as(CATALOG_ID).fetch_one(&pool).await.map_err(failed)?;
-    Ok(Opened { store: Box::new(SqlStore::new(pool.clone())), postgres: Some(pool), catalog_id })
+    let (store, entities) = (SqlStore::new(pool.clone()), SqlStore::new(pool.clone()));
+    Ok(Opened { store: Box::new(store), entities: Box::new(entities), postgres: Some(pool), catalog_id })
 }
 
 fn migrate_failed(url: &DatabaseUrl, cause: MigrateError) -> BuildError {

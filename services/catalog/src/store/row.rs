@@ -142,7 +142,7 @@ impl ModelRow {
 }
 
 /// Returns the API's etag of a version.
-fn etag(version: i64) -> String {
+pub(crate) fn etag(version: i64) -> String {
     format!("v{version}")
 }
 
@@ -171,11 +171,13 @@ fn search_text(model: &Model) -> String {
         .join("\n")
 }
 
-fn micros(time: &Timestamp) -> i64 {
+/// Returns a time as stored: microseconds since 1970.
+pub(crate) fn micros(time: &Timestamp) -> i64 {
     time.seconds * 1_000_000 + i64::from(time.nanos) / 1000
 }
 
-fn timestamp(micros: i64) -> Timestamp {
+/// Returns a stored time.
+pub(crate) fn timestamp(micros: i64) -> Timestamp {
     Timestamp { seconds: micros.div_euclid(1_000_000), nanos: (micros.rem_euclid(1_000_000) * 1000) as i32 }
 }
 

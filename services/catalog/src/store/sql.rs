@@ -20,6 +20,11 @@ impl<DB: Database> SqlStore<DB> {
     pub fn new(pool: Pool<DB>) -> Self {
         Self { pool }
     }
+
+    /// Returns the connections.
+    pub(super) fn pool(&self) -> &Pool<DB> {
+        &self.pool
+    }
 }
 
 /// A type that can be bound to a parameter of a statement.
@@ -194,7 +199,8 @@ where
     }
 }
 
-fn escape_like(text: &str) -> String {
+/// Escapes the wildcards of a LIKE pattern.
+pub(super) fn escape_like(text: &str) -> String {
     text.replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_")
 }
 
@@ -216,7 +222,9 @@ impl RowsAffected for sqlx::postgres::PgQueryResult {
 }
 
 /// Bounds a query by [`QUERY_TIMEOUT`].
-fn with_timeout<'a, T>(work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'a) -> StoreFuture<'a, T> {
+pub(super) fn with_timeout<'a, T>(
+    work: impl Future<Output = Result<T, sqlx::Error>> + Send + 'a,
+) -> StoreFuture<'a, T> {
     Box::pin(async move {
         match tokio::time::timeout(QUERY_TIMEOUT, work).await {
             Ok(answer) => answer.map_err(StoreError::from),

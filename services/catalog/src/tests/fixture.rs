@@ -10,7 +10,8 @@ use millm_kit::{Channel, Host, ServiceError, Settings, Shutdown};
 use millm_proto::catalog::v1::{
     CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse, Model,
     Quantization, Source, UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
-    catalog_service_client::CatalogServiceClient,
+    catalog_service_client::CatalogServiceClient, datasets_service_client::DatasetsServiceClient,
+    templates_service_client::TemplatesServiceClient,
 };
 use prost_types::FieldMask;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
@@ -85,6 +86,14 @@ impl Fixture {
 
     pub fn client(&self) -> CatalogServiceClient<Channel> {
         CatalogServiceClient::new(self.channel.clone())
+    }
+
+    pub fn datasets(&self) -> DatasetsServiceClient<Channel> {
+        DatasetsServiceClient::new(self.channel.clone())
+    }
+
+    pub fn templates(&self) -> TemplatesServiceClient<Channel> {
+        TemplatesServiceClient::new(self.channel.clone())
     }
 
     pub async fn create(&self, model: Model) -> Result<Model, ServiceError> {

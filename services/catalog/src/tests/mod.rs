@@ -2,8 +2,10 @@
 //! own schema.
 
 mod database_errors;
+mod datasets;
 mod fixture;
 mod models;
+mod templates;
 mod watch;
 
 /// `on_both_databases! { a }` defines the tests `sqlite::a` and `postgres::a` for `async fn a(fixture: Fixture)`.
