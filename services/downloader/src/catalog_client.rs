@@ -21,8 +21,10 @@ use tonic_types::StatusExt as _;
 use crate::retry::RetryPolicy;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-const PAGE_SIZE: i32 = 100;
-const MAX_MESSAGE_BYTES: usize = 256 << 20;
+/// Rows of a page.
+pub(crate) const PAGE_SIZE: i32 = 100;
+/// The largest answer, in bytes.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 256 << 20;
 
 /// A client of the Catalog. It is cheap to clone.
 #[derive(Debug, Clone)]
@@ -251,7 +253,12 @@ fn row_in_state(id: i64, state: State, error: Option<rpc::Status>) -> Model {
     Model { name: format!("models/{id}"), id, state: state.into(), error, ..Model::default() }
 }
 
-async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+/// Waits for an answer, no longer than the Catalog should take.
+///
+/// # Errors
+///
+/// The Catalog's status, or UNAVAILABLE when it cannot be reached.
+pub(crate) async fn answer<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(ANSWER_TIMEOUT, call).await {
         Ok(answer) => answer.map(Response::into_inner).map_err(|status| {
             if is_transport_error(&status) {
@@ -270,7 +277,12 @@ fn is_transport_error(status: &Status) -> bool {
     codes.contains(&status.code()) && status.get_error_details().error_info().is_none()
 }
 
-async fn with_retry<T, F: Future<Output = Result<T, Status>>>(
+/// Repeats a call while the Catalog cannot be reached. `None` when the process stops meanwhile.
+///
+/// # Errors
+///
+/// The Catalog's errors.
+pub(crate) async fn with_retry<T, F: Future<Output = Result<T, Status>>>(
     shutdown: &CancellationToken,
     call: impl FnMut() -> F,
 ) -> Option<Result<T, ServiceError>> {

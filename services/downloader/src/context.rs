@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use millm_dataset::AllowedFolders;
 use millm_kit::{Channel, Secret, ServiceError, request_id};
 use millm_model::memory::Workload;
 use millm_proto::runtime::v1::{GetStatusRequest, LoadState, runtime_service_client::RuntimeServiceClient};
@@ -9,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     catalog_client::CatalogClient,
+    datasets::{DatasetsCatalog, jobs::DatasetJobs},
     hub::client::Hub,
     store::{disk_space::DiskSpace, hf_cache::HfCache, models_dir::ModelsDir},
 };
@@ -23,6 +25,10 @@ pub(crate) struct Context {
     /// The cache of Hugging Face's own tools, where one is configured. It is only read.
     pub(crate) hf_cache: Option<HfCache>,
     pub(crate) catalog: CatalogClient,
+    pub(crate) datasets: DatasetsCatalog,
+    pub(crate) dataset_jobs: Arc<DatasetJobs>,
+    /// The folders below which datasets of this machine may lie.
+    pub(crate) dataset_folders: AllowedFolders,
     pub(crate) runtime: Channel,
     pub(crate) disk: Arc<dyn DiskSpace>,
     /// The load for which memory is estimated, from the server's settings.

@@ -1,5 +1,5 @@
 //! Downloads models: from the hub to verified files to a quantized model. This crate owns the models folder; the
-//! Catalog owns the list of models.
+//! Catalog owns the list of models. Datasets are fetched and registered here, too (`datasets`).
 //!
 //! A request is resolved first (`resolve`: what the hub has, which files to fetch, how much room they need). It gets
 //! a row in the Catalog and waits in the queue (`jobs`). Its job runs through six phases: resolve, reuse, fetch,
@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `service` | the gRPC calls |
 //! | `jobs` | the queue, a job and its phases |
+//! | `datasets` | datasets: their calls, jobs and rows |
 //! | `resolve` | which files make the model, and the download plan |
 //! | `transfer` | one file from the hub to the disk |
 //! | `store` | the models folder, manifests, locks, the Hugging Face cache |
@@ -20,6 +21,7 @@
 
 mod catalog_client;
 mod context;
+mod datasets;
 mod error;
 mod hub;
 mod jobs;
@@ -35,8 +37,9 @@ mod transfer;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
+use millm_dataset::AllowedFolders;
 use millm_kit::{Channel, Host, Secret, Settings};
 use millm_model::memory::Workload;
 use millm_proto::downloader::v1::downloader_service_server::DownloaderServiceServer;
@@ -47,6 +50,7 @@ pub use store::disk_space::DiskSpace;
 
 use catalog_client::CatalogClient;
 use context::Context;
+use datasets::{DatasetsCatalog, jobs::DatasetJobs};
 use hub::client::Hub;
 use jobs::queue::{Queue, QueueWorker};
 use limits::HubLimits;
@@ -60,6 +64,8 @@ pub struct Downloader {
     models_dir: ModelsDir,
     hf_cache: Option<HfCache>,
     catalog: CatalogClient,
+    datasets: DatasetsCatalog,
+    dataset_folders: AllowedFolders,
     runtime: Channel,
     disk: Arc<dyn DiskSpace>,
     workload: Workload,
@@ -80,7 +86,9 @@ impl Downloader {
             hub: Hub::new(&settings.hf_endpoint, HubLimits::new(settings))?,
             models_dir: ModelsDir::open(&settings.model_cache_dir)?,
             hf_cache: settings.hf_hub_cache.clone().map(HfCache::new),
-            catalog: CatalogClient::new(catalog),
+            catalog: CatalogClient::new(catalog.clone()),
+            datasets: DatasetsCatalog::new(catalog),
+            dataset_folders: AllowedFolders::new(dataset_folders(settings)),
             runtime,
             disk: Arc::new(StatvfsDisk),
             workload: Workload::served(
@@ -108,6 +116,9 @@ impl Downloader {
             models_dir: self.models_dir,
             hf_cache: self.hf_cache,
             catalog: self.catalog,
+            datasets: self.datasets,
+            dataset_jobs: DatasetJobs::new(self.max_concurrent_downloads),
+            dataset_folders: self.dataset_folders,
             runtime: self.runtime,
             disk: self.disk,
             workload: self.workload,
@@ -129,6 +140,19 @@ impl Downloader {
 /// need the queue wait until [`QueueWorker::run`] has taken the interrupted jobs.
 async fn repair_then_work(context: Arc<Context>, worker: QueueWorker) {
     if let Some(interrupted) = repair::startup::run(&context).await {
+        datasets::startup::run(&context).await;
         worker.run(interrupted).await;
     }
+}
+
+/// Returns the folders below which datasets may lie: those of the settings, else the data folder and the working folder.
+/// The root of the file system is never a default, although a container may run there.
+fn dataset_folders(settings: &Settings) -> Vec<PathBuf> {
+    if !settings.dataset_dirs.is_empty() {
+        return settings.dataset_dirs.clone();
+    }
+    let data = settings.model_cache_dir.parent().map(std::path::Path::to_path_buf);
+    let working = std::env::current_dir().ok();
+    let is_root = |folder: &PathBuf| folder.canonicalize().is_ok_and(|folder| folder.parent().is_none());
+    [data, working].into_iter().flatten().filter(|folder| !is_root(folder)).collect()
 }

@@ -61,6 +61,11 @@ impl FileMeter {
         self.present.fetch_sub(bytes, Relaxed);
     }
 
+    /// Returns the bytes on the disk or on the way there.
+    pub(crate) fn present(&self) -> u64 {
+        self.present.load(Relaxed)
+    }
+
     /// Counts one retry.
     pub(crate) fn retried(&self) {
         self.retries.fetch_add(1, Relaxed);

@@ -11,9 +11,11 @@ use url::Url;
 use super::{
     api_types::{self, RemoteFile, RepoInfo},
     breaker::Health,
+    dataset_card::{DataConfig, configs},
     error::{HubError, RequestContext, RequestTarget},
     http::{HubHttp, HubRequest, HubResponse, settle},
     path::{RepoPath, encode_segment},
+    repo_kind::RepoKind,
     search::{ListedRepo, Search, parse_found},
     signed_url,
     token_check::TokenCheck,
@@ -30,6 +32,8 @@ const LOWEST_READ_SPEED: u64 = 64 << 10;
 pub(crate) struct Hub {
     http: HubHttp,
     tokens: Arc<TokenCheck>,
+    /// The repositories that are asked for.
+    kind: RepoKind,
 }
 
 /// A file at a pinned commit, and the token to ask for it with.
@@ -56,7 +60,13 @@ impl Hub {
     ///
     /// Returns [`BuildError::Http`].
     pub(crate) fn new(endpoint: &Url, limits: HubLimits) -> Result<Self, BuildError> {
-        Ok(Self { http: HubHttp::new(endpoint, limits)?, tokens: Arc::default() })
+        let http = HubHttp::new(endpoint, limits)?;
+        Ok(Self { http, tokens: Arc::default(), kind: RepoKind::Model })
+    }
+
+    /// Returns a client for the hub's datasets. It shares connections, circuit breaker and tokens with this one.
+    pub(crate) fn datasets(&self) -> Self {
+        Self { kind: RepoKind::Dataset, ..self.clone() }
     }
 
     /// Returns the host's name, for messages.
@@ -86,16 +96,43 @@ impl Hub {
         revision: &str,
         token: Option<&Secret>,
     ) -> Result<RepoInfo, ServiceError> {
-        let endpoint = self.http.endpoint();
-        let url = format!("{endpoint}/api/models/{repo}/revision/{}", encode_segment(revision));
+        let body = self.description(repo, revision, token).await?;
+        RepoInfo::parse(&body, repo).ok_or_else(|| self.http.not_a_hub())
+    }
+
+    /// Returns the commit of a dataset's revision, and the configurations that its card declares.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::info`].
+    pub(crate) async fn dataset_info(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        token: Option<&Secret>,
+    ) -> Result<(RepoInfo, Vec<DataConfig>), ServiceError> {
+        let body = self.description(repo, revision, token).await?;
+        let info = RepoInfo::parse(&body, repo).ok_or_else(|| self.http.not_a_hub())?;
+        Ok((info, configs(&body)))
+    }
+
+    /// Returns the hub's description of a revision.
+    async fn description(
+        &self,
+        repo: &RepoId,
+        revision: &str,
+        token: Option<&Secret>,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let (endpoint, collection) = (self.http.endpoint(), self.kind.collection());
+        let url = format!("{endpoint}/api/{collection}/{repo}/revision/{}", encode_segment(revision));
         let context = self.context(repo, RequestTarget::Revision(revision), token);
         match self.call_api(&url, context, token).await {
-            Ok((body, _)) => RepoInfo::parse(&body, repo).ok_or_else(|| self.http.not_a_hub()),
+            Ok((body, _)) => Ok(body),
             Err(error) => Err(self.explain(error, repo, token).await),
         }
     }
 
-    /// Finds the cause of "not found". The hub answers so for a bad token and for the name of a dataset, too.
+    /// Finds the cause of "not found". The hub answers so for a bad token and for a repository of another kind, too.
     async fn explain(&self, error: ServiceError, repo: &RepoId, token: Option<&Secret>) -> ServiceError {
         if !matches!(error.reason, Reason::RepoNotFound | Reason::GatedModelNoToken) {
             return error;
@@ -105,10 +142,10 @@ impl Hub {
         {
             return rejected;
         }
-        let url = format!("{}/api/datasets/{repo}", self.http.endpoint());
+        let url = format!("{}/api/{}/{repo}", self.http.endpoint(), self.kind.other().collection());
         let context = self.context(repo, RequestTarget::Other, token);
         if error.reason == Reason::RepoNotFound && self.call_api_once(&url, context, token).await.is_ok() {
-            return ServiceError::dataset_not_model(repo);
+            return self.kind.is_other(repo);
         }
         error
     }
@@ -125,7 +162,8 @@ impl Hub {
         token: Option<&Secret>,
     ) -> Result<Vec<RemoteFile>, ServiceError> {
         let endpoint = self.http.endpoint();
-        let mut url = format!("{endpoint}/api/models/{repo}/tree/{commit}?recursive=true&expand=false");
+        let collection = self.kind.collection();
+        let mut url = format!("{endpoint}/api/{collection}/{repo}/tree/{commit}?recursive=true&expand=false");
         let mut files = Vec::new();
         for _ in 0..MAX_PAGES {
             let context = self.context(repo, RequestTarget::Revision(commit), token);
@@ -211,6 +249,7 @@ impl Hub {
         let url = format!("{}/api/whoami-v2", self.http.endpoint());
         let context = RequestContext {
             repo: None,
+            kind: self.kind,
             target: RequestTarget::Other,
             with_token: true,
             endpoint: self.http.endpoint(),
@@ -232,6 +271,7 @@ impl Hub {
         let url = format!("{}/api/models?{}", self.http.endpoint(), search.query_string());
         let context = RequestContext {
             repo: None,
+            kind: self.kind,
             target: RequestTarget::Other,
             with_token: token.is_some(),
             endpoint: self.http.endpoint(),
@@ -250,8 +290,8 @@ impl Hub {
         file: FileAt<'_>,
         range: Option<Range<u64>>,
     ) -> Result<HubResponse<'_>, HubError> {
-        let endpoint = self.http.endpoint();
-        let url = format!("{endpoint}/{}/resolve/{}/{}", file.repo, file.commit, file.path.encoded());
+        let page = self.kind.page(self.http.endpoint(), file.repo);
+        let url = format!("{page}/resolve/{}/{}", file.commit, file.path.encoded());
         let request = HubRequest {
             url: &url,
             context: self.context(file.repo, RequestTarget::File(file.path.as_str()), file.token),
@@ -286,7 +326,7 @@ impl Hub {
         token: Option<&Secret>,
     ) -> RequestContext<'a> {
         let endpoint = self.http.endpoint();
-        RequestContext { repo: Some(repo), target, with_token: token.is_some(), endpoint }
+        RequestContext { repo: Some(repo), kind: self.kind, target, with_token: token.is_some(), endpoint }
     }
 
     /// Calls the API with retries. Returns the body and the next page's address.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 use millm_kit::{ServiceError, names::RepoId};
 
+use super::repo_kind::RepoKind;
 use crate::retry::{RetryError, requested_pause};
 
 /// The reason why one attempt failed.
@@ -87,6 +88,7 @@ impl From<reqwest::Error> for HubError {
 pub(crate) struct RequestContext<'a> {
     /// `None` when the request is not about one repository.
     pub(crate) repo: Option<&'a RepoId>,
+    pub(crate) kind: RepoKind,
     pub(crate) target: RequestTarget<'a>,
     pub(crate) with_token: bool,
     /// The hub's endpoint, without a slash at the end.
@@ -119,10 +121,11 @@ pub(super) fn from_status(context: RequestContext<'_>, status: StatusCode, heade
             _ => ServiceError::download_failed(format!("the hub answered {status}")),
         });
     };
+    let page = || context.kind.page(context.endpoint, repo);
     HubError::Permanent(match (status.as_u16(), code) {
         (401, "GatedRepo") => ServiceError::gated_no_token(repo),
-        (403, "GatedRepo") => ServiceError::gated_no_access(repo, format!("{}/{repo}", context.endpoint)),
-        (401 | 403 | 404, "RepoNotFound") => ServiceError::repo_not_found(repo),
+        (403, "GatedRepo") => ServiceError::gated_no_access(repo, page()),
+        (401 | 403 | 404, "RepoNotFound") => context.kind.not_found(repo),
         (_, "RevisionNotFound") => {
             let revision =
                 if let RequestTarget::Revision(revision) = context.target { revision } else { "?" };
@@ -136,8 +139,8 @@ pub(super) fn from_status(context: RequestContext<'_>, status: StatusCode, heade
         (403, _) if message.contains("disabled") => {
             ServiceError::download_failed(format!("access to '{repo}' is disabled on the hub"))
         }
-        (403, _) => ServiceError::gated_no_access(repo, format!("{}/{repo}", context.endpoint)),
-        (401 | 404, _) => ServiceError::repo_not_found(repo),
+        (403, _) => ServiceError::gated_no_access(repo, page()),
+        (401 | 404, _) => context.kind.not_found(repo),
         _ => ServiceError::download_failed(format!("the hub answered {status} for '{repo}'")),
     })
 }
@@ -154,7 +157,8 @@ mod tests {
             headers.insert("x-error-code", code.parse().unwrap());
         }
         let target = RequestTarget::Revision("main");
-        let context = RequestContext { repo: Some(&repo), target, with_token, endpoint: "https://hub" };
+        let (kind, endpoint) = (RepoKind::Model, "https://hub");
+        let context = RequestContext { repo: Some(&repo), kind, target, with_token, endpoint };
         let reason = match from_status(context, StatusCode::from_u16(status).unwrap(), &headers) {
             HubError::Permanent(error) => Some(error.reason),
             _ => None,

@@ -6,10 +6,12 @@
 pub(crate) mod api_types;
 pub(crate) mod breaker;
 pub(crate) mod client;
+pub(crate) mod dataset_card;
 pub(crate) mod digest;
 pub(crate) mod error;
 mod http;
 pub(crate) mod path;
+pub(crate) mod repo_kind;
 pub(crate) mod search;
 mod signed_url;
 mod ssrf_guard;

@@ -10,15 +10,21 @@ use std::sync::Arc;
 
 use millm_kit::{ModelRef, ServiceError};
 use millm_proto::downloader::v1::{
-    CancelDownloadRequest, CheckStorageRequest, Download, GetHubStatusRequest, HubStatus,
-    ListDownloadsRequest, ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest,
-    SearchReposRequest, SearchReposResponse, StartDownloadRequest, StorageReport, WatchDownloadRequest,
-    WatchDownloadsRequest, download::State, downloader_service_server::DownloaderService,
+    AddDatasetRequest, CancelDownloadRequest, CheckStorageRequest, Download, GetHubStatusRequest, HubStatus,
+    ListDownloadsRequest, ListDownloadsResponse, ModelPreview, PreviewModelRequest, ReadDatasetRowsRequest,
+    ReadDatasetRowsResponse, RemoveDatasetRequest, RemoveModelRequest, SearchReposRequest,
+    SearchReposResponse, StartDownloadRequest, StorageReport, WatchDownloadRequest, WatchDownloadsRequest,
+    download::State, downloader_service_server::DownloaderService,
 };
 use tokio::sync::watch::{Receiver, channel};
 use tonic::{Request, Response, Status};
 
-use crate::{context::Context, jobs::queue::Queue, repair};
+use crate::{
+    context::Context,
+    datasets::{self, add::ProgressStream},
+    jobs::queue::Queue,
+    repair,
+};
 use watch::DownloadStream;
 
 /// The Downloader's gRPC service.
@@ -142,5 +148,30 @@ impl DownloaderService for Service {
         let (context, fix) = (Arc::clone(&self.context), request.into_inner().fix);
         let work = async move { repair::report::report(&context, fix).await };
         Ok(Response::new(self.context.run_to_completion(work).await?))
+    }
+
+    type AddDatasetStream = ProgressStream;
+
+    async fn add_dataset(
+        &self,
+        request: Request<AddDatasetRequest>,
+    ) -> Result<Response<ProgressStream>, Status> {
+        let (context, queue) = (Arc::clone(&self.context), self.queue.clone());
+        // The future is large: it holds the listing of the repository.
+        let stream = Box::pin(datasets::add::add(context, queue, request.into_inner())).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn remove_dataset(&self, request: Request<RemoveDatasetRequest>) -> Result<Response<()>, Status> {
+        let work = datasets::remove::remove(Arc::clone(&self.context), request.into_inner().name);
+        self.context.run_to_completion(work).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn read_dataset_rows(
+        &self,
+        request: Request<ReadDatasetRowsRequest>,
+    ) -> Result<Response<ReadDatasetRowsResponse>, Status> {
+        Ok(Response::new(datasets::rows::read(&self.context, request.into_inner()).await?))
     }
 }

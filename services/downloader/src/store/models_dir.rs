@@ -8,6 +8,7 @@
 //! local/name--7                         a link to a person's own folder or file
 //! local-quantized/name--7--Q8/          a model quantized from a person's own model
 //! .locks/                               one lock for each model that is being made, over all processes
+//! datasets/                             datasets from the hub (`datasets_dir`)
 //! ```
 //!
 //! Several catalogs may share the folder. Each file of ours names its catalog, and other catalogs' files are
@@ -278,20 +279,20 @@ impl Incoming {
 
     /// Returns the bytes that all its files take on the disk.
     pub(crate) fn bytes(&self) -> u64 {
-        fn sum(folder: &Path) -> u64 {
-            let Ok(entries) = fs::read_dir(folder) else { return 0 };
-            entries
-                .flatten()
-                .map(|entry| match entry.metadata() {
-                    Ok(metadata) if metadata.is_dir() => sum(&entry.path()),
-                    // A partial file has its full length from the start, whether or not the disk has reserved it.
-                    Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
-                    Err(_) => 0,
-                })
-                .sum()
-        }
-        sum(&self.path)
+        bytes_on_disk(&self.path)
     }
+}
+
+/// Returns the bytes that all files in a folder and below it take on the disk.
+pub(crate) fn bytes_on_disk(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_on_disk(&entry.path()),
+        // A partial file has its full length from the start, whether or not the disk has reserved it.
+        Ok(metadata) => std::os::unix::fs::MetadataExt::blocks(&metadata) * 512,
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }
 
 #[cfg(test)]

@@ -16,10 +16,13 @@ use millm_proto::catalog::v1::{
     CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse, Model,
     UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
     catalog_service_server::{CatalogService, CatalogServiceServer},
+    datasets_service_server::DatasetsServiceServer,
     model::State,
 };
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
+
+use super::datasets::memory_datasets::MemoryDatasets;
 
 #[derive(Debug, Clone, Default)]
 pub struct MemoryCatalog(Arc<Inner>);
@@ -32,6 +35,7 @@ struct Inner {
     away: AtomicBool,
     refused: watch::Sender<u64>,
     identity: String,
+    datasets: MemoryDatasets,
 }
 
 impl MemoryCatalog {
@@ -46,7 +50,13 @@ impl MemoryCatalog {
     }
 
     pub fn channel(&self) -> Channel {
-        Channel::local(CatalogServiceServer::new(self.clone()))
+        let datasets = DatasetsServiceServer::new(self.0.datasets.clone());
+        Channel::local(CatalogServiceServer::new(self.clone())).join(Channel::local(datasets))
+    }
+
+    /// Returns the rows of datasets.
+    pub fn datasets(&self) -> &MemoryDatasets {
+        &self.0.datasets
     }
 
     /// While it is away, calls fail as if nothing listened.

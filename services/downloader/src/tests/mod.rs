@@ -1,6 +1,7 @@
 //! The whole service against a fake hub, with a Catalog and a Runtime in memory.
 
 mod cancel_and_remove;
+mod datasets;
 mod faults;
 mod fixture;
 mod hub_calls;
