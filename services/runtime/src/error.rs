@@ -1,8 +1,8 @@
 //! Converts errors of the model, engine and sandbox crates to errors of the table.
 
-use millm_engine::SubmitError;
-use millm_kit::ServiceError;
-use millm_model::Fault;
+use millm_engine::{CaptureError, InvalidCapture, SubmitError};
+use millm_kit::{Reason, ServiceError, format::gigabytes};
+use millm_model::{Fault, UnknownHook};
 use tokio::task::JoinError;
 
 /// Returns the error for a checkpoint that cannot be read.
@@ -44,9 +44,86 @@ pub(crate) fn from_submit(error: &SubmitError, handle: &str) -> ServiceError {
         SubmitError::EmptyPrompt => ServiceError::invalid_argument("prompt", "must hold at least one token"),
         SubmitError::UnknownToken { id, vocabulary } => unknown_token("token_ids", *id, *vocabulary),
         SubmitError::InvalidSampling { field, why } => ServiceError::invalid_argument(field, why),
-        SubmitError::InvalidCapture(invalid) => ServiceError::invalid_argument("prompts", invalid.to_string()),
+        SubmitError::InvalidCapture(invalid) => from_invalid_capture(invalid, handle),
         SubmitError::Stopped => ServiceError::not_loaded(handle),
     }
+}
+
+fn from_invalid_capture(invalid: &InvalidCapture, handle: &str) -> ServiceError {
+    match invalid {
+        InvalidCapture::SequenceTooLong { tokens, context, .. } => {
+            ServiceError::context_length_exceeded(*tokens, *context)
+        }
+        InvalidCapture::UnknownToken { id, vocabulary, .. } => unknown_token("token_ids", *id, *vocabulary),
+        InvalidCapture::Hook(unknown) => from_hook(unknown, handle),
+        invalid @ (InvalidCapture::Empty { .. }
+        | InvalidCapture::TooMany { .. }
+        | InvalidCapture::EmptySequence { .. }) => {
+            ServiceError::invalid_argument("prompts", format!("cannot be captured: {invalid}"))
+        }
+    }
+}
+
+/// Returns the error for a capture that ended early. `handle` is the model's.
+pub(crate) fn from_capture(error: &CaptureError, handle: &str) -> ServiceError {
+    match error {
+        // The engine cancels captures when its model is unloaded.
+        CaptureError::Cancelled => ServiceError::not_loaded(handle),
+        CaptureError::OutOfMemory => ServiceError::new(
+            Reason::InsufficientMemory,
+            "Out of memory while reading activations. Try a smaller batch, or fewer points at once.",
+        ),
+        CaptureError::Failed(why) => ServiceError::extraction_failed(why),
+    }
+}
+
+/// Returns the error for a hook point that the model does not have. `handle` is the model's.
+pub(crate) fn from_hook(unknown: &UnknownHook, handle: &str) -> ServiceError {
+    ServiceError::hook_point_unknown(&unknown.name, handle, &unknown.why, &unknown.nearest.join(", "))
+}
+
+/// Returns the error for an extraction that cannot be planned, written, finished or read.
+pub(crate) fn from_extraction(error: millm_extraction::Error) -> ServiceError {
+    use millm_extraction::Error;
+    match error {
+        Error::Setting { field, why } => ServiceError::invalid_argument(field, why),
+        error @ Error::TooLarge { .. } => {
+            ServiceError::invalid_argument("settings", format!("cannot be: {error}"))
+        }
+        Error::DiskFull { path } => {
+            tracing::warn!(path = %path.display(), "disk full");
+            disk_full()
+        }
+        Error::Cancelled => ServiceError::cancelled(),
+        error => ServiceError::extraction_failed(error),
+    }
+}
+
+/// Returns the error for a disk that filled up while activations were written. How much is missing is not known then.
+pub(crate) fn disk_full() -> ServiceError {
+    ServiceError::new(
+        Reason::InsufficientDisk,
+        "Insufficient disk space. The disk filled up while the extraction was written: make room, then resume it.",
+    )
+}
+
+/// Returns the error for a machine whose memory is too little for an extraction.
+pub(crate) fn extraction_memory(required_bytes: u64, available_bytes: u64) -> ServiceError {
+    let (required, available) = (gigabytes(required_bytes), gigabytes(available_bytes));
+    let message = format!("The extraction requires ~{required} GB of memory, only {available} GB available.");
+    ServiceError::new(Reason::InsufficientMemory, message)
+        .with("required_bytes", required_bytes)
+        .with("available_bytes", available_bytes)
+}
+
+/// Returns the error for a dataset that cannot be read. `handle` is the dataset's.
+pub(crate) fn from_dataset(handle: &str, error: &millm_dataset::Error) -> ServiceError {
+    if matches!(error, millm_dataset::Error::Cancelled) {
+        return ServiceError::cancelled();
+    }
+    let place = error.place();
+    let place = if place.is_empty() { handle } else { &place };
+    ServiceError::invalid_dataset(place, error.why())
 }
 
 /// Returns the error for a token id that the model does not have. `field` names the ids.

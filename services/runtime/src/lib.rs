@@ -1,8 +1,8 @@
-//! The runtime: loads models and generates text. It is the gRPC service around the engine.
+//! The runtime: loads models, generates text, and reads activations. It is the gRPC services around the engine.
 //!
-//! [`Runtime::build`] checks the settings and [`Runtime::mount`] starts the service. One task owns the loaded models
+//! [`Runtime::build`] checks the settings and [`Runtime::mount`] starts the services. One task owns the loaded models
 //! ([`loader`]). Requests go to the engine's thread, and events come back through one queue for each request
-//! ([`generate`]). The runtime calls only the catalog.
+//! ([`generate`]). Jobs that write activations run beside them ([`inspection`]). The runtime calls only the catalog.
 
 #![warn(missing_docs, clippy::missing_errors_doc, clippy::too_many_lines)]
 
@@ -16,7 +16,9 @@ mod estimate;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod inspection;
 mod loader;
+mod model_finder;
 mod options;
 mod read_model;
 mod service;
@@ -25,14 +27,24 @@ mod status;
 mod tests;
 mod tokenizer_bundle;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use millm_kit::{Channel, Host, ModelRef, Settings, settings::MAX_DRAFT_TOKENS};
-use millm_proto::runtime::v1::runtime_service_server::RuntimeServiceServer;
+use millm_proto::{
+    inspection::v1::inspection_service_server::InspectionServiceServer,
+    runtime::v1::runtime_service_server::RuntimeServiceServer,
+};
 use millm_sandbox::Sandbox;
 use tonic::codec::CompressionEncoding;
 
-use crate::{catalog_client::CatalogClient, devices::Devices, options::LoaderOptions, service::Service};
+use crate::{
+    catalog_client::CatalogClient,
+    devices::Devices,
+    inspection::{DatasetsClient, Inspection, Jobs},
+    model_finder::ModelFinder,
+    options::LoaderOptions,
+    service::Service,
+};
 
 /// The largest request: a body of the REST APIs at its limit, and its tools once more as a grammar.
 const MAX_REQUEST_BYTES: usize = 10 << 20;
@@ -68,6 +80,8 @@ pub enum BuildError {
 pub struct Runtime {
     options: LoaderOptions,
     catalog: CatalogClient,
+    datasets: DatasetsClient,
+    activations_dir: PathBuf,
     auto_load: Option<String>,
 }
 
@@ -101,7 +115,13 @@ impl Runtime {
             kernels.require()?;
         }
         let options = LoaderOptions::new(settings, Arc::new(devices), sandbox);
-        Ok(Self { options, catalog: CatalogClient::new(catalog), auto_load })
+        Ok(Self {
+            options,
+            catalog: CatalogClient::new(catalog.clone()),
+            datasets: DatasetsClient::new(catalog),
+            activations_dir: settings.activations_dir.clone(),
+            auto_load,
+        })
     }
 
     /// Sets a function that is called after a model was freed: it makes the allocator return memory to the system.
@@ -111,9 +131,10 @@ impl Runtime {
         self
     }
 
-    /// Mounts the service into `host` and returns a channel to it. Shutdown unloads all models after their requests.
+    /// Mounts the services into `host` and returns a channel to them. Shutdown interrupts extractions, and unloads all
+    /// models after their requests.
     pub async fn mount(self, host: &mut Host) -> Channel {
-        let Self { options, catalog, auto_load } = self;
+        let Self { options, catalog, datasets, activations_dir, auto_load } = self;
         let loader = loader::start(options, &host.tasks, &host.shutdown);
         if let Some(name) = auto_load {
             let loading = autoload::load(name, catalog.clone(), loader.clone());
@@ -122,11 +143,21 @@ impl Runtime {
         }
         let following = catalog_watch::follow_renames(catalog.clone(), loader.clone());
         host.tasks.spawn(host.shutdown.stopping.clone().run_until_cancelled_owned(following));
-        let service = Service { catalog, loader, shutdown: host.shutdown.clone() };
+        let models = ModelFinder { catalog, loader };
+        // Nothing is served before it is known which extractions there are.
+        let jobs = Jobs::open(activations_dir);
+        let (tasks, shutdown) = (host.tasks.clone(), host.shutdown.clone());
+        let inspection = Inspection::new(models.clone(), datasets, jobs, tasks, shutdown);
+        let inspection = InspectionServiceServer::new(inspection)
+            .accept_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let service = Service { models, shutdown: host.shutdown.clone() };
         let service = RuntimeServiceServer::new(service)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(MAX_REQUEST_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        host.grpc(service).await
+        let inspection = host.grpc(inspection).await;
+        host.grpc(service).await.join(inspection)
     }
 }

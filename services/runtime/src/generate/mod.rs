@@ -16,6 +16,7 @@ use millm_kit::ServiceError;
 use millm_proto::runtime::v1::{GenerateRequest, GenerateResponse, GenerateStart, generate_request::Prompt};
 use tonic::Status;
 
+pub(crate) use self::prompt::tokens as prompt_tokens;
 use self::{event_queue::event_queue, response::ResponseBuilder};
 use crate::{
     error,

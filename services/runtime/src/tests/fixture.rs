@@ -14,9 +14,11 @@ use millm_proto::{
         CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse,
         Model, UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
         catalog_service_server::{CatalogService, CatalogServiceServer},
+        datasets_service_server::DatasetsServiceServer,
         model::State,
         watch_models_response::Kind,
     },
+    inspection::v1::inspection_service_client::InspectionServiceClient,
     runtime::v1::{
         GenerateEnd, GenerateRequest, GenerateResponse, LoadModelRequest, LoadProgress, LoadState,
         RuntimeStatus, UnloadModelRequest, UnloadProgress, WatchStatusRequest,
@@ -29,6 +31,7 @@ use tempfile::TempDir;
 use tokio::sync::Notify;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::datasets::FakeDatasets;
 use crate::{Runtime, options::LoaderOptions};
 
 /// Returns the folder of the tests' models.
@@ -114,7 +117,11 @@ impl CatalogService for FakeCatalog {
 /// A mounted runtime.
 pub struct Fixture {
     pub client: RuntimeServiceClient<Channel>,
+    pub inspection: InspectionServiceClient<Channel>,
     pub catalog: FakeCatalog,
+    pub datasets: FakeDatasets,
+    /// The folder of extractions.
+    pub activations: Arc<TempDir>,
     pub host: Host,
     /// The folder of model 1 if it is a changed copy.
     _folder: Option<TempDir>,
@@ -147,15 +154,40 @@ impl Fixture {
         flags: &[(&str, &str)],
         change: impl FnOnce(&mut LoaderOptions),
     ) -> Self {
+        let activations = Arc::new(tempfile::tempdir().unwrap());
+        Self::mount(catalog, FakeDatasets::default(), activations, flags, change).await
+    }
+
+    async fn mount(
+        catalog: FakeCatalog,
+        datasets: FakeDatasets,
+        activations: Arc<TempDir>,
+        flags: &[(&str, &str)],
+        change: impl FnOnce(&mut LoaderOptions),
+    ) -> Self {
         let mut flags: Vec<_> = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         flags.push(("threads", "1".to_owned()));
+        flags.push(("activations_dir", activations.path().to_str().unwrap().to_owned()));
         let settings = Settings::load(None, |_| None, &flags).unwrap();
         let mut host = Host::new(Shutdown::default());
-        let catalog_channel = Channel::local(CatalogServiceServer::new(catalog.clone()));
+        let catalog_channel = Channel::local(CatalogServiceServer::new(catalog.clone()))
+            .join(Channel::local(DatasetsServiceServer::new(datasets.clone())));
         let mut runtime = Runtime::build(&settings, catalog_channel, Sandbox::beside_tests()).unwrap();
         change(&mut runtime.options);
         let channel = runtime.mount(&mut host).await;
-        Self { client: RuntimeServiceClient::new(channel), catalog, host, _folder: None }
+        let inspection = InspectionServiceClient::new(channel.clone());
+        let client = RuntimeServiceClient::new(channel);
+        Self { client, inspection, catalog, datasets, activations, host, _folder: None }
+    }
+
+    /// Stops the runtime and starts another one over the same catalog and the same extractions.
+    pub async fn restart(self) -> Self {
+        let Self { catalog, datasets, activations, host, .. } = self;
+        host.shutdown.stopping.cancel();
+        host.tasks.close();
+        host.tasks.wait().await;
+        drop(host);
+        Self::mount(catalog, datasets, activations, &[], |_| {}).await
     }
 
     /// Mounts a runtime and loads `tiny`.

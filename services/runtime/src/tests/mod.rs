@@ -1,5 +1,11 @@
 //! Tests of the gRPC service with real models, without a socket.
 
+mod activations;
+mod datasets;
+mod describe;
+mod extract;
+mod extract_failures;
+mod extract_jobs;
 mod fixture;
 mod generate;
 mod load;
