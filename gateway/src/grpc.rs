@@ -1,13 +1,17 @@
-//! gRPC and gRPC-web: the three services wherever they run, the gateway's own service, health and reflection.
+//! gRPC and gRPC-web: the services of the three roles wherever they run, the gateway's own service, health and reflection.
 
 use std::sync::Arc;
 
 use axum::Router;
 use millm_kit::{Channel, host::serve_channel};
 use millm_proto::{
-    catalog::v1::catalog_service_server::SERVICE_NAME as CATALOG,
+    catalog::v1::{
+        catalog_service_server::SERVICE_NAME as CATALOG, datasets_service_server::SERVICE_NAME as DATASETS,
+        templates_service_server::SERVICE_NAME as TEMPLATES,
+    },
     downloader::v1::downloader_service_server::SERVICE_NAME as DOWNLOADER,
     gateway::v1::models_service_server::{ModelsServiceServer, SERVICE_NAME as MODELS},
+    inspection::v1::inspection_service_server::SERVICE_NAME as INSPECTION,
     runtime::v1::runtime_service_server::SERVICE_NAME as RUNTIME,
 };
 use tonic_web::GrpcWebLayer;
@@ -30,8 +34,11 @@ pub fn routes(app: &Arc<AppState>, host_routes: Router) -> GrpcRoutes {
     let models = Channel::local(ModelsServiceServer::new(WatchedModels::new(Arc::clone(app))));
     let known = Router::new()
         .merge(service(CATALOG, &app.services.catalog))
+        .merge(service(DATASETS, &app.services.catalog))
+        .merge(service(TEMPLATES, &app.services.catalog))
         .merge(service(DOWNLOADER, &app.services.downloader))
         .merge(service(RUNTIME, &app.services.runtime))
+        .merge(service(INSPECTION, &app.services.runtime))
         .merge(service(MODELS, &models))
         .merge(host_routes);
     let unknown = Router::new().fallback(|| async {

@@ -12,6 +12,7 @@ mod grpc;
 mod guard;
 mod health;
 mod ids;
+mod inspection;
 mod management;
 mod middleware;
 mod openai;
@@ -35,14 +36,14 @@ use state::AppState;
 /// The largest body of a REST request, in bytes.
 pub const BODY_LIMIT: usize = 8 << 20;
 
-/// Channels to the three services, wherever they run.
+/// Channels to the three roles, wherever they run. Each reaches all services of its role ([`Channel::join`]).
 #[derive(Debug, Clone)]
 pub struct Services {
-    /// Knows which models exist.
+    /// Knows which models, datasets and templates exist.
     pub catalog: Channel,
-    /// Makes models.
+    /// Makes models and reads datasets.
     pub downloader: Channel,
-    /// Runs models.
+    /// Runs models and looks inside them.
     pub runtime: Channel,
 }
 
@@ -71,6 +72,7 @@ impl Gateway {
         let routes = Router::new()
             .merge(openai::routes())
             .merge(management::routes())
+            .merge(inspection::routes())
             .merge(openapi::routes())
             .merge(health::routes(host_routes))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))

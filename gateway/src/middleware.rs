@@ -35,12 +35,15 @@ use crate::{
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// Headers of answers that pages of other origins may read.
-const EXPOSED: [HeaderName; 5] = [
+const EXPOSED: [HeaderName; 8] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
     request_id::HEADER,
     header::RETRY_AFTER,
+    header::CONTENT_RANGE,
+    header::CONTENT_DISPOSITION,
+    header::ETAG,
 ];
 
 /// Wraps all routes.

@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use crate::{management, openai, state::AppState};
+use crate::{inspection, management, openai, state::AppState};
 
 /// Returns the routes of both documents.
 pub fn routes() -> Router<Arc<AppState>> {
@@ -35,8 +35,8 @@ pub fn openai_document() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(
         title = "miLLM management API",
-        description = "Models: download, show, load, unload, rename, remove. Every answer is an envelope: \
-            `{\"success\", \"data\", \"error\"}`."
+        description = "Models: download, show, load, unload, rename, remove, look inside. Every answer is an envelope, \
+            `{\"success\", \"data\", \"error\"}`, but for files and exported templates."
     ),
     paths(
         management::models::list,
@@ -53,6 +53,29 @@ pub fn openai_document() -> utoipa::openapi::OpenApi {
         management::search::find,
         management::system::show,
         management::events::follow,
+        inspection::layers::show,
+        inspection::datasets::list,
+        inspection::datasets::create,
+        inspection::datasets::one,
+        inspection::datasets::remove,
+        inspection::datasets::rows,
+        inspection::templates::list,
+        inspection::templates::create,
+        inspection::templates::one,
+        inspection::templates::change,
+        inspection::templates::remove,
+        inspection::templates::favorite,
+        inspection::templates::import,
+        inspection::templates::export,
+        inspection::extractions::start,
+        inspection::extractions::estimate,
+        inspection::extractions::list,
+        inspection::extractions::one,
+        inspection::extractions::remove,
+        inspection::extractions::cancel,
+        inspection::extractions::resume,
+        inspection::extractions::replay,
+        inspection::files::read,
     ),
     components(schemas(Failure))
 )]
@@ -73,8 +96,17 @@ struct OpenAi;
 const ANY: [u16; 10] = [400, 403, 404, 405, 431, 499, 500, 502, 503, 504];
 /// Errors of calls with a body.
 const WITH_BODY: [u16; 2] = [413, 415];
-/// Errors of calls that change or run models, or that ask the hub.
+/// Errors of calls that change or run something, or that ask the hub.
 const ACTING: [u16; 5] = [401, 409, 422, 429, 507];
+
+/// Returns the errors of calls that read a model's or a dataset's files, or those of an extraction.
+fn of_reading(path: &str) -> &'static [u16] {
+    match path {
+        "/api/models/{id}/layers" | "/api/datasets/{id}/rows" => &[409, 422],
+        "/api/extractions/{id}/files/{name}" => &[409, 416],
+        _ => &[],
+    }
+}
 
 /// Returns the document with the errors that each operation can answer with; `schema` is the name of their schema.
 fn with_errors(mut document: utoipa::openapi::OpenApi, schema: &str) -> utoipa::openapi::OpenApi {
@@ -85,7 +117,8 @@ fn with_errors(mut document: utoipa::openapi::OpenApi, schema: &str) -> utoipa::
             let statuses = ANY
                 .into_iter()
                 .chain(WITH_BODY.into_iter().filter(|_| has_body))
-                .chain(ACTING.into_iter().filter(|_| acts || asks_hub));
+                .chain(ACTING.into_iter().filter(|_| acts || asks_hub))
+                .chain(of_reading(path).iter().copied());
             for status in statuses {
                 let responses = &mut operation.responses.responses;
                 responses.entry(status.to_string()).or_insert_with(|| RefOr::T(error(status, schema)));
@@ -109,15 +142,20 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&mut Operation, bool
 
 fn meaning(status: u16) -> &'static str {
     match status {
-        400 => "A field is wrong, or the model is in the wrong state",
+        400 => "A field or a path is wrong, the model lacks the hook point, or it is in the wrong state",
         401 => "The hub wants a token, or a better one",
         403 => "The Host or Origin is not allowed, or the hub grants no access",
-        404 => "The model, the repository or the path does not exist",
+        404 => {
+            "The model, the dataset, the template, the extraction, the repository or the path does not exist"
+        }
         405 => "The path has no such method",
-        409 => "The name is taken, or the model is in use or not ready",
+        409 => {
+            "The name is taken, the model or the dataset is in use or not ready, or the extraction is running"
+        }
         413 => "The body is too large",
         415 => "The body is not JSON",
-        422 => "The model's architecture or a file of it is not supported",
+        416 => "The range begins behind the end of the file",
+        422 => "The model's architecture, or a file of the model or of the dataset, is not supported",
         429 => "Too many requests wait",
         431 => "The headers are too large",
         499 => "The work was cancelled",

@@ -1,4 +1,4 @@
-//! The state that handlers share: clients of the three services, limits, and what the services know of models.
+//! The state that handlers share: clients of the services, limits, and what the services know of models.
 
 use std::collections::HashMap;
 
@@ -7,8 +7,12 @@ use millm_kit::{Channel, Reason, ServiceError};
 use millm_proto::{
     catalog::v1::{
         self as catalog, GetModelRequest, ListModelsRequest, catalog_service_client::CatalogServiceClient,
+        datasets_service_client::DatasetsServiceClient, templates_service_client::TemplatesServiceClient,
     },
     downloader::v1::{Download, ListDownloadsRequest, downloader_service_client::DownloaderServiceClient},
+    inspection::v1::{
+        Extraction, ListExtractionsRequest, inspection_service_client::InspectionServiceClient,
+    },
     runtime::v1::{
         GetStatusRequest, LoadedModel, RuntimeStatus, runtime_service_client::RuntimeServiceClient,
     },
@@ -52,6 +56,21 @@ impl AppState {
         RuntimeServiceClient::new(self.services.runtime.clone()).max_decoding_message_size(ANSWER_LIMIT)
     }
 
+    /// Returns a client of the Catalog's datasets.
+    pub fn datasets(&self) -> DatasetsServiceClient<Channel> {
+        DatasetsServiceClient::new(self.services.catalog.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    /// Returns a client of the Catalog's templates.
+    pub fn templates(&self) -> TemplatesServiceClient<Channel> {
+        TemplatesServiceClient::new(self.services.catalog.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    /// Returns a client of the Runtime's inspection.
+    pub fn inspection(&self) -> InspectionServiceClient<Channel> {
+        InspectionServiceClient::new(self.services.runtime.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
     /// Returns a row by its id, its handle or `models/{id}`.
     pub async fn row(&self, name: &str) -> Result<catalog::Model, ServiceError> {
         let request = GetModelRequest { name: name.to_owned() };
@@ -68,6 +87,22 @@ impl AppState {
             rows.extend(page.models);
             if page.next_page_token.is_empty() {
                 return Ok(rows);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Returns the extractions of a model, or of all models when `model` is empty.
+    pub async fn extractions(&self, model: &str) -> Result<Vec<Extraction>, ServiceError> {
+        let mut extractions = Vec::new();
+        let mut request =
+            ListExtractionsRequest { model: model.to_owned(), ..ListExtractionsRequest::default() };
+        loop {
+            let page = self.inspection().list_extractions(request.clone()).await.map_err(from_runtime)?;
+            let page = page.into_inner();
+            extractions.extend(page.extractions);
+            if page.next_page_token.is_empty() {
+                return Ok(extractions);
             }
             request.page_token = page.next_page_token;
         }

@@ -1,5 +1,5 @@
-//! `GET /api/events`: what goes on with models, as server-sent events. Each listener follows the Downloader and the Runtime
-//! by watches of its own. When a service restarts, the watch is opened again.
+//! `GET /api/events`: what goes on with models and extractions, as server-sent events. Each listener follows the Downloader
+//! and the Runtime by watches of its own. When a service restarts, the watch is opened again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,12 +28,12 @@ use millm_proto::{
     runtime::v1::{self as runtime, LoadState, LoadedModel, RuntimeStatus, WatchStatusRequest},
 };
 
-use crate::state::AppState;
+use crate::{inspection::events as extractions, state::AppState};
 
 /// Between two attempts to watch a service that is away.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Sends what goes on with models, as server-sent events.
+/// Sends what goes on with models and extractions, as server-sent events.
 #[utoipa::path(
     get,
     path = "/api/events",
@@ -42,6 +42,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn follow(State(app): State<Arc<AppState>>) -> Response {
     let stopping = app.stopping.clone();
     let events = stream::select(downloads(app.clone()), loads(app.clone()));
+    let events = stream::select(events, extractions::follow(app.clone()));
     let written = events
         .then(move |event| {
             let app = app.clone();

@@ -34,8 +34,10 @@ pub fn routes() -> Router<Arc<AppState>> {
         .route("/api/events", get(events::follow))
 }
 
-type Answer<T> = Result<Json<Success<T>>, Failure>;
+/// What a handler of the management API answers with.
+pub(crate) type Answer<T> = Result<Json<Success<T>>, Failure>;
 
-fn success<T>(data: T) -> Json<Success<T>> {
+/// Wraps the answer of a call that has succeeded.
+pub(crate) fn success<T>(data: T) -> Json<Success<T>> {
     Json(Success::new(data))
 }

@@ -103,11 +103,16 @@ pub async fn rename(
     Ok(success(app.live_states().await.model(renamed.get_ref())))
 }
 
-/// Returns the error with this API's name for the Catalog's field `handle`.
-fn of_name(mut error: ServiceError) -> ServiceError {
-    if let Some(field) = error.details.get_mut("field").filter(|field| *field == "handle") {
-        "name".clone_into(field);
-        error.message = error.message.replace("'handle'", "'name'");
+/// Returns the error with this API's name for the services' field `handle`.
+pub(crate) fn of_name(error: ServiceError) -> ServiceError {
+    renamed(error, "handle", "name")
+}
+
+/// Returns the error with this API's name for a field of the services.
+pub(crate) fn renamed(mut error: ServiceError, theirs: &str, ours: &str) -> ServiceError {
+    if let Some(field) = error.details.get_mut("field").filter(|field| *field == theirs) {
+        ours.clone_into(field);
+        error.message = error.message.replace(&format!("'{theirs}'"), &format!("'{ours}'"));
     }
     error
 }

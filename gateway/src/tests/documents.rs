@@ -11,7 +11,19 @@ const ROUTES: [(&str, &[&str]); 2] = [
     (
         "/api/openapi.json",
         &[
+            "GET /api/datasets",
+            "POST /api/datasets",
+            "DELETE /api/datasets/{id}",
+            "GET /api/datasets/{id}",
+            "GET /api/datasets/{id}/rows",
             "GET /api/events",
+            "GET /api/extractions",
+            "DELETE /api/extractions/{id}",
+            "GET /api/extractions/{id}",
+            "POST /api/extractions/{id}/cancel",
+            "GET /api/extractions/{id}/files/{name}",
+            "POST /api/extractions/{id}/replay",
+            "POST /api/extractions/{id}/resume",
             "GET /api/models",
             "POST /api/models",
             "POST /api/models/preview",
@@ -20,11 +32,22 @@ const ROUTES: [(&str, &[&str]); 2] = [
             "PATCH /api/models/{id}",
             "GET /api/models/{id}/architecture",
             "POST /api/models/{id}/cancel",
+            "POST /api/models/{id}/extract",
+            "POST /api/models/{id}/extract/estimate",
+            "GET /api/models/{id}/layers",
             "POST /api/models/{id}/load",
             "GET /api/models/{id}/memory",
             "POST /api/models/{id}/unload",
             "GET /api/search",
             "GET /api/system",
+            "GET /api/templates",
+            "POST /api/templates",
+            "GET /api/templates/export",
+            "POST /api/templates/import",
+            "DELETE /api/templates/{id}",
+            "GET /api/templates/{id}",
+            "PATCH /api/templates/{id}",
+            "POST /api/templates/{id}/favorite",
         ],
     ),
     (
@@ -67,7 +90,7 @@ async fn documents_describe_every_route() {
         assert_eq!(described, routes.iter().map(ToString::to_string).collect());
         for route in routes.iter().filter(|route| !route.ends_with("/api/events")) {
             let (method, path) = route.split_once(' ').unwrap();
-            let path = path.replace("{id}", "1").replace("{model}", "x");
+            let path = path.replace("{id}", "1").replace("{model}", "x").replace("{name}", "x");
             let request = request(method, &path).header("content-type", "application/json");
             let (status, ..) = fixture.send(request.body(Body::from("[]")).unwrap()).await;
             assert_ne!(status.as_u16(), 405, "{route}");

@@ -22,15 +22,19 @@ use millm_proto::{
         CreateModelRequest, DeleteModelRequest, GetModelRequest, ListModelsRequest, ListModelsResponse,
         Model, UpdateModelRequest, WatchModelsRequest, WatchModelsResponse,
         catalog_service_server::{CatalogService, CatalogServiceServer},
+        datasets_service_server::DatasetsServiceServer,
+        templates_service_server::TemplatesServiceServer,
         watch_models_response,
     },
     downloader::v1::{
-        CancelDownloadRequest, CheckStorageRequest, Download, GetHubStatusRequest, HubStatus,
-        ListDownloadsRequest, ListDownloadsResponse, ModelPreview, PreviewModelRequest, RemoveModelRequest,
-        SearchReposRequest, SearchReposResponse, StartDownloadRequest, StorageReport, WatchDownloadRequest,
-        WatchDownloadsRequest,
+        AddDatasetProgress, AddDatasetRequest, CancelDownloadRequest, CheckStorageRequest, Download,
+        GetHubStatusRequest, HubStatus, ListDownloadsRequest, ListDownloadsResponse, ModelPreview,
+        PreviewModelRequest, ReadDatasetRowsRequest, ReadDatasetRowsResponse, RemoveDatasetRequest,
+        RemoveModelRequest, SearchReposRequest, SearchReposResponse, StartDownloadRequest, StorageReport,
+        WatchDownloadRequest, WatchDownloadsRequest,
         downloader_service_server::{DownloaderService, DownloaderServiceServer},
     },
+    inspection::v1::inspection_service_server::InspectionServiceServer,
     runtime::v1::{
         DetokenizeRequest, DetokenizeResponse, EstimateMemoryRequest, GenerateRequest, GenerateResponse,
         GetStatusRequest, LoadModelRequest, LoadProgress, MemoryEstimate, RuntimeStatus, TokenizeRequest,
@@ -43,10 +47,11 @@ use tokio::sync::broadcast;
 use tonic::{Response, Status};
 use tower::ServiceExt as _;
 
+use super::fake_inspection::InspectionStage;
 use crate::{Gateway, Services};
 
-type Answer<T> = Result<Response<T>, Status>;
-type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub type Answer<T> = Result<Response<T>, Status>;
+pub type Streaming<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The answers of the fake services, and the requests that they got.
 pub struct Stage {
@@ -72,10 +77,11 @@ pub struct Stage {
     pub running: Arc<AtomicUsize>,
     pub download_news: broadcast::Sender<Download>,
     pub status_news: broadcast::Sender<RuntimeStatus>,
+    pub inspection: InspectionStage,
 }
 
 #[derive(Clone)]
-struct FakeServices(Arc<Stage>);
+pub struct FakeServices(pub Arc<Stage>);
 
 pub struct Fixture {
     pub stage: Arc<Stage>,
@@ -105,13 +111,19 @@ impl Fixture {
             running: Arc::default(),
             download_news: broadcast::Sender::new(64),
             status_news: broadcast::Sender::new(64),
+            inspection: InspectionStage::default(),
         });
         let mut host = Host::new(Shutdown::default());
         let fake = FakeServices(stage.clone());
+        let catalog = host.grpc(CatalogServiceServer::new(fake.clone())).await;
+        let datasets = host.grpc(DatasetsServiceServer::new(fake.clone())).await;
+        let templates = host.grpc(TemplatesServiceServer::new(fake.clone())).await;
+        let runtime = host.grpc(RuntimeServiceServer::new(fake.clone())).await;
+        let inspection = host.grpc(InspectionServiceServer::new(fake.clone())).await;
         let services = Services {
-            catalog: host.grpc(CatalogServiceServer::new(fake.clone())).await,
-            downloader: host.grpc(DownloaderServiceServer::new(fake.clone())).await,
-            runtime: host.grpc(RuntimeServiceServer::new(fake)).await,
+            catalog: catalog.join(datasets).join(templates),
+            downloader: host.grpc(DownloaderServiceServer::new(fake)).await,
+            runtime: runtime.join(inspection),
         };
         let settings = Settings::load(None, |_| None, &[]).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], 8000));
@@ -168,7 +180,7 @@ impl Stage {
         self.request_ids.lock().unwrap().extend(id);
     }
 
-    fn refused(&self) -> Result<(), Status> {
+    pub fn refused(&self) -> Result<(), Status> {
         self.refusal.lock().unwrap().clone().map_or(Ok(()), |error| Err(error.into()))
     }
 }
@@ -230,7 +242,7 @@ impl CatalogService for FakeServices {
     }
 }
 
-fn news<T: Clone + Send + 'static>(present: Vec<T>, sender: &broadcast::Sender<T>) -> Streaming<T> {
+pub fn news<T: Clone + Send + 'static>(present: Vec<T>, sender: &broadcast::Sender<T>) -> Streaming<T> {
     let mut receiver = sender.subscribe();
     Box::pin(async_stream::stream! {
         for item in present {
@@ -305,6 +317,30 @@ impl DownloaderService for FakeServices {
 
     async fn check_storage(&self, _: tonic::Request<CheckStorageRequest>) -> Answer<StorageReport> {
         Err(Status::unimplemented("fake"))
+    }
+
+    type AddDatasetStream = Streaming<AddDatasetProgress>;
+
+    async fn add_dataset(
+        &self,
+        request: tonic::Request<AddDatasetRequest>,
+    ) -> Answer<Self::AddDatasetStream> {
+        self.0.refused()?;
+        Ok(Response::new(self.0.inspection.add(request.into_inner())))
+    }
+
+    async fn remove_dataset(&self, request: tonic::Request<RemoveDatasetRequest>) -> Answer<()> {
+        self.0.refused()?;
+        self.0.named.lock().unwrap().push(request.into_inner().name);
+        Ok(Response::new(()))
+    }
+
+    async fn read_dataset_rows(
+        &self,
+        request: tonic::Request<ReadDatasetRowsRequest>,
+    ) -> Answer<ReadDatasetRowsResponse> {
+        self.0.refused()?;
+        Ok(Response::new(self.0.inspection.rows(&request.into_inner())))
     }
 }
 

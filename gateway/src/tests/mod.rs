@@ -4,7 +4,10 @@
 #![allow(clippy::needless_pass_by_value)]
 
 mod documents;
+mod extraction_files;
+mod fake_inspection;
 mod fixture;
+mod inspection;
 mod management;
 mod memory_bounds;
 mod mutations;

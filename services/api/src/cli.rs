@@ -8,13 +8,33 @@ use utoipa::ToSchema;
 
 use crate::{Error, some, time};
 
-/// `millm rm --json`, for each model.
+/// `millm rm --json`, for each model; also `millm datasets rm --json` and `millm templates rm --json`.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Removed {
-    /// The model's name.
+    /// The name of what was removed.
     pub removed: String,
-    /// The model's id.
+    /// Its id.
     pub id: i64,
+}
+
+/// `millm extractions rm --json`, for each extraction.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct RemovedExtraction {
+    /// The extraction's id.
+    pub removed: String,
+}
+
+/// `millm extractions fetch --json`, for each file.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct FetchedFile {
+    /// Where the file is now.
+    pub path: String,
+    /// Its size.
+    pub size_bytes: i64,
+    /// 64 hex digits.
+    pub sha256: String,
+    /// Whether it was there before, complete.
+    pub was_there: bool,
 }
 
 /// `millm cancel --json`.

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use crate::{
     Error, Model,
     download::Download,
+    inspection::extraction::{ExtractionCompleted, ExtractionFailed, ExtractionProgress},
     load::{LoadProgress, UnloadProgress},
 };
 
@@ -29,6 +30,12 @@ pub enum Event {
     UnloadProgress(UnloadProgress),
     /// `model:unload:complete`.
     UnloadComplete(Completed),
+    /// `extraction:progress`.
+    ExtractionProgress(ExtractionProgress),
+    /// `extraction:complete`.
+    ExtractionComplete(ExtractionCompleted),
+    /// `extraction:error`.
+    ExtractionError(ExtractionFailed),
 }
 
 /// The end of successful work on a model.
@@ -61,6 +68,9 @@ impl Event {
             Self::LoadError(_) => "model:load:error",
             Self::UnloadProgress(_) => "model:unload:progress",
             Self::UnloadComplete(_) => "model:unload:complete",
+            Self::ExtractionProgress(_) => "extraction:progress",
+            Self::ExtractionComplete(_) => "extraction:complete",
+            Self::ExtractionError(_) => "extraction:error",
         }
     }
 

@@ -13,6 +13,7 @@ pub mod envelope;
 pub mod events;
 pub mod health;
 pub mod hub;
+pub mod inspection;
 pub mod load;
 pub mod model;
 pub mod openai;

@@ -93,7 +93,7 @@ pub struct ModelPreview {
     pub files: Vec<PreviewFile>,
 }
 
-/// A reason why a download would be refused.
+/// A reason why a download or an extraction would be refused.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Obstacle {
     /// The machine-readable reason.
