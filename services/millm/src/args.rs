@@ -6,6 +6,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use millm_kit::settings::{DeviceChoice, KernelChoice};
 
+use crate::inspection_args::{Datasets, Extract, Extractions, Show, Templates};
+
 /// A model server you can trust: pull, verify, quantize, serve and look inside language models.
 #[derive(Debug, Parser)]
 #[command(
@@ -40,8 +42,8 @@ pub enum Command {
     /// List models
     #[command(visible_alias = "ls")]
     List(List),
-    /// Show one model
-    Show(Name),
+    /// Show one model, or look at its layers
+    Show(Show),
     /// Show what a repository holds and needs, without downloading it
     Preview(Preview),
     /// Search the hub for repositories by name
@@ -60,6 +62,19 @@ pub enum Command {
     Rename(Rename),
     /// Stop a download and remove its files
     Cancel(Name),
+    /// Add, list and read datasets
+    Datasets(Datasets),
+    /// Store and share settings of extractions
+    Templates(Templates),
+    /// Write a loaded model's activations over a dataset
+    ///
+    /// The job runs on the server, beside other requests. Each hook point of each layer becomes a file for NumPy, as
+    /// [samples, tokens, width]. tokens.npy, mask.npy and samples.jsonl say which token each number belongs to,
+    /// statistics.json describes the numbers, and metadata.json has what is needed to do it again. Ctrl-C leaves the job
+    /// running.
+    Extract(Extract),
+    /// List, follow, fetch and repeat extractions
+    Extractions(Extractions),
     /// Measure tokens per second of a local model or a synthetic one
     Bench(Bench),
     /// Print the settings and the source of each

@@ -1,10 +1,14 @@
-//! The command line's connection to a server. The gateway's port carries all three services.
+//! The command line's connection to a server. The gateway's port carries all services.
 
 use anyhow::{Context as _, Result};
 use millm_kit::{Channel, ServiceError, Settings};
 use millm_proto::{
-    catalog::v1::{GetModelRequest, Model, catalog_service_client::CatalogServiceClient},
+    catalog::v1::{
+        GetModelRequest, Model, catalog_service_client::CatalogServiceClient,
+        datasets_service_client::DatasetsServiceClient, templates_service_client::TemplatesServiceClient,
+    },
     downloader::v1::downloader_service_client::DownloaderServiceClient,
+    inspection::v1::inspection_service_client::InspectionServiceClient,
     runtime::v1::runtime_service_client::RuntimeServiceClient,
 };
 
@@ -12,6 +16,9 @@ use crate::output::Misuse;
 
 /// The gateway's port unless the settings name another.
 pub const GATEWAY_PORT: u16 = 8000;
+
+/// The largest answer, in bytes: rows of datasets and lists of files exceed gRPC's 4 MiB.
+const ANSWER_LIMIT: usize = 64 << 20;
 
 /// A server as the commands call it.
 pub struct Server {
@@ -43,7 +50,19 @@ impl Server {
 
     /// Returns a client of the Downloader.
     pub fn downloader(&self) -> DownloaderServiceClient<Channel> {
-        DownloaderServiceClient::new(self.channel.clone())
+        DownloaderServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn datasets(&self) -> DatasetsServiceClient<Channel> {
+        DatasetsServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn templates(&self) -> TemplatesServiceClient<Channel> {
+        TemplatesServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
+    }
+
+    pub fn inspection(&self) -> InspectionServiceClient<Channel> {
+        InspectionServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_LIMIT)
     }
 
     /// Returns a client of the Runtime.

@@ -127,6 +127,25 @@ fn hint(error: &ServiceError) -> Option<String> {
         Reason::InsufficientDisk => {
             "free some space ('millm rm' removes models), or choose a smaller quantization"
         }
+        Reason::HookPointUnknown => "'millm show MODEL --layers' lists the hook points",
+        Reason::DatasetNotFound => "see 'millm datasets list'",
+        Reason::DatasetAlreadyExists => {
+            "see 'millm datasets list', or choose another name with 'millm datasets add --name'"
+        }
+        Reason::DatasetNotReady => "'millm datasets show NAME' says how far it is",
+        Reason::InvalidDatasetPath => {
+            "the path is one on the server, under a folder of the setting dataset_dirs"
+        }
+        Reason::InvalidDataset => {
+            "'millm datasets show NAME' lists its columns, 'millm datasets rows NAME' prints rows"
+        }
+        Reason::TemplateNotFound => "see 'millm templates list'",
+        Reason::TemplateAlreadyExists => {
+            "choose another name, or remove the old one with 'millm templates rm'"
+        }
+        Reason::ExtractionNotFound => "see 'millm extractions list'",
+        Reason::ExtractionRunning => "'millm extractions cancel ID' stops it",
+        Reason::ExtractionFailed => "'millm extractions resume ID' goes on from what is written",
         _ => return None,
     };
     Some(text.to_owned())

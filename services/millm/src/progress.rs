@@ -109,7 +109,8 @@ impl DownloadProgress {
     }
 }
 
-fn style(template: &str) -> ProgressStyle {
+/// Returns the style of a bar.
+pub fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is valid").progress_chars("━━─")
 }
 

@@ -6,7 +6,11 @@ mod bench;
 mod cancel;
 mod completions;
 mod config;
+mod datasets;
 mod doctor;
+mod extract;
+mod extractions;
+mod layers;
 mod list;
 mod load;
 mod man;
@@ -19,6 +23,7 @@ mod run;
 mod search;
 mod serve;
 mod show;
+mod templates;
 mod unload;
 
 use anyhow::Result;
@@ -48,7 +53,14 @@ pub async fn run(cli: Cli, settings: Settings) -> Result<()> {
         Command::Pull(args) => pull::run(&server()?, args, token(), json).await,
         Command::Add(args) => add::run(&server()?, args, json).await,
         Command::List(args) => list::run(&server()?, args, json).await,
+        Command::Show(args) if args.layers || args.layer.is_some() => {
+            layers::run(&server()?, &args.model, args.layer, json).await
+        }
         Command::Show(args) => show::run(&server()?, &args.model, json).await,
+        Command::Datasets(args) => datasets::run(&server()?, args.command, token(), json).await,
+        Command::Templates(args) => templates::run(&server()?, args.command, json).await,
+        Command::Extract(args) => extract::run(&server()?, args, json).await,
+        Command::Extractions(args) => extractions::run(&server()?, args.command, json).await,
         Command::Preview(args) => preview::run(&server()?, args, token(), json).await,
         Command::Search(args) => search::run(&server()?, args, token(), json).await,
         Command::Load(args) => load::run(&server()?, args, json).await,
