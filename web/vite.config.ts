@@ -8,7 +8,7 @@ const server = process.env.MILLM_URL ?? "http://127.0.0.1:8000";
 export default defineConfig({
   plugins: [react(), tailwindcss()],
   server: {
-    proxy: { "^/millm\\.": { target: server, changeOrigin: true } },
+    proxy: { "^/(millm\\.|api/)": { target: server, changeOrigin: true } },
   },
   build: { target: "es2022", sourcemap: false },
   test: {

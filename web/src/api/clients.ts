@@ -4,10 +4,12 @@ import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { DownloaderService } from "../gen/millm/downloader/v1/downloader_pb";
 import { ModelsService } from "../gen/millm/gateway/v1/gateway_pb";
+import { InspectionService } from "../gen/millm/inspection/v1/inspection_pb";
 import { RuntimeService } from "../gen/millm/runtime/v1/runtime_pb";
 
 export interface Clients {
   downloader: Client<typeof DownloaderService>;
+  inspection: Client<typeof InspectionService>;
   models: Client<typeof ModelsService>;
   runtime: Client<typeof RuntimeService>;
 }
@@ -15,6 +17,7 @@ export interface Clients {
 export function clientsOver(transport: Transport): Clients {
   return {
     downloader: createClient(DownloaderService, transport),
+    inspection: createClient(InspectionService, transport),
     models: createClient(ModelsService, transport),
     runtime: createClient(RuntimeService, transport),
   };

@@ -3,8 +3,10 @@ import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { TransportProvider, useTransport } from "@connectrpc/connect-query";
 import { type QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-query";
 import { type ReactNode, useMemo } from "react";
+import { DownloaderService } from "../gen/millm/downloader/v1/downloader_pb";
+import type { Extraction } from "../gen/millm/inspection/v1/inspection_pb";
 import { RuntimeService } from "../gen/millm/runtime/v1/runtime_pb";
-import { type LiveState, liveQuery } from "./live";
+import { extractionsQuery, type LiveState, liveQuery, removedQuery } from "./live";
 
 interface Props {
   transport: Transport;
@@ -26,6 +28,21 @@ export function useRuntime(): Client<typeof RuntimeService> {
   return useMemo(() => createClient(RuntimeService, transport), [transport]);
 }
 
+export function useDownloader(): Client<typeof DownloaderService> {
+  const transport = useTransport();
+  return useMemo(() => createClient(DownloaderService, transport), [transport]);
+}
+
 export function useLive(): LiveState {
   return useQuery(liveQuery).data;
+}
+
+// The extractions as the feed last told of them, by id.
+export function useToldExtractions(): ReadonlyMap<string, Extraction> {
+  const told = useQuery(extractionsQuery).data;
+  const removed = useQuery(removedQuery).data;
+  return useMemo(
+    () => (removed.size === 0 ? told : new Map([...told].filter(([id]) => !removed.has(id)))),
+    [told, removed],
+  );
 }

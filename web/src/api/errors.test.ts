@@ -33,6 +33,14 @@ test("an error without a reason still has its sentence", () => {
   });
 });
 
+test("a name at the beginning of a sentence keeps its first letter", () => {
+  const messageOf = (text: string) => problemOf(new ConnectError(text, Code.Internal))?.message;
+  expect(messageOf("train.jsonl, row 3: expected an object.")).toBe(
+    "train.jsonl, row 3: expected an object.",
+  );
+  expect(messageOf("rows: none.")).toBe("Rows: none.");
+});
+
 test("a status inside a message reads the same", () => {
   expect(problemOfStatus(undefined)).toBeUndefined();
   const problem = problemOfStatus(sampleStatus("GATED_MODEL_NO_TOKEN", "'a/b' is gated."));

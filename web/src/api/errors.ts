@@ -63,6 +63,9 @@ function isBareHttp(message: string): boolean {
   return message === "" || /^HTTP \d+/.test(message);
 }
 
+// A name at the beginning, as of a file, stays as it is.
 function sentence(message: string): string {
-  return message.charAt(0).toUpperCase() + message.slice(1);
+  return /^\p{Ll}+[.,;:]?(\s|$)/u.test(message)
+    ? message.charAt(0).toUpperCase() + message.slice(1)
+    : message;
 }

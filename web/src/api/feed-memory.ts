@@ -1,6 +1,7 @@
 // What the feeds have said so far, and how to tell it again to somebody who comes later.
 import type { Download } from "../gen/millm/downloader/v1/downloader_pb";
 import { FailedStep, Status, WatchModelsResponse_Kind } from "../gen/millm/gateway/v1/gateway_pb";
+import type { Extraction } from "../gen/millm/inspection/v1/inspection_pb";
 import type { RuntimeStatus } from "../gen/millm/runtime/v1/runtime_pb";
 import type { Feed, FeedEvent, ModelsChange } from "./feeds";
 import type { Row } from "./join";
@@ -9,6 +10,8 @@ export class FeedMemory {
   rows = new Map<bigint, Row>();
   downloads = new Map<bigint, Download>();
   status: RuntimeStatus | undefined;
+  // By id.
+  extractions = new Map<string, Extraction>();
   // Whether a complete list of models has come.
   listed = false;
   lost = new Set<Feed>();
@@ -23,6 +26,8 @@ export class FeedMemory {
           this.#incoming = new Map();
         } else if (event.feed === "downloads") {
           this.downloads = new Map();
+        } else if (event.feed === "extractions") {
+          this.extractions = new Map();
         }
         return this.lost.delete(event.feed);
       case "lost":
@@ -35,6 +40,9 @@ export class FeedMemory {
         return true;
       case "runtime":
         this.status = event.status;
+        return true;
+      case "extraction":
+        this.extractions.set(event.extraction.id, event.extraction);
         return true;
     }
   }
@@ -73,6 +81,9 @@ export class FeedMemory {
     }
     if (this.status) {
       yield { kind: "runtime", status: this.status };
+    }
+    for (const extraction of this.extractions.values()) {
+      yield { kind: "extraction", extraction };
     }
     for (const feed of this.lost) {
       yield { kind: "lost", feed };

@@ -1,12 +1,13 @@
 // What the server tells without being asked: its watches, as one stream of events. The models come with the status that
-// the server gives them; downloads and loads add the figures.
+// the server gives them; downloads and loads add the figures. Extractions stand alone.
 import type { Download } from "../gen/millm/downloader/v1/downloader_pb";
 import type { WatchModelsResponse } from "../gen/millm/gateway/v1/gateway_pb";
+import type { Extraction } from "../gen/millm/inspection/v1/inspection_pb";
 import type { RuntimeStatus } from "../gen/millm/runtime/v1/runtime_pb";
 import type { Clients } from "./clients";
 import { watchUntil } from "./watch";
 
-export type Feed = "models" | "downloads" | "runtime";
+export type Feed = "models" | "downloads" | "runtime" | "extractions";
 
 export type ModelsChange = Pick<WatchModelsResponse, "kind"> &
   Partial<Pick<WatchModelsResponse, "model" | "status" | "failedStep">>;
@@ -18,12 +19,13 @@ export type FeedEvent =
   | { kind: "lost"; feed: Feed }
   | { kind: "models"; change: ModelsChange }
   | { kind: "download"; download: Download }
-  | { kind: "runtime"; status: RuntimeStatus };
+  | { kind: "runtime"; status: RuntimeStatus }
+  | { kind: "extraction"; extraction: Extraction };
 
 // Begins to tell; returns what ends it.
 export type FeedSource = (emit: (event: FeedEvent) => void) => () => void;
 
-// Opens the three watches.
+// Opens the watches.
 export function watchedFeeds(clients: Clients): FeedSource {
   return (emit) => {
     const stop = new AbortController();
@@ -53,6 +55,14 @@ export function watchedFeeds(clients: Clients): FeedSource {
         ...on("runtime"),
         open: (signal, onHeader) => clients.runtime.watchStatus({}, { signal, onHeader }),
         onMessage: (status) => emit({ kind: "runtime", status }),
+      },
+      signal,
+    );
+    void watchUntil(
+      {
+        ...on("extractions"),
+        open: (signal, onHeader) => clients.inspection.watchExtractions({}, { signal, onHeader }),
+        onMessage: (extraction) => emit({ kind: "extraction", extraction }),
       },
       signal,
     );

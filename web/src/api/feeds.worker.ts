@@ -1,5 +1,5 @@
 // One set of watches for all of the browser's pages. Browsers allow six connections to an HTTP/1.1 origin, all pages
-// together: with three watches in each, the second window would leave none for anything else.
+// together: with four watches in each, the second window would leave none for anything else.
 /// <reference lib="webworker" />
 import { clientsOver, transportTo } from "./clients";
 import { FeedMemory } from "./feed-memory";

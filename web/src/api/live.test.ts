@@ -4,11 +4,13 @@ import { expect, test, vi } from "vitest";
 import { Model_State } from "../gen/millm/catalog/v1/catalog_pb";
 import { Download_State, DownloaderService } from "../gen/millm/downloader/v1/downloader_pb";
 import { ModelsService, WatchModelsResponse_Kind } from "../gen/millm/gateway/v1/gateway_pb";
+import { InspectionService } from "../gen/millm/inspection/v1/inspection_pb";
 import { RuntimeService, RuntimeStatusSchema } from "../gen/millm/runtime/v1/runtime_pb";
 import { clientsOver } from "./clients";
 import { FeedMemory } from "./feed-memory";
 import { type FeedEvent, watchedFeeds, whileVisible } from "./feeds";
-import { followLive, liveQuery, NOTHING_YET } from "./live";
+import { sampleExtraction } from "./inspection-samples";
+import { extractionsQuery, followLive, liveQuery, NOTHING_YET } from "./live";
 import { createQueries } from "./queries";
 import { rowOf, sampleDownload, sampleLoad, sampleRow } from "./samples";
 
@@ -27,7 +29,7 @@ function untilLeft(signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => signal.addEventListener("abort", () => resolve(), { once: true }));
 }
 
-test("three streams become one picture, and a lost one comes back without old rows", async () => {
+test("the streams become one picture, and a lost one comes back without old rows", async () => {
   const quantizing = rowOf(
     sampleRow({ id: 7n, state: Model_State.PENDING }),
     sampleDownload({ state: Download_State.QUANTIZING }),
@@ -63,6 +65,14 @@ test("three streams become one picture, and a lost one comes back without old ro
         await untilLeft(signal);
       },
     });
+    service(InspectionService, {
+      async *watchExtractions(_request, { signal }) {
+        yield sampleExtraction({ id: "a1", samplesDone: 1n });
+        yield sampleExtraction({ id: "a2" });
+        yield sampleExtraction({ id: "a1", samplesDone: 2n });
+        await untilLeft(signal);
+      },
+    });
   });
 
   const { queries, current } = picture();
@@ -77,6 +87,11 @@ test("three streams become one picture, and a lost one comes back without old ro
     expect(current().models.map((model) => [model.id, model.status])).toEqual([
       [8n, "loaded"],
       [7n, "quantizing"],
+    ]);
+    const told = [...(queries.getQueryData(extractionsQuery.queryKey)?.values() ?? [])];
+    expect(told.map(({ id, samplesDone }) => [id, samplesDone])).toEqual([
+      ["a1", 2n],
+      ["a2", 120n],
     ]);
   });
   stop();
@@ -98,6 +113,7 @@ test("a hidden page gives its connections back and takes them again", async () =
     service(ModelsService, { watchModels: (_request, { signal }) => held(signal) });
     service(DownloaderService, { watchDownloads: (_request, { signal }) => held(signal) });
     service(RuntimeService, { watchStatus: (_request, { signal }) => held(signal) });
+    service(InspectionService, { watchExtractions: (_request, { signal }) => held(signal) });
   });
   const page = Object.assign(document.implementation.createHTMLDocument(), {});
   let visibility: DocumentVisibilityState = "visible";
@@ -108,11 +124,11 @@ test("a hidden page gives its connections back and takes them again", async () =
   };
 
   const stop = followLive(picture().queries, whileVisible(watchedFeeds(clientsOver(transport)), page));
-  await vi.waitFor(() => expect(open).toBe(3));
+  await vi.waitFor(() => expect(open).toBe(4));
   show("hidden");
   await vi.waitFor(() => expect(open).toBe(0));
   show("visible");
-  await vi.waitFor(() => expect(open).toBe(3));
+  await vi.waitFor(() => expect(open).toBe(4));
   stop();
   await vi.waitFor(() => expect(open).toBe(0));
 });
@@ -127,6 +143,9 @@ test("who comes later is told the same", () => {
     { kind: "connected", feed: "downloads" },
     { kind: "download", download: sampleDownload({ modelId: 2n }) },
     { kind: "runtime", status: create(RuntimeStatusSchema, { processMemoryBytes: 5n }) },
+    { kind: "extraction", extraction: sampleExtraction({ id: "old" }) },
+    { kind: "connected", feed: "extractions" },
+    { kind: "extraction", extraction: sampleExtraction({ id: "a1" }) },
     { kind: "lost", feed: "runtime" },
     // A second list is half told.
     { kind: "connected", feed: "models" },
@@ -142,6 +161,7 @@ test("who comes later is told the same", () => {
     later.absorb(structuredClone(event));
   }
   expect([...later.rows.keys()]).toEqual([2n]);
+  expect([...later.extractions.keys()]).toEqual(["a1"]);
   expect(later).toEqual(first);
 
   for (const memory of [first, later]) {

@@ -1,4 +1,6 @@
-// What is worth telling when the models change under the reader's eyes: work that ended, well or badly.
+// What is worth telling when models and extractions change under the reader's eyes: work that ended, well or badly.
+import { type Extraction, Extraction_State } from "../gen/millm/inspection/v1/inspection_pb";
+import { problemOfStatus } from "./errors";
 import type { ModelStatus, ModelView } from "./join";
 
 export interface Notice {
@@ -25,6 +27,26 @@ export function noticesBetween(before: readonly ModelView[], after: readonly Mod
       notices.push({ tone: "success", text: `${model.handle} is ready.` });
     } else if (model.status === "loaded" && earlier !== "unloading") {
       notices.push({ tone: "success", text: `${model.handle} is loaded.` });
+    }
+  }
+  return notices;
+}
+
+export function extractionNotices(
+  before: ReadonlyMap<string, Extraction>,
+  after: ReadonlyMap<string, Extraction>,
+): Notice[] {
+  const notices: Notice[] = [];
+  for (const { id, state, modelHandle, datasetHandle, error } of after.values()) {
+    const earlier = before.get(id)?.state;
+    if (earlier !== Extraction_State.QUEUED && earlier !== Extraction_State.RUNNING) {
+      continue;
+    }
+    const text = `Extraction from ${modelHandle} over ${datasetHandle}`;
+    if (state === Extraction_State.SUCCEEDED) {
+      notices.push({ tone: "success", text: `${text} is finished.` });
+    } else if (state === Extraction_State.FAILED) {
+      notices.push({ tone: "error", text: problemOfStatus(error)?.message ?? `${text} has failed.` });
     }
   }
   return notices;

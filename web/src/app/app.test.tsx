@@ -14,6 +14,10 @@ test.each([
   ["/models", "Your models", "Models"],
   ["/models/", "Your models", "Models"],
   ["/chat", "Chat", "Chat"],
+  ["/models/7", "Model 7", undefined],
+  ["/datasets", "Datasets", "Datasets"],
+  ["/extractions", "Extractions", "Extractions"],
+  ["/extractions/a1", "Extraction", undefined],
   ["/nowhere", "There is no such page", undefined],
 ])("%s shows %s", async (path, name, tab) => {
   renderWith(<App />, { path, live: SERVER });
@@ -37,6 +41,13 @@ test("a link changes page, title and focus, and takes the reader to the top", as
 
   await user.click(screen.getByRole("link", { name: "To the models" }));
   await heading("Your models");
+});
+
+test("a page below another keeps its tab", async () => {
+  renderWith(<App />, { path: "/models/7", live: SERVER });
+  await heading("Model 7");
+  const tabs = [...document.querySelectorAll("nav a")].map((tab) => tab.getAttribute("aria-current"));
+  expect(tabs).toEqual(["true", null, null, null]);
 });
 
 test("the status bar tells what is loaded, on every page", async () => {

@@ -12,10 +12,12 @@ interface Props {
   children: ReactNode;
   // Buttons, the main one last.
   actions?: ReactNode;
-  wide?: boolean;
+  size?: keyof typeof WIDTHS;
 }
 
-export function Dialog({ title, onClose, children, actions, wide = false }: Props) {
+const WIDTHS = { small: "max-w-md", wide: "max-w-2xl", large: "max-w-4xl" };
+
+export function Dialog({ title, onClose, children, actions, size = "small" }: Props) {
   const popup = useRef<HTMLDivElement>(null);
   const [opener] = useState(() => document.activeElement);
 
@@ -42,7 +44,7 @@ export function Dialog({ title, onClose, children, actions, wide = false }: Prop
           ref={popup}
           initialFocus={focusFirst}
           finalFocus={giveFocusBack}
-          className={`fixed inset-0 z-50 m-auto flex h-fit max-h-[min(90dvh,56rem)] w-[calc(100vw-1.5rem)] animate-rise flex-col overflow-hidden rounded-xl border border-line bg-surface text-ink shadow-float outline-none ${wide ? "max-w-2xl" : "max-w-md"}`}
+          className={`fixed inset-0 z-50 m-auto flex h-fit max-h-[min(90dvh,56rem)] w-[calc(100vw-1.5rem)] animate-rise flex-col overflow-hidden rounded-xl border border-line bg-surface text-ink shadow-float outline-none ${WIDTHS[size]}`}
         >
           <header className="flex items-center justify-between gap-3 border-b border-line py-2.5 pr-2.5 pl-5">
             <Base.Title className="font-semibold">{title}</Base.Title>

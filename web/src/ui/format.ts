@@ -59,7 +59,7 @@ export function formatSpeed(bytesPerSecond: number): string {
   return `${formatBytes(bytesPerSecond)}/s`;
 }
 
-// "1 request", "2 requests".
-export function plural(n: number, noun: string): string {
-  return `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+// "1 request", "2 requests"; `many` for nouns with a plural of their own.
+export function plural(n: number, noun: string, many = `${noun}s`): string {
+  return `${n.toLocaleString("en")} ${n === 1 ? noun : many}`;
 }

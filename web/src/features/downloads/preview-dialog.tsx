@@ -29,7 +29,7 @@ export function PreviewDialog(props: Props) {
   return (
     <Dialog
       title={preview.handle || preview.repoId}
-      wide
+      size="wide"
       onClose={onClose}
       actions={
         <>

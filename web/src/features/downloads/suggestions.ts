@@ -2,12 +2,10 @@
 // that does not answer is told of when something is asked of it in earnest.
 import { skipToken, useQuery } from "@connectrpc/connect-query";
 import { keepPreviousData } from "@tanstack/react-query";
-import { useEffect, useState } from "react";
 import { DownloaderService, type FoundRepo } from "../../gen/millm/downloader/v1/downloader_pb";
+import { useDebounced } from "../../ui/use-debounced";
 import { repoIdIn } from "./draft";
 
-// Between the last key and the question.
-const DEBOUNCE_MS = 250;
 // How long an answer serves again without a question.
 const FRESH_MS = 60_000;
 const LEAST_CHARACTERS = 2;
@@ -36,13 +34,4 @@ export function useSuggestions(wanted: string): readonly FoundRepo[] {
   );
   const repos = data?.repos ?? [];
   return wanted !== "" && asked === wanted && !isPlaceholderData ? repos : fitting(repos, wanted);
-}
-
-function useDebounced(text: string): string {
-  const [settled, setSettled] = useState(text);
-  useEffect(() => {
-    const timer = setTimeout(() => setSettled(text), DEBOUNCE_MS);
-    return () => clearTimeout(timer);
-  }, [text]);
-  return settled;
 }

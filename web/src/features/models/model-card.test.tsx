@@ -3,6 +3,7 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { screen, waitFor } from "@testing-library/react";
 import { expect, test } from "vitest";
+import { sampleDescription } from "../../api/inspection-samples";
 import { joinModels } from "../../api/join";
 import { rowOf, sampleDownload, sampleLoad, sampleRow, sampleStatus } from "../../api/samples";
 import { renderWith } from "../../app/test-page";
@@ -217,4 +218,37 @@ test("a retry that needs a token asks for it", async () => {
   await user.type(await screen.findByLabelText("Access token"), "hf_x{Enter}");
   await waitFor(() => expect(asked).toHaveLength(1));
   expect(asked[0]?.source).toMatchObject({ value: { hfToken: "hf_x" } });
+});
+
+const extract = () => screen.queryByTestId("extract-btn");
+
+test("activations are extracted from a model that is there and at rest", async () => {
+  const user = show({ load: sampleLoad() }, { inspection: { describeModel: () => sampleDescription() } });
+  expect(extract()).toBe(screen.getByRole("button", { name: "Extract activations from gemma-2-2b" }));
+  await user.click(screen.getByTestId("extract-btn"));
+  expect(await screen.findByRole("dialog", { name: "Extract activations from gemma-2-2b" })).toBeTruthy();
+  await user.click(screen.getByRole("button", { name: "Cancel" }));
+  await waitFor(() => expect(document.activeElement).toBe(extract()));
+});
+
+test.each([
+  ["ready", true, {}],
+  ["loaded", true, { load: sampleLoad() }],
+  ["loading", false, { load: sampleLoad({ state: LoadState.LOADING }) }],
+  ["unloading", false, { load: sampleLoad({ state: LoadState.UNLOADING }) }],
+  ["downloading", false, { row: { state: Model_State.PENDING }, download: sampleDownload() }],
+  ["failed", false, { row: { state: Model_State.ERROR } }],
+] as [string, boolean, Facts][])("a %s model can be extracted from: %s", (_status, extractable, facts) => {
+  show(facts);
+  expect(extract() !== null).toBe(extractable);
+});
+
+test("the name leads to what the model is made of, once its files are there", () => {
+  show({});
+  expect(screen.getByRole("link", { name: "gemma-2-2b" }).getAttribute("href")).toBe("/models/7");
+});
+
+test("a model on its way has nothing to look into", () => {
+  show({ row: { state: Model_State.PENDING }, download: sampleDownload() });
+  expect(screen.queryByRole("link")).toBeNull();
 });

@@ -1,9 +1,11 @@
 // One model: what it is, how it stands, and what can be done with it.
-import { Server } from "lucide-react";
+import { Layers, Server } from "lucide-react";
 import { Suspense, useId, useState } from "react";
+import { Link } from "react-router";
 import { asksForToken } from "../../api/errors";
 import type { ModelView } from "../../api/join";
 import type { MemoryEstimate } from "../../gen/millm/runtime/v1/runtime_pb";
+import { Button } from "../../ui/button";
 import { Callout } from "../../ui/callout";
 import { lazily } from "../../ui/lazily";
 import { Progress } from "../../ui/progress";
@@ -16,9 +18,10 @@ import { StatusBadge } from "./status-badge";
 
 const DeleteDialog = lazily(() => import("./delete-dialog"), "DeleteDialog");
 const MemoryDialog = lazily(() => import("./memory-dialog"), "MemoryDialog");
+const ExtractDialog = lazily(() => import("../extract/extract-dialog"), "ExtractDialog");
 const RetryDialog = lazily(() => import("./retry-dialog"), "RetryDialog");
 
-type Open = { dialog: "delete" } | { dialog: "retry" } | { dialog: "memory"; estimate: MemoryEstimate };
+type Open = { dialog: "delete" | "extract" | "retry" } | { dialog: "memory"; estimate: MemoryEstimate };
 
 export function ModelCard({ model }: { model: ModelView }) {
   const actions = useModelActions(model);
@@ -54,7 +57,13 @@ export function ModelCard({ model }: { model: ModelView }) {
         <div className="min-w-0 flex-1">
           <div className="flex items-start justify-between gap-2">
             <h3 id={titleId} className="min-w-0 font-semibold wrap-anywhere">
-              {model.handle}
+              {isThere(model) ? (
+                <Link to={`/models/${model.id}`} className="underline-offset-4 hover:underline">
+                  {model.handle}
+                </Link>
+              ) : (
+                model.handle
+              )}
             </h3>
             <StatusBadge status={model.status} />
           </div>
@@ -71,6 +80,17 @@ export function ModelCard({ model }: { model: ModelView }) {
       <Standing model={model} />
       <footer className="mt-auto flex items-center justify-end gap-2">
         <span className="mr-auto text-xs text-ink-faint">{residenceFooter(model)}</span>
+        {isExtractable(model) && (
+          <Button
+            label="Extract"
+            icon={Layers}
+            compact="phone"
+            title="Extract activations"
+            aria-label={`Extract activations from ${model.handle}`}
+            data-testid="extract-btn"
+            onClick={() => setOpen({ dialog: "extract" })}
+          />
+        )}
         <MainButton
           model={model}
           actions={actions}
@@ -83,6 +103,7 @@ export function ModelCard({ model }: { model: ModelView }) {
       </footer>
       <Suspense>
         {open?.dialog === "delete" && <DeleteDialog model={model} actions={actions} onClose={close} />}
+        {open?.dialog === "extract" && <ExtractDialog model={model} onClose={close} />}
         {open?.dialog === "retry" && <RetryDialog model={model} actions={actions} onClose={close} />}
         {open?.dialog === "memory" && (
           <MemoryDialog
@@ -98,6 +119,16 @@ export function ModelCard({ model }: { model: ModelView }) {
       </Suspense>
     </article>
   );
+}
+
+// Whether its files are complete, so that it can be described.
+function isThere(model: ModelView): boolean {
+  return !model.arrival && model.failed !== "download";
+}
+
+// A model that is being loaded or unloaded, or that failed, has no activations to extract.
+function isExtractable({ status }: ModelView): boolean {
+  return status === "ready" || status === "loaded";
 }
 
 function residenceFooter(model: ModelView): string {

@@ -2,6 +2,7 @@
 import { PackageOpen } from "lucide-react";
 import { useId } from "react";
 import { useLive } from "../../api/context";
+import { EmptyState } from "../../ui/empty-state";
 import { formatBytes, plural } from "../../ui/format";
 import { DownloadCard } from "../downloads/download-card";
 import { ModelCard } from "./model-card";
@@ -50,16 +51,10 @@ function ModelList() {
 
 function NoModels() {
   return (
-    <div className="flex flex-col items-center gap-2 rounded-xl border border-dashed border-line-strong px-6 py-12 text-center">
-      <span className="grid size-12 place-items-center rounded-full bg-accent-soft text-accent">
-        <PackageOpen aria-hidden className="size-6" />
-      </span>
-      <p className="mt-1 font-medium">No models yet</p>
-      <p className="max-w-sm text-sm text-ink-soft">
-        Enter a Hugging Face repository above. miLLM downloads it, checks every file and makes it small enough
-        to run here.
-      </p>
-    </div>
+    <EmptyState icon={PackageOpen} title="No models yet">
+      Enter a Hugging Face repository above. miLLM downloads it, checks every file and makes it small enough
+      to run here.
+    </EmptyState>
   );
 }
 
