@@ -130,10 +130,10 @@ impl Parent {
     }
 
     /// Ends a fork, unless it has ended already. Returns its exit status, and whether somebody had stopped it. Returns
-    /// `None` for a fork that is killed and has not ended yet: that takes CPU time, which a busy machine may lack. It is
+    /// `None` for a fork that is killed and has not ended within `patience`: that takes CPU time, which a busy machine may lack. It is
     /// one of [`Parent::ending`] then.
-    fn end(&self, fork: i32) -> io::Result<Option<(ExitStatus, bool)>> {
-        let deadline = Instant::now() + limits::CONTROL;
+    fn end(&self, fork: i32, patience: Duration) -> io::Result<Option<(ExitStatus, bool)>> {
+        let deadline = Instant::now() + patience;
         let mut was_stopped = false;
         loop {
             let [ended, status, stopped, _] = self.order_end(fork)?;
@@ -175,7 +175,7 @@ impl Parent {
             Origin::Forked(fork) => {
                 let Some(parent) = &fork.parent else { return };
                 // Its forks end when their sockets close. If its own parent does not answer either, that is ended too.
-                if parent.end(fork.number).is_err() {
+                if parent.end(fork.number, limits::CONTROL).is_err() {
                     parent.abandon();
                 }
             }
@@ -257,7 +257,9 @@ impl Fork {
     /// Ends a fork that failed with `error`, and returns the reason: the budget that it exceeded, if any.
     pub fn post_mortem(mut self, error: &io::Error, budget: Budget) -> Error {
         let Some(parent) = self.parent.take() else { return Error::Unavailable(error.to_string()) };
-        match parent.end(self.number) {
+        // One that closed its socket is ending by itself, and only its status says why.
+        let patience = if is_timeout(error) { limits::CONTROL } else { limits::ANSWER };
+        match parent.end(self.number, patience) {
             Ok(Some((_, true))) => Error::Unavailable("it is stopped".to_owned()),
             Ok(_) if is_timeout(error) => Error::TooMuch(TooMuch::Clock(budget.clock())),
             Ok(Some((status, _))) => why(status, budget),
@@ -334,7 +336,7 @@ impl Dropped {
         match self {
             Self::Idle { parent, number } => parent.forget(number),
             Self::Stuck { parent, number } => {
-                if parent.end(number).is_err() {
+                if parent.end(number, limits::CONTROL).is_err() {
                     parent.abandon();
                 }
             }

@@ -1,9 +1,6 @@
 //! Processes that are killed or stopped from outside: a typed error, and the next request works.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use millm_sandbox::{Error, Grammar};
@@ -78,59 +75,4 @@ fn an_answer_whose_process_is_killed_says_so_and_the_next_works() {
         assert!(matches!(lost, Err(Error::Unavailable(_))), "{name}: {lost:?}");
         assert_eq!(follow(grammars.constraint(&grammar).expect("held")), "aaaaa", "{name}");
     }
-}
-
-/// Threads that keep every core busy, until this is dropped.
-struct BusyCores {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl BusyCores {
-    fn start() -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let cores = std::thread::available_parallelism().expect("a number of cores").get();
-        let spin = || {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            })
-        };
-        let threads = (0..cores).map(|_| spin()).collect();
-        Self { stop, threads }
-    }
-}
-
-impl Drop for BusyCores {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            thread.join().expect("it spins");
-        }
-    }
-}
-
-/// A killed process needs CPU time to end, and keeps its memory until then: it must get some.
-#[test]
-fn grammars_that_take_too_long_end_on_a_busy_machine() {
-    let grammars = bytes();
-    let usual = Grammar::Regex("[a-z]{5}".to_owned());
-    assert_eq!(follow(grammars.constraint(&usual).expect("held")), "aaaaa");
-    let before = descendants().len();
-    let busy = BusyCores::start();
-    for n in 0..4 {
-        let endless = format!("start: p::0x0\np::_ : p::incr(_) p::incr(_) | \"b{n}\"");
-        let error = grammars.constraint(&Grammar::Lark(endless)).expect_err("it has no end");
-        assert!(matches!(error, Error::TooMuch(_) | Error::Unavailable(_)), "{error}");
-    }
-    let begin = Instant::now();
-    // The usual grammar's process, the helper, a fork that waits, and what is about to end.
-    while descendants().len() > before {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{:?} are left of them", descendants());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    drop(busy);
-    assert_eq!(follow(grammars.constraint(&usual).expect("held")), "aaaaa");
 }
