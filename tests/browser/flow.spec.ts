@@ -145,6 +145,7 @@ test("a phone shows it all without scrolling sideways", async ({ page }) => {
   for (const path of ["/models", "/chat"]) {
     await page.goto(path);
     await expect(page.getByTestId("status-bar-model")).toBeVisible();
+    await expect(page.getByRole("heading", { level: 1 })).toBeVisible();
     const { scrolled, shown } = await page.evaluate(() => ({
       scrolled: document.documentElement.scrollWidth,
       shown: document.documentElement.clientWidth,

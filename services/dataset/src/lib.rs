@@ -4,7 +4,7 @@
 //! Every file is treated as hostile. Rows are read one at a time, every size is bounded ([`limits`]), and an error names
 //! the file and the row. The crate knows no protobuf, HTTP, SQL or async; services call it from blocking threads.
 //!
-//! A dataset is registered by a [`scan`]: it finds the columns, counts the rows and hashes the files. A [`Dataset`] then
+//! A dataset is registered by a [`scan()`]: it finds the columns, counts the rows and hashes the files. A [`Dataset`] then
 //! reads the registered files. [`AllowedFolders`] decides which paths of this machine may be registered.
 //!
 //! | module | holds |

@@ -217,7 +217,7 @@ pub struct OutputFile {
 }
 
 impl Metadata {
-    /// Describes the complete files of a folder. `hashes` has every file of [`output_files`].
+    /// Describes the complete files of a folder. `hashes` has every output file.
     ///
     /// # Errors
     /// [`Error::Damaged`] where a checksum is missing.
