@@ -6,4 +6,4 @@ cd "$(dirname "$0")/.."
 # The contracts lie in the package `millm.*`, so the generated modules find their place in the client's package.
 # google.rpc comes from googleapis-common-protos.
 "$1" -m grpc_tools.protoc -I proto --python_out=python --pyi_out=python --grpc_python_out=python \
-  proto/millm/catalog/v1/catalog.proto proto/millm/downloader/v1/downloader.proto proto/millm/runtime/v1/runtime.proto
+  proto/millm/{catalog,downloader,inspection,runtime}/v1/*.proto
