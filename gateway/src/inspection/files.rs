@@ -82,7 +82,7 @@ pub async fn read(
             ReadExtractionFileRequest { name: extraction.id.clone(), file: name, offset: start, length };
         let mut chunks =
             app.inspection().read_extraction_file(request).await.map_err(from_runtime)?.into_inner();
-        // What the Runtime refuses it refuses before the first chunk, so that the answer is an error.
+        // The Runtime refuses a file before the first chunk, so the answer can still be an error.
         let first = chunks.message().await.map_err(from_runtime)?;
         Body::from_stream(exactly(length, first, chunks))
     };

@@ -34,7 +34,7 @@ pub fn routes() -> Router<Arc<AppState>> {
         .route("/api/events", get(events::follow))
 }
 
-/// What a handler of the management API answers with.
+/// The answer of a handler of the management API.
 pub(crate) type Answer<T> = Result<Json<Success<T>>, Failure>;
 
 /// Wraps the answer of a call that has succeeded.

@@ -33,7 +33,7 @@ use super::fixture::{Answer, FakeServices, Streaming, news};
 pub struct InspectionStage {
     pub description: Mutex<ModelDescription>,
     pub datasets: Mutex<Vec<Dataset>>,
-    /// What the Downloader says of a dataset that is added; the stream stays open when `add_is_endless`.
+    /// The messages about a dataset that is added; the stream stays open when `add_is_endless`.
     pub adding: Mutex<Vec<AddDatasetProgress>>,
     pub add_is_endless: Mutex<bool>,
     pub added: Mutex<Vec<AddDatasetRequest>>,
@@ -46,7 +46,7 @@ pub struct InspectionStage {
     pub configs: Mutex<Vec<millm_proto::inspection::v1::ExtractionConfig>>,
     pub extractions: Mutex<Vec<Extraction>>,
     pub extraction_news: broadcast::Sender<Extraction>,
-    /// What every file holds; chunks have three bytes.
+    /// The content of every file; chunks have three bytes.
     pub content: Mutex<Vec<u8>>,
     pub reads: Mutex<Vec<ReadExtractionFileRequest>>,
 }

@@ -362,7 +362,7 @@ async fn extractions_are_among_the_events() {
         let (name, data) = text.strip_prefix("event: ").unwrap().trim_end().split_once("\ndata: ").unwrap();
         Some((name.to_owned(), serde_json::from_str::<Value>(data).unwrap()))
     };
-    // What ended before is no news.
+    // An extraction that ended before is no news.
     let (name, data) = next().await.unwrap();
     assert_eq!((name.as_str(), &data["extraction_id"]), ("extraction:progress", &json!("2")));
     stage.extraction_news.send(extraction("2", State::Failed)).unwrap();

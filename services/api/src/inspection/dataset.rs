@@ -191,11 +191,11 @@ impl DatasetFormat {
 pub struct DatasetColumn {
     /// As the files have it.
     pub name: String,
-    /// What its cells hold.
+    /// The kind of its cells.
     pub kind: ColumnKind,
 }
 
-/// What the cells of a column hold.
+/// The kind of a column's cells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ColumnKind {

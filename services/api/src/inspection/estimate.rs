@@ -1,4 +1,4 @@
-//! What an extraction would take: `POST /api/models/{id}/extract/estimate` and `millm extract --dry-run --json`.
+//! The needs of an extraction: `POST /api/models/{id}/extract/estimate` and `millm extract --dry-run --json`.
 
 use millm_kit::ServiceError;
 use millm_proto::inspection::v1 as inspection;
@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::whole_seconds;
 use crate::preview::Obstacle;
 
-/// What an extraction would take.
+/// The needs of an extraction.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ExtractionEstimate {
     /// Rows of the files.
